@@ -1,0 +1,49 @@
+#include "core/log.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <string>
+
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+std::atomic<LogLevel> minimum_level{LogLevel::info};
+thread_local int thread_rank = -1;
+
+std::string_view prefix(LogLevel level) {
+  switch (level) {
+    case LogLevel::debug:
+      return "debug: ";
+    case LogLevel::info:
+      return "";
+    case LogLevel::warning:
+      return "warning: ";
+    case LogLevel::error:
+      return "error: ";
+  }
+  return "";
+}
+
+}  // namespace
+
+void set_log_level(LogLevel level) { minimum_level = level; }
+void set_log_rank(int rank) { thread_rank = rank; }
+int log_rank() { return thread_rank; }
+
+void log_line(LogLevel level, std::string_view message) {
+  if (level < minimum_level.load()) return;
+  std::string rank = thread_rank >= 0 ? cat("[rank ", thread_rank, "] ") : "";
+  std::string line = cat(rank, prefix(level), message, "\n");
+  // One write per line, so that lines of several ranks never mix.
+  std::string_view rest = line;
+  while (!rest.empty()) {
+    ssize_t written = ::write(STDERR_FILENO, rest.data(), rest.size());
+    if (written <= 0) return;
+    rest.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+}  // namespace shoestring
