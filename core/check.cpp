@@ -8,7 +8,8 @@ namespace {
 std::string relative_position(const std::source_location& where) {
   std::string_view file = where.file_name();
   // The tree's own folders are the only ones an error can come from.
-  for (std::string_view folder : {"/core/", "/parallel/", "/optim/", "/io/", "/launcher/", "/tests/"}) {
+  for (std::string_view folder :
+       {"/core/", "/parallel/", "/optim/", "/io/", "/launcher/", "/tests/"}) {
     if (size_t at = file.rfind(folder); at != std::string_view::npos) {
       file = file.substr(at + 1);
       break;

@@ -34,8 +34,8 @@ class Error : public std::runtime_error {
 [[noreturn]] void fail_data(std::string message,
                             std::source_location where = std::source_location::current());
 
-// For conditions whose message needs no formatting; where it does, write `if (!ok) fail(StrCat(...))`
-// so that the message is built only when it is needed.
+// For conditions whose message needs no formatting; where it does, write `if (!ok)
+// fail(StrCat(...))` so that the message is built only when it is needed.
 inline void check(bool ok, std::string_view message,
                   std::source_location where = std::source_location::current()) {
   if (!ok) [[unlikely]] {

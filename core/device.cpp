@@ -6,10 +6,10 @@
 #include <mutex>
 #include <thread>
 
-#include "core/text.h"
 #include "core/check.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
+#include "core/text.h"
 
 namespace shoestring {
 
@@ -20,7 +20,7 @@ Device::Device(DeviceKind kind, int index, int threads)
 
 void fail_no_kernel(std::string_view op, DeviceKind kind) {
   fail(cat("[", op, "] has no kernel for ", kind == DeviceKind::cpu ? "the CPU" : "CUDA",
-                    " in this build; set device = \"cpu\" or build the preset 'cuda'"));
+           " in this build; set device = \"cpu\" or build the preset 'cuda'"));
 }
 
 struct Event::State {

@@ -77,14 +77,14 @@ class Stream {
 // Runs the kernel of the stream's device on the stream. A null function is a kernel that this build
 // does not have, and the error names the op.
 template <class... A>
-void on(Stream& stream, std::string_view op, void (*cpu)(Stream&, A...), void (*cuda)(Stream&, A...),
-        std::type_identity_t<A>... arguments);
+void on(Stream& stream, std::string_view op, void (*cpu)(Stream&, A...),
+        void (*cuda)(Stream&, A...), std::type_identity_t<A>... arguments);
 
 [[noreturn]] void fail_no_kernel(std::string_view op, DeviceKind kind);
 
 template <class... A>
-void on(Stream& stream, std::string_view op, void (*cpu)(Stream&, A...), void (*cuda)(Stream&, A...),
-        std::type_identity_t<A>... arguments) {
+void on(Stream& stream, std::string_view op, void (*cpu)(Stream&, A...),
+        void (*cuda)(Stream&, A...), std::type_identity_t<A>... arguments) {
   const DeviceKind kind = stream.device().kind();
   auto kernel = kind == DeviceKind::cpu ? cpu : cuda;
   if (kernel == nullptr) fail_no_kernel(op, kind);

@@ -3,8 +3,8 @@
 #include <array>
 #include <string>
 
-#include "core/text.h"
 #include "core/check.h"
+#include "core/text.h"
 
 namespace shoestring {
 namespace {
@@ -108,7 +108,8 @@ uint16_t float_to_half(float x) {
   const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
   if (std::isnan(x)) return sign | 0x7e00;
   const float magnitude = std::fabs(x);
-  if (magnitude >= 65520.0f) return sign | 0x7c00;  // half-way to the next binade rounds to infinity
+  if (magnitude >= 65520.0f)
+    return sign | 0x7c00;  // half-way to the next binade rounds to infinity
   if (magnitude == 0) return sign;
   const int exponent = std::max(std::ilogb(magnitude), -14);
   const auto steps = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 10 - exponent)));

@@ -10,7 +10,22 @@
 
 namespace shoestring {
 
-enum class Dtype : uint8_t { f32, f64, bf16, f16, f8e4m3, f8e5m2, i8, u8, i16, u16, i32, u32, i64, u64 };
+enum class Dtype : uint8_t {
+  f32,
+  f64,
+  bf16,
+  f16,
+  f8e4m3,
+  f8e5m2,
+  i8,
+  u8,
+  i16,
+  u16,
+  i32,
+  u32,
+  i64,
+  u64
+};
 
 size_t size_of(Dtype dtype);                   // bytes
 std::string_view name_of(Dtype dtype);         // "bf16"
@@ -27,7 +42,9 @@ struct BFloat16 {
                ? static_cast<uint16_t>((u >> 16) | 0x40u)
                : static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
   }
-  explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  explicit operator float() const {
+    return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+  }
 };
 
 // Stochastic rounding: `random` is uniform in 0..65535; up with probability (low half) / 65536.
@@ -64,19 +81,58 @@ struct Float8E5M2 {
 
 template <class T>
 struct DtypeOf;
-template <> struct DtypeOf<float> { static constexpr Dtype value = Dtype::f32; };
-template <> struct DtypeOf<double> { static constexpr Dtype value = Dtype::f64; };
-template <> struct DtypeOf<BFloat16> { static constexpr Dtype value = Dtype::bf16; };
-template <> struct DtypeOf<Float8E4M3> { static constexpr Dtype value = Dtype::f8e4m3; };
-template <> struct DtypeOf<Float8E5M2> { static constexpr Dtype value = Dtype::f8e5m2; };
-template <> struct DtypeOf<int8_t> { static constexpr Dtype value = Dtype::i8; };
-template <> struct DtypeOf<uint8_t> { static constexpr Dtype value = Dtype::u8; };
-template <> struct DtypeOf<int16_t> { static constexpr Dtype value = Dtype::i16; };
-template <> struct DtypeOf<uint16_t> { static constexpr Dtype value = Dtype::u16; };
-template <> struct DtypeOf<int32_t> { static constexpr Dtype value = Dtype::i32; };
-template <> struct DtypeOf<uint32_t> { static constexpr Dtype value = Dtype::u32; };
-template <> struct DtypeOf<int64_t> { static constexpr Dtype value = Dtype::i64; };
-template <> struct DtypeOf<uint64_t> { static constexpr Dtype value = Dtype::u64; };
+template <>
+struct DtypeOf<float> {
+  static constexpr Dtype value = Dtype::f32;
+};
+template <>
+struct DtypeOf<double> {
+  static constexpr Dtype value = Dtype::f64;
+};
+template <>
+struct DtypeOf<BFloat16> {
+  static constexpr Dtype value = Dtype::bf16;
+};
+template <>
+struct DtypeOf<Float8E4M3> {
+  static constexpr Dtype value = Dtype::f8e4m3;
+};
+template <>
+struct DtypeOf<Float8E5M2> {
+  static constexpr Dtype value = Dtype::f8e5m2;
+};
+template <>
+struct DtypeOf<int8_t> {
+  static constexpr Dtype value = Dtype::i8;
+};
+template <>
+struct DtypeOf<uint8_t> {
+  static constexpr Dtype value = Dtype::u8;
+};
+template <>
+struct DtypeOf<int16_t> {
+  static constexpr Dtype value = Dtype::i16;
+};
+template <>
+struct DtypeOf<uint16_t> {
+  static constexpr Dtype value = Dtype::u16;
+};
+template <>
+struct DtypeOf<int32_t> {
+  static constexpr Dtype value = Dtype::i32;
+};
+template <>
+struct DtypeOf<uint32_t> {
+  static constexpr Dtype value = Dtype::u32;
+};
+template <>
+struct DtypeOf<int64_t> {
+  static constexpr Dtype value = Dtype::i64;
+};
+template <>
+struct DtypeOf<uint64_t> {
+  static constexpr Dtype value = Dtype::u64;
+};
 template <class T>
 inline constexpr Dtype dtype_of = DtypeOf<T>::value;
 

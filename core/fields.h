@@ -10,9 +10,9 @@
 //   };
 //
 // TOML reader, --set, resolved dump, hash, comparison of two runs and the reference page are
-// visitors (launcher/config). Field types: bool, int64_t, double, std::string, std::vector of these,
-// std::optional of these, a nested struct (a section), std::vector of structs (array of tables).
-// The default is the member's initialiser.
+// visitors (launcher/config). Field types: bool, int64_t, double, std::string, std::vector of
+// these, std::optional of these, a nested struct (a section), std::vector of structs (array of
+// tables). The default is the member's initialiser.
 
 #include <limits>
 #include <string>
@@ -51,8 +51,12 @@ struct FieldProbe {
   void operator()(std::string_view, T&, const Field&) {}
 };
 template <class T>
-concept Section = requires(T& t, FieldProbe& probe) { t.visit(probe); };
+concept Section = requires(T& t, FieldProbe& probe) {
+  t.visit(probe);
+};
 template <class T>
-concept Validated = requires(const T& t, Complaints& c) { t.validate(c); };
+concept Validated = requires(const T& t, Complaints& c) {
+  t.validate(c);
+};
 
 }  // namespace shoestring

@@ -2,9 +2,9 @@
 
 #include <array>
 
-#include "core/text.h"
 #include "core/check.h"
 #include "core/environment.h"
+#include "core/text.h"
 #include "hwy/highway.h"
 #include "oneapi/dnnl/dnnl.hpp"
 
@@ -61,9 +61,7 @@ void cap_instruction_set_from_environment() {
   if (auto cap = environment_variable("SHOESTRING_ISA")) cap_instruction_set(*cap);
 }
 
-std::string_view instruction_set() {
-  return levels[std::max(processor_index(), cap_index())].name;
-}
+std::string_view instruction_set() { return levels[std::max(processor_index(), cap_index())].name; }
 
 bool has_bf16_products() { return instruction_set() == "avx512_bf16"; }
 

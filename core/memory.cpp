@@ -9,9 +9,9 @@
 #include <set>
 #include <unordered_set>
 
-#include "core/text.h"
 #include "core/check.h"
 #include "core/device.h"
+#include "core/text.h"
 
 namespace shoestring {
 namespace {
@@ -80,7 +80,7 @@ struct Pool::State {
     void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
       fail(cat("out of memory: the system refused ", bytes, " bytes; use a smaller ",
-                        "train.micro_batch, shorter sequences or recompute"));
+               "train.micro_batch, shorter sequences or recompute"));
     }
     madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults; only a hint
     segments[static_cast<std::byte*>(memory)] = bytes;
@@ -194,8 +194,8 @@ void Block::drop() {
 
 void Block::adopt(Block& other) {
   if (other.bytes_ != bytes_ || data_ != nullptr || other.borrowed_) {
-    fail(cat("a hollow block of ", bytes_, " bytes cannot take over one of ",
-                      other.bytes_, " bytes"));
+    fail(cat("a hollow block of ", bytes_, " bytes cannot take over one of ", other.bytes_,
+             " bytes"));
   }
   data_ = std::exchange(other.data_, nullptr);
   device_->ledger().add(other.kind_, -static_cast<int64_t>(bytes_));

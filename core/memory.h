@@ -57,8 +57,8 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
   void* allocate(size_t bytes);
   void release(void* pointer, size_t bytes);
-  void trim();                      // returns wholly free segments to the system
-  size_t reserved_bytes() const;    // mapped from the system, free or not
+  void trim();                    // returns wholly free segments to the system
+  size_t reserved_bytes() const;  // mapped from the system, free or not
 
  private:
   struct State;
@@ -85,8 +85,9 @@ class Block {
   Device& device() const { return *device_; }
   void rename(MemoryKind kind);  // moves the bytes to another kind in the ledger
   bool hollow() const { return data_ == nullptr && bytes_ > 0; }
-  void drop();                  // gives the memory back, keeps the object
-  void adopt(Block& other);     // takes over the memory of a block of equal size; `other` is hollow then
+  void drop();  // gives the memory back, keeps the object
+  void adopt(
+      Block& other);  // takes over the memory of a block of equal size; `other` is hollow then
 
  private:
   Device* device_;

@@ -45,7 +45,7 @@ void parallel_for(Device& device, int64_t n, int64_t grain,
     return;
   }
   FirstError error;
-#pragma omp parallel for num_threads(static_cast<int>(threads)) schedule(static, 1)
+#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(static, 1)
   for (int64_t t = 0; t < threads; ++t) {
     const int64_t begin = units * t / threads * grain;
     const int64_t end = std::min(n, units * (t + 1) / threads * grain);
@@ -61,7 +61,7 @@ void parallel_for_dynamic(Device& device, int64_t n, const std::function<void(in
     return;
   }
   FirstError error;
-#pragma omp parallel for num_threads(static_cast<int>(threads)) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(dynamic, 1)
   for (int64_t i = 0; i < n; ++i) error.guard([&] { body(i); });
   error.rethrow();
 }

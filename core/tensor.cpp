@@ -2,9 +2,9 @@
 
 #include <cstring>
 
-#include "core/text.h"
 #include "absl/strings/str_join.h"
 #include "core/check.h"
+#include "core/text.h"
 
 namespace shoestring {
 
@@ -39,7 +39,7 @@ Tensor::Tensor(BlockPtr block, size_t offset, Shape shape, Dtype dtype)
     : block_(std::move(block)), offset_(offset), shape_(std::move(shape)), dtype_(dtype) {
   if (offset_ + bytes() > block_->bytes()) {
     fail(cat("a view of ", text(), " at byte ", offset_, " does not fit a block of ",
-                      block_->bytes(), " bytes"));
+             block_->bytes(), " bytes"));
   }
 }
 
@@ -75,8 +75,8 @@ void Tensor::fail_dtype(Dtype wanted) const {
 void check_tensor(std::string_view op, std::string_view name, const Tensor& tensor,
                   const Shape& shape, Dtype dtype) {
   if (tensor && tensor.shape() == shape && tensor.dtype() == dtype) return;
-  fail(cat("[", op, "] ", name, " must be ", name_of(dtype), " ", shape.text(),
-                    " but is ", tensor ? tensor.text() : "missing"));
+  fail(cat("[", op, "] ", name, " must be ", name_of(dtype), " ", shape.text(), " but is ",
+           tensor ? tensor.text() : "missing"));
 }
 
 }  // namespace shoestring

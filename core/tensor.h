@@ -23,11 +23,11 @@ class Shape {
   // Negative dims count from the end. Out of range is an error.
   int64_t operator[](int dim) const;
   void set(int dim, int64_t size) { dims_.at(static_cast<size_t>(dim)) = size; }
-  int64_t elements() const;                  // 1 for rank 0
-  int64_t rows() const;                      // all dims but the last, multiplied
+  int64_t elements() const;  // 1 for rank 0
+  int64_t rows() const;      // all dims but the last, multiplied
   int64_t columns() const { return (*this)[-1]; }
   std::span<const int64_t> dims() const { return {dims_.data(), dims_.size()}; }
-  std::string text() const;                  // "[4, 512]"
+  std::string text() const;  // "[4, 512]"
   friend bool operator==(const Shape& a, const Shape& b) { return a.dims_ == b.dims_; }
 
  private:
@@ -68,9 +68,9 @@ class Tensor {
     return {data<T>(), static_cast<size_t>(elements())};
   }
 
-  Tensor reshape(Shape shape) const;                     // same elements, same memory
-  Tensor rows(int64_t begin, int64_t end) const;         // slice of the first dim, same memory
-  std::string text() const;                              // "bf16 [4, 512]"
+  Tensor reshape(Shape shape) const;              // same elements, same memory
+  Tensor rows(int64_t begin, int64_t end) const;  // slice of the first dim, same memory
+  std::string text() const;                       // "bf16 [4, 512]"
 
  private:
   [[noreturn]] void fail_dtype(Dtype wanted) const;

@@ -1,0 +1,85 @@
+#pragma once
+// Parameters: what each is (ParamInfo), and the flat stores they live in (ParamStore).
+//
+// Three flat arrays share one numbering of elements: master values (f32), gradients (f32) and, when
+// the compute type is bf16, the compute copies. Everything that treats parameters as numbers
+// (reduction, norm, optimiser, checkpoint) works on ranges of that numbering.
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace shoestring {
+
+// Decides initial deviation, learning-rate multiplier, decay and which optimiser (muP needs the
+// classes, see Yang et al. 2022, table 8).
+enum class ParamClass : uint8_t { embedding, hidden, head, gain, bias };
+std::string_view name_of(ParamClass c);
+
+struct ParamInfo {
+  std::string name;  // "layers.3.attention.qkv.weight"
+  Shape shape;       // global shape
+  ParamClass param_class = ParamClass::hidden;
+  double deviation = 0.02;  // initial standard deviation; 0: constant `fill`
+  double fill = 0;          // initial value when deviation is 0 (1 for gains)
+  double lr_multiplier = 1;
+  bool decay = true;  // weight decay applies
+  // Rows of the matrices fused into this tensor (q, k, v), empty when it is one matrix. Muon
+  // orthogonalises each part by itself; exports name each part.
+  std::vector<int64_t> parts;
+};
+
+struct Param {
+  ParamInfo info;
+  int64_t offset = 0;  // first element in the flat stores, a multiple of ParamStore::alignment
+  int64_t elements = 0;
+  int index = 0;
+};
+
+class ParamStore {
+ public:
+  // Elements; keeps every parameter at a 64-byte border and the exact-norm blocks whole.
+  static constexpr int64_t alignment = 64;
+
+  // `compute`: f32 (weights are the masters), bf16 (copies are kept) or f64 (oracle, in tests).
+  ParamStore(Device& device, std::vector<ParamInfo> infos, Dtype compute);
+
+  Device& device() const { return *device_; }
+  Dtype compute() const { return compute_; }
+  const std::vector<Param>& params() const { return params_; }
+  const Param& param(std::string_view name) const;  // unknown name: error with the nearest one
+  int64_t elements() const { return elements_; }    // of the flat stores, padding included
+  int64_t parameters() const;                       // without padding
+
+  std::span<float> master() const { return master_.span<float>(); }
+  std::span<float> gradients() const { return gradients_.span<float>(); }
+  std::span<BFloat16> compute_copy() const;  // empty when compute is f32
+
+  Tensor master(const Param& p) const;    // f32 view
+  Tensor gradient(const Param& p) const;  // f32 view
+  Tensor weight(const Param& p) const;    // compute-type view: what ops read
+
+  // Counter-based: element i of parameter `name` is a function of (seed, name, i).
+  void initialise(uint64_t seed);
+  void zero_gradients();
+  // Refreshes compute copies of [begin, end) after masters changed.
+  void refresh_compute(int64_t begin, int64_t end);
+  // Encodings of weights are keyed by this; the optimiser step raises it.
+  int64_t version() const { return version_; }
+  void raise_version() { ++version_; }
+
+ private:
+  Device* device_;
+  Dtype compute_;
+  std::vector<Param> params_;
+  int64_t elements_ = 0;
+  Tensor master_, gradients_, compute_copy_;
+  int64_t version_ = 0;
+};
+
+}  // namespace shoestring
