@@ -78,13 +78,13 @@ class Stream {
 // does not have, and the error names the op.
 template <class... A>
 void on(Stream& stream, std::string_view op, void (*cpu)(Stream&, A...),
-        void (*cuda)(Stream&, A...), std::type_identity_t<A>... arguments);
+        std::type_identity_t<void (*)(Stream&, A...)> cuda, std::type_identity_t<A>... arguments);
 
 [[noreturn]] void fail_no_kernel(std::string_view op, DeviceKind kind);
 
 template <class... A>
 void on(Stream& stream, std::string_view op, void (*cpu)(Stream&, A...),
-        void (*cuda)(Stream&, A...), std::type_identity_t<A>... arguments) {
+        std::type_identity_t<void (*)(Stream&, A...)> cuda, std::type_identity_t<A>... arguments) {
   const DeviceKind kind = stream.device().kind();
   auto kernel = kind == DeviceKind::cpu ? cpu : cuda;
   if (kernel == nullptr) fail_no_kernel(op, kind);
