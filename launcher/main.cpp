@@ -1,1 +1,13 @@
-int main() { return 0; }
+#include <string>
+#include <vector>
+
+#include "core/instruction_set.h"
+#include "launcher/command_line.h"
+
+int main(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  return shoestring::report_errors([&arguments] {
+    shoestring::cap_instruction_set_from_environment();
+    return shoestring::run_command_line(arguments);
+  });
+}

@@ -1,0 +1,68 @@
+#include "launcher/command_groups.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "launcher/config_command.h"
+
+namespace shoestring {
+namespace {
+
+int print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return 0;
+}
+
+void add_overrides(CLI::App& command, std::vector<std::string>& overrides) {
+  command.add_option("--set", overrides, "override one key of the config; may be repeated")
+      ->type_name("SECTION.KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+void add_config_show(CLI::App& group, CommandAction& action) {
+  auto* command = group.add_subcommand("show", "print the resolved config: every key, its value");
+  auto options = std::make_shared<ConfigShowOptions>();
+  command->add_option("file", options->file, "a config; without it, the defaults")
+      ->type_name("FILE");
+  add_overrides(*command, options->overrides);
+  command->add_flag("--comments", options->comments, "write each key's meaning above it");
+  command->footer(
+      "Examples:\n"
+      "  shoestring config show configs/runs/tiny.toml\n"
+      "  shoestring config show --comments > my_run.toml      a commented file to start from\n"
+      "  shoestring config show my_run.toml --set train.steps=3e4 --set run.directory=runs/b");
+  command->callback(
+      [options, &action] { action = [options] { return print(config_show(*options)); }; });
+}
+
+void add_config_diff(CLI::App& group, CommandAction& action) {
+  auto* command = group.add_subcommand("diff", "print the keys in which two configs differ");
+  auto files = std::make_shared<std::pair<std::string, std::string>>();
+  command->add_option("left", files->first, "a config")->type_name("FILE")->required();
+  command->add_option("right", files->second, "another config")->type_name("FILE")->required();
+  command->footer("Example:\n  shoestring config diff runs/a/config.toml runs/b/config.toml");
+  command->callback([files, &action] {
+    action = [files] { return print(config_diff(files->first, files->second)); };
+  });
+}
+
+}  // namespace
+
+void add_config_commands(CLI::App& app, CommandAction& action) {
+  auto* group = app.add_subcommand("config", "show, compare and describe configs");
+  group->require_subcommand(1);
+  group->footer("Try 'shoestring config show --help'.");
+  add_config_show(*group, action);
+  add_config_diff(*group, action);
+  auto* schema = group->add_subcommand("schema", "print a JSON schema of the config");
+  schema->footer(
+      "Editors complete and check config files with it, for example with the first line\n"
+      "  #:schema ./schema.json\n\nExample:\n  shoestring config schema > schema.json");
+  schema->callback([&action] { action = [] { return print(config_schema_text()); }; });
+  auto* docs = group->add_subcommand("docs", "print the reference page of every key (Markdown)");
+  docs->footer("Example:\n  shoestring config docs > docs/config.md");
+  docs->callback([&action] { action = [] { return print(config_docs_text()); }; });
+}
+
+}  // namespace shoestring

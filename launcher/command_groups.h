@@ -1,0 +1,18 @@
+#pragma once
+// The commands, by group: names, options, help texts and examples. What they do stands in the
+// launcher/*_command files.
+
+#include <functional>
+
+namespace CLI {
+class App;
+}
+
+namespace shoestring {
+
+// What the parsed command line asks for; returns the exit code. Empty until a command was parsed.
+using CommandAction = std::function<int()>;
+
+void add_config_commands(CLI::App& app, CommandAction& action);
+
+}  // namespace shoestring

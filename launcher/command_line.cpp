@@ -1,0 +1,132 @@
+#include "launcher/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <new>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "core/nearest_name.h"
+#include "core/text.h"
+#include "launcher/command_groups.h"
+
+namespace shoestring {
+namespace {
+
+constexpr const char* program_help =
+    "Pretrains language models from a config: text in, model out.\n"
+    "Exit codes: 0 done, 2 usage or config, 3 data, 4 fault, 75 preempted (start again to resume).";
+
+constexpr const char* program_footer = "Every command has its own --help with examples.";
+
+// "shoestring config show"
+std::string full_name(const CLI::App& command) {
+  const CLI::App* parent = command.get_parent();
+  return parent == nullptr ? command.get_name() : cat(full_name(*parent), " ", command.get_name());
+}
+
+const CLI::App* find_command(const CLI::App& app, std::string_view name) {
+  for (const CLI::App* command : app.get_subcommands({})) {
+    if (command->get_name() == name) return command;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+[[noreturn]] void fail_unknown(const std::string& kind, const std::string& name,
+                               const std::vector<std::string>& known, const CLI::App& command) {
+  std::string message = cat("unknown ", kind, " '", name, "'");
+  std::string nearest = nearest_name(name, known);
+  if (!nearest.empty()) append(message, "; did you mean '", nearest, "'?");
+  fail_usage(cat(message, "\nsee ", full_name(command), " --help"));
+}
+
+// Walks down the names of commands; returns the last one named. CLI11 would call an unknown command
+// a superfluous argument.
+const CLI::App& named_command(const CLI::App& app, std::span<const std::string> arguments) {
+  const CLI::App* command = &app;
+  for (const std::string& argument : arguments) {
+    std::vector<std::string> names = command_names(*command);
+    if (names.empty() || argument.starts_with("-")) break;
+    const CLI::App* child = find_command(*command, argument);
+    if (child == nullptr) fail_unknown("command", argument, names, *command);
+    command = child;
+  }
+  return *command;
+}
+
+// Options that the command does not have, with the nearest one that it has.
+void check_options(const CLI::App& command, std::span<const std::string> arguments) {
+  std::vector<std::string> known;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) known.push_back(cat("--", name));
+  }
+  for (const std::string& argument : arguments) {
+    if (argument == "--") return;
+    if (!argument.starts_with("--")) continue;
+    std::string name = argument.substr(0, argument.find('='));
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      fail_unknown("option", name, known, command);
+    }
+  }
+}
+
+}  // namespace
+
+int run_command_line(std::span<const std::string> arguments) {
+  CLI::App app(program_help, "shoestring");
+  app.footer(program_footer);
+  app.set_version_flag("--version", "shoestring 0.1.0");
+  app.require_subcommand(1);
+  CommandAction action;
+  add_config_commands(app, action);
+
+  const CLI::App& command = named_command(app, arguments);
+  check_options(command, arguments);
+  // CLI11 takes arguments from the back.
+  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+  try {
+    app.parse(std::move(reversed));
+  } catch (const CLI::CallForHelp&) {
+    const CLI::App* parent = command.get_parent();
+    std::string help = command.help(parent == nullptr ? "" : full_name(*parent));
+    std::fwrite(help.data(), 1, help.size(), stdout);
+    return 0;
+  } catch (const CLI::CallForVersion& version) {
+    std::printf("%s\n", version.what());
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    std::string message = error.what();
+    if (std::vector<std::string> names = command_names(command); !names.empty()) {
+      message = "a command is missing; there are";
+      for (const std::string& name : names) append(message, " ", name);
+    }
+    fail_usage(cat(message, "\nsee ", full_name(command), " --help"));
+  }
+  return action();
+}
+
+int report_errors(const std::function<int()>& command) {
+  try {
+    return command();
+  } catch (const Error& error) {
+    // What a user did needs no source line; what the program did does.
+    std::string place = error.code() == ExitCode::fault ? cat(" (", error.where(), ")") : "";
+    log_error(cat(error.what(), place));
+    return static_cast<int>(error.code());
+  } catch (const std::bad_alloc&) {
+    log_error(
+        "out of memory; a smaller train.micro_batch or train.recompute = \"block\" needs less");
+  } catch (const std::exception& error) {
+    log_error(error.what());
+  }
+  return static_cast<int>(ExitCode::fault);
+}
+
+}  // namespace shoestring

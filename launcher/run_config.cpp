@@ -1,0 +1,51 @@
+#include "launcher/run_config.h"
+
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+void check_multiple(Complaints& c, std::string_view key, int64_t batch, int64_t micro_batch) {
+  if (batch % micro_batch == 0) return;
+  c.add(key, cat("the batch of ", batch, " sequences is not a multiple of micro_batch = ",
+                 micro_batch, "; the next one is ", (batch / micro_batch + 1) * micro_batch));
+}
+
+}  // namespace
+
+void RunSection::validate(Complaints& c) const {
+  if (directory.empty()) c.add("directory", "is empty; name a folder, for example runs/first");
+}
+
+void TrainSection::validate(Complaints& c) const {
+  check_multiple(c, "batch", batch, micro_batch);
+  if (sample_every > 0 && sample_prompt.empty()) {
+    c.add("sample_prompt", "is empty, but sample_every asks for samples");
+  }
+}
+
+void CheckpointSection::validate(Complaints& c) const {
+  if (keep_every > 0 && every > 0 && keep_every % every != 0) {
+    c.add("keep_every", cat("must be a multiple of every = ", every, " but is ", keep_every));
+  }
+}
+
+void RunConfig::validate(Complaints& c) const {
+  int64_t batch = train.batch, micro_batch = train.micro_batch;
+  for (size_t i = 0; i < stages.size(); ++i) {
+    const StageSection& stage = stages[i];
+    std::string key = cat("stages.", i);
+    if (i > 0 && stage.from_tokens <= stages[i - 1].from_tokens) {
+      c.add(cat(key, ".from_tokens"),
+            cat("must be above the previous stage's ", stages[i - 1].from_tokens, " but is ",
+                stage.from_tokens));
+    }
+    batch = stage.batch.value_or(batch);
+    micro_batch = stage.micro_batch.value_or(micro_batch);
+    if (stage.batch || stage.micro_batch) {
+      check_multiple(c, cat(key, stage.batch ? ".batch" : ".micro_batch"), batch, micro_batch);
+    }
+  }
+}
+
+}  // namespace shoestring

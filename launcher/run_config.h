@@ -1,0 +1,191 @@
+#pragma once
+// Everything a run is made of, in one typed config: sections of the launcher itself, and the
+// sections that other folders own (core/fields.h says how they are written down).
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/fields.h"
+
+namespace shoestring {
+
+struct RunSection {
+  std::string directory = "runs/default";
+  std::string name;
+  int64_t seed = 1;
+
+  template <class V>
+  void visit(V&& v) {
+    v("directory", directory,
+      Field{.help = "where the run keeps its config, metrics and checkpoints; a run that is found "
+                    "there is resumed"});
+    v("name", name, Field{.help = "for people; empty: the directory's name"});
+    v("seed", seed,
+      Field{.help = "of initial weights, data order and every other random number", .min = 0});
+  }
+  void validate(Complaints& c) const;
+};
+
+struct TrainSection {
+  int64_t steps = 1000;
+  std::string dtype = "f32";
+  int64_t batch = 16;
+  int64_t micro_batch = 4;
+  int64_t sequence_length = 512;
+  std::string recompute = "none";
+  bool exact = false;
+  int64_t log_every = 10;
+  int64_t evaluate_every = 0;
+  int64_t evaluate_sequences = 64;
+  int64_t sample_every = 0;
+  std::string sample_prompt;
+  int64_t sample_tokens = 64;
+  double sample_temperature = 0.8;
+  std::string init_from;
+
+  template <class V>
+  void visit(V&& v) {
+    v("steps", steps, Field{.help = "optimiser steps of the whole run", .min = 1, .max = 1e12});
+    v("dtype", dtype,
+      Field{.help = "compute type; masters and gradient sums are f32 in both",
+            .choices = "f32|bf16"});
+    v("batch", batch,
+      Field{.help = "sequences a step, over all ranks: a multiple of micro_batch",
+            .unit = "sequences",
+            .min = 1,
+            .max = 1e9});
+    v("micro_batch", micro_batch,
+      Field{.help = "sequences that pass through the model at once",
+            .unit = "sequences",
+            .min = 1,
+            .max = 1e9});
+    v("sequence_length", sequence_length,
+      Field{.help = "tokens of one sequence", .unit = "tokens", .min = 2, .max = 1e7});
+    v("recompute", recompute,
+      Field{.help = "what the backward pass computes again instead of keeping it",
+            .choices = "none|norms|attention|block"});
+    v("exact", exact,
+      Field{.help = "sums in one fixed order: any number of ranks gives the same bits"});
+    v("log_every", log_every,
+      Field{.help = "a console line every so many steps; 0 = none", .unit = "steps", .min = 0});
+    v("evaluate_every", evaluate_every,
+      Field{.help = "validation loss every so many steps, and at the end; 0 = at the end only",
+            .unit = "steps",
+            .min = 0});
+    v("evaluate_sequences", evaluate_sequences,
+      Field{.help = "held-out sequences an evaluation reads of each source; 0 = no evaluation",
+            .unit = "sequences",
+            .min = 0});
+    v("sample_every", sample_every,
+      Field{.help = "generate a sample every so many steps; 0 = never", .unit = "steps", .min = 0});
+    v("sample_prompt", sample_prompt, Field{.help = "what the samples begin with"});
+    v("sample_tokens", sample_tokens,
+      Field{.help = "length of a sample", .unit = "tokens", .min = 1, .max = 1e6});
+    v("sample_temperature", sample_temperature,
+      Field{.help = "0 = always the likeliest token", .min = 0, .max = 100});
+    v("init_from", init_from,
+      Field{.help = "checkpoint or Hugging Face folder whose weights the run begins with"});
+  }
+  void validate(Complaints& c) const;
+};
+
+struct CheckpointSection {
+  int64_t every = 1000;
+  int64_t keep = 2;
+  int64_t keep_every = 0;
+  bool background = true;
+  double memory_limit_gb = 0;
+
+  template <class V>
+  void visit(V&& v) {
+    v("every", every,
+      Field{.help = "save every so many steps, and at the end; 0 = at the end only",
+            .unit = "steps",
+            .min = 0});
+    v("keep", keep, Field{.help = "how many of the last checkpoints stay", .min = 1, .max = 1e6});
+    v("keep_every", keep_every,
+      Field{.help = "checkpoints at multiples of this stay for good; 0 = none",
+            .unit = "steps",
+            .min = 0});
+    v("background", background,
+      Field{.help = "copy the state and write it while training goes on"});
+    v("memory_limit_gb", memory_limit_gb,
+      Field{
+          .help = "the copy may take this much; above it, saving waits for the disk; 0 = no limit",
+          .unit = "GB",
+          .min = 0});
+  }
+  void validate(Complaints& c) const;
+};
+
+struct CostSection {
+  double price_per_hour = 0;
+  std::string currency = "USD";
+  int64_t chips = 1;
+
+  template <class V>
+  void visit(V&& v) {
+    v("price_per_hour", price_per_hour,
+      Field{.help = "of one chip, in `currency`; 0 = the run reports no money", .min = 0});
+    v("currency", currency, Field{.help = "the name that the reports print"});
+    v("chips", chips, Field{.help = "how many are paid for", .min = 1, .max = 1e7});
+  }
+};
+
+// What changes when a token count is reached; the first stage begins at 0.
+struct StageSection {
+  int64_t from_tokens = 0;
+  std::optional<int64_t> sequence_length;
+  std::optional<int64_t> micro_batch;
+  std::optional<int64_t> batch;
+  std::optional<double> lr_multiplier;
+  std::vector<double> weights;
+
+  template <class V>
+  void visit(V&& v) {
+    v("from_tokens", from_tokens,
+      Field{.help = "the stage begins with the first step at or after this many tokens",
+            .unit = "tokens",
+            .min = 0});
+    v("sequence_length", sequence_length,
+      Field{.help = "replaces train.sequence_length from here on", .unit = "tokens", .min = 2});
+    v("micro_batch", micro_batch,
+      Field{.help = "replaces train.micro_batch", .unit = "sequences", .min = 1});
+    v("batch", batch, Field{.help = "replaces train.batch", .unit = "sequences", .min = 1});
+    v("lr_multiplier", lr_multiplier,
+      Field{.help = "times the learning rate of the schedule", .min = 0});
+    v("weights", weights,
+      Field{.help = "mixture weights of the data sources, in their order; empty: unchanged",
+            .min = 0});
+  }
+};
+
+struct RunConfig {
+  std::string device = "cpu";
+  int64_t threads = 0;
+  RunSection run;
+  TrainSection train;
+  CheckpointSection checkpoint;
+  CostSection cost;
+  std::vector<StageSection> stages;
+
+  template <class V>
+  void visit(V&& v) {
+    v("device", device, Field{.help = "where tensors live", .choices = "cpu|cuda"});
+    v("threads", threads,
+      Field{.help = "processor cores to use, shared out among ranks; 0 = all",
+            .min = 0,
+            .max = 4096});
+    v("run", run, Field{.help = "The run's place and its seed."});
+    v("train", train, Field{.help = "The training loop."});
+    v("checkpoint", checkpoint, Field{.help = "What is saved and what stays."});
+    v("cost", cost, Field{.help = "What the machine costs."});
+    v("stages", stages, Field{.help = "Changes at token counts"});
+  }
+  // Rules between sections: batches, stages.
+  void validate(Complaints& c) const;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,78 @@
+#include "launcher/command_line.h"
+
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+
+#include "core/check.h"
+#include "tests/support/run_binary.h"
+
+namespace shoestring {
+namespace {
+
+void expect_usage(const std::vector<std::string>& arguments, const std::string& message) {
+  BinaryResult result = run_binary(arguments);
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(result.err, "error: " + message + "\n");
+}
+
+TEST(CommandLine, HelpAndVersion) {
+  BinaryResult help = run_binary({"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_EQ(help.err, "");
+  EXPECT_NE(help.out.find("Usage: shoestring [OPTIONS] SUBCOMMAND"), std::string::npos);
+  EXPECT_NE(help.out.find("\n  config "), std::string::npos);
+  BinaryResult nested = run_binary({"config", "show", "--help"});
+  EXPECT_EQ(nested.exit_code, 0);
+  EXPECT_NE(nested.out.find("Usage: shoestring config show [OPTIONS]"), std::string::npos);
+  EXPECT_NE(nested.out.find("Examples:"), std::string::npos);
+  EXPECT_EQ(run_binary({"--version"}).out.substr(0, 11), "shoestring ");
+}
+
+TEST(CommandLine, UnknownCommandsNameTheNearest) {
+  expect_usage({"confg"}, "unknown command 'confg'; did you mean 'config'?\nsee shoestring --help");
+  expect_usage({"config", "shw"},
+               "unknown command 'shw'; did you mean 'show'?\nsee shoestring config --help");
+  expect_usage({"frobnicate"}, "unknown command 'frobnicate'\nsee shoestring --help");
+}
+
+TEST(CommandLine, UnknownOptionsNameTheNearest) {
+  expect_usage({"config", "show", "--sett", "a=b"},
+               "unknown option '--sett'; did you mean '--set'?\nsee shoestring config show --help");
+  expect_usage({"config", "show", "--coments=1"},
+               "unknown option '--coments'; did you mean '--comments'?\nsee shoestring config show "
+               "--help");
+}
+
+TEST(CommandLine, MissingParts) {
+  expect_usage({"config"},
+               "a command is missing; there are show diff schema docs\nsee shoestring config "
+               "--help");
+  BinaryResult nothing = run_binary({});
+  EXPECT_EQ(nothing.exit_code, 2);
+  EXPECT_EQ(nothing.err.find("error: a command is missing; there are "), 0u);
+  EXPECT_EQ(run_binary({"config", "show", "--set"}).exit_code, 2);
+  EXPECT_EQ(run_binary({"config", "diff", "one"}).exit_code, 2);
+  EXPECT_EQ(run_binary({"config", "show", "a", "b"}).exit_code, 2);
+}
+
+TEST(CommandLine, ErrorsBecomeExitCodes) {
+  EXPECT_EQ(report_errors([] { return 75; }), 75);
+  EXPECT_EQ(report_errors([]() -> int { fail_usage("x"); }), 2);
+  EXPECT_EQ(report_errors([]() -> int { fail_data("x"); }), 3);
+  EXPECT_EQ(report_errors([]() -> int { fail("x"); }), 4);
+  EXPECT_EQ(report_errors([]() -> int { throw std::bad_alloc(); }), 4);
+  EXPECT_EQ(report_errors([]() -> int { throw std::runtime_error("x"); }), 4);
+}
+
+TEST(CommandLine, FaultsNameTheirSourceLine) {
+  testing::internal::CaptureStderr();
+  report_errors([]() -> int { fail("it broke"); });
+  std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(text.find("error: it broke ("), 0u) << text;
+  EXPECT_NE(text.find("launcher/command_line_test.cpp:"), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace shoestring

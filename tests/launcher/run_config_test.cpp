@@ -1,0 +1,66 @@
+#include "launcher/run_config.h"
+
+#include <gtest/gtest.h>
+
+#include "core/check.h"
+#include "launcher/config.h"
+
+namespace shoestring {
+namespace {
+
+std::string complaint(const std::string& text) {
+  try {
+    parse_config<RunConfig>(text, "run.toml");
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::usage);
+    return e.what();
+  }
+  return "(accepted)";
+}
+
+TEST(RunConfig, DefaultsAreValidAndRoundTrip) {
+  EXPECT_EQ(complaint(""), "(accepted)");
+  RunConfig config;
+  std::string text = dump_config(config, true);
+  EXPECT_TRUE(diff_configs(config, parse_config<RunConfig>(text, "dump.toml")).empty());
+}
+
+TEST(RunConfig, PublicKeysAreThere) {
+  auto c = parse_config<RunConfig>(
+      "device = 'cpu'\n[run]\ndirectory = 'd'\nseed = 3\n[train]\nsteps = 7\ndtype = 'bf16'\n"
+      "[checkpoint]\nevery = 5\n",
+      "run.toml");
+  EXPECT_EQ(c.run.directory, "d");
+  EXPECT_EQ(c.run.seed, 3);
+  EXPECT_EQ(c.train.steps, 7);
+  EXPECT_EQ(c.train.dtype, "bf16");
+  EXPECT_EQ(c.checkpoint.every, 5);
+}
+
+TEST(RunConfig, ImpossibleBatches) {
+  EXPECT_EQ(complaint("[train]\nbatch = 10\nmicro_batch = 4\n"),
+            "run.toml:2:9: train.batch: the batch of 10 sequences is not a multiple of micro_batch "
+            "= 4; the next one is 12");
+  EXPECT_EQ(complaint("[train]\nbatch = 0\n"),
+            "run.toml:2:9: train.batch must be from 1 to 1000000000 but is 0");
+  EXPECT_EQ(complaint("[train]\nbatch = 8\nmicro_batch = 4\n[[stages]]\nmicro_batch = 3\n"),
+            "run.toml:5:15: stages.0.micro_batch: the batch of 8 sequences is not a multiple of "
+            "micro_batch = 3; the next one is 9");
+}
+
+TEST(RunConfig, StagesAscend) {
+  EXPECT_EQ(complaint("[[stages]]\nfrom_tokens = 5\n[[stages]]\nfrom_tokens = 5\n"),
+            "run.toml:4:15: stages.1.from_tokens: must be above the previous stage's 5 but is 5");
+}
+
+TEST(RunConfig, RulesBetweenFields) {
+  EXPECT_EQ(complaint("[run]\ndirectory = ''\n"),
+            "run.toml:2:13: run.directory: is empty; name a folder, for example runs/first");
+  EXPECT_EQ(complaint("[train]\nsample_every = 5\n"),
+            "run.toml:1:1: train.sample_prompt: is empty, but sample_every asks for samples");
+  EXPECT_EQ(complaint("[checkpoint]\nevery = 10\nkeep_every = 25\n"),
+            "run.toml:3:14: checkpoint.keep_every: must be a multiple of every = 10 but is 25");
+}
+
+}  // namespace
+}  // namespace shoestring

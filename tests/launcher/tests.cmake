@@ -1,0 +1,2 @@
+# Tests of the command line run the binary itself.
+add_dependencies(test_launcher shoestring)
