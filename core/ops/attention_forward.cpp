@@ -1,0 +1,184 @@
+#include <cmath>
+#include <numbers>
+#include <vector>
+
+#include "core/instruction_set.h"
+#include "core/ops/attention_blocks.h"
+#include "core/ops/attention_panels.h"
+#include "core/parallel_for.h"
+
+namespace shoestring::attention {
+namespace {
+
+// The forward pass of some query blocks of one row of the batch and one group of heads.
+template <class Element, class W>
+class ForwardPass {
+ public:
+  ForwardPass(Device& device, const Attention::Attributes& a, const ForwardArrays<Element>& x,
+              const Part& part)
+      : a_(a),
+        x_(x),
+        part_(part),
+        group_(a.q_heads / a.kv_heads),
+        mask_{x.first_key + part.batch_row * a.length, a.window},
+        k_width_(W::stored(a.head_dim)),
+        v_width_(round_up(a.v_head_dim, word_multiple)),
+        key_begin_(mask_.low(part.begin * block_rows) / block_keys),
+        key_end_(divide_up(std::min(part.end * block_rows, a.length), block_keys)),
+        scratch_(device, scratch_floats()) {
+    k_panels_ = scratch_.take((key_end_ - key_begin_) * k_panel());
+    v_panels_ = scratch_.take((key_end_ - key_begin_) * v_panel());
+    scores_ = scratch_.take(block_rows * block_keys);
+    pairs_ = W::pairs ? scratch_.take(block_rows * W::key_words) : nullptr;
+    for (int64_t h = 0; h < group_; ++h) {
+      heads_.push_back({.q = scratch_.take(block_rows * k_width_),
+                        .output = scratch_.take(block_rows * v_width_),
+                        .maximum = scratch_.take(block_rows),
+                        .sums = scratch_.take(block_rows * sum_lanes)});
+    }
+  }
+
+  void run() {
+    pack_keys();
+    for (int64_t block = part_.begin; block < part_.end; ++block) {
+      const int64_t row = block * block_rows;
+      const int64_t rows = std::min(block_rows, a_.length - row);
+      for (int64_t h = 0; h < group_; ++h) start(h, row, rows);
+      const int64_t last = (row + rows - 1) / block_keys;
+      for (int64_t key = mask_.low(row) / block_keys; key <= last; ++key) {
+        const BlockLimits limits(mask_, row, rows, key * block_keys, W::pairs);
+        for (int64_t h = 0; h < group_; ++h) add_block(heads_[h], limits, rows, key);
+      }
+      for (int64_t h = 0; h < group_; ++h) finish(h, row, rows);
+    }
+  }
+
+ private:
+  struct Head {
+    float *q, *output, *maximum, *sums;
+  };
+
+  int64_t k_panel() const { return k_width_ * block_keys; }
+  int64_t v_panel() const { return W::key_words * v_width_; }
+  int64_t scratch_floats() const {
+    const int64_t head = block_rows * (k_width_ + v_width_ + 1 + sum_lanes);
+    const int64_t shared = block_rows * (block_keys + (W::pairs ? W::key_words : 0));
+    return (key_end_ - key_begin_) * (k_panel() + v_panel()) + shared + group_ * head;
+  }
+
+  Slice queries(int64_t row, int64_t rows, int64_t h, int64_t columns) const {
+    return {part_.batch_row * a_.length + row, rows, a_.q_heads, q_head(h), columns};
+  }
+  Slice keys(int64_t row, int64_t rows, int64_t columns) const {
+    return {part_.batch_row * a_.length + row, rows, a_.kv_heads, part_.kv_head, columns};
+  }
+  int64_t q_head(int64_t h) const { return part_.kv_head * group_ + h; }
+
+  void pack_keys() {
+    for (int64_t block = key_begin_; block < key_end_; ++block) {
+      const int64_t row = block * block_keys, rows = std::min(block_keys, a_.length - row);
+      const int64_t i = block - key_begin_;
+      // The first head's block of rows serves as the temporary.
+      W::columns(keys(row, rows, a_.head_dim).of(x_.k), heads_[0].q, k_panels_ + i * k_panel());
+      W::along_rows(keys(row, rows, a_.v_head_dim).of(x_.v), true, v_panels_ + i * v_panel());
+    }
+  }
+
+  void start(int64_t h, int64_t row, int64_t rows) {
+    Head& head = heads_[h];
+    W::rows(queries(row, rows, h, a_.head_dim).of(x_.q), head.q);
+    std::fill_n(head.output, rows * v_width_, 0.0f);
+    std::fill_n(head.maximum, rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(head.sums, rows * sum_lanes, 0.0f);
+  }
+
+  void add_block(Head& head, const BlockLimits& limits, int64_t rows, int64_t key) {
+    W::multiply({.a = head.q,
+                 .a_row = k_width_,
+                 .a_step = 1,
+                 .b = k_panels_ + (key - key_begin_) * k_panel(),
+                 .b_step = block_keys,
+                 .c = scores_,
+                 .c_row = block_keys,
+                 .rows = rows,
+                 .columns = block_keys,
+                 .steps = W::steps(a_.head_dim),
+                 .accumulate = false,
+                 .limit = limits.limit(Limit::columns),
+                 .begin = limits.low,
+                 .end = limits.high});
+    softmax_block({.visible = {.rows = rows, .low = limits.low, .high = limits.high},
+                   .factor = static_cast<float>(a_.scale * std::numbers::log2e),
+                   .scores = scores_,
+                   .pairs = pairs_,
+                   .output = head.output,
+                   .output_columns = v_width_,
+                   .maximum = head.maximum,
+                   .sums = head.sums});
+    W::multiply({.a = W::pairs ? pairs_ : scores_,
+                 .a_row = W::key_words,
+                 .a_step = 1,
+                 .b = v_panels_ + (key - key_begin_) * v_panel(),
+                 .b_step = v_width_,
+                 .c = head.output,
+                 .c_row = v_width_,
+                 .rows = rows,
+                 .columns = v_width_,
+                 .steps = W::key_words,
+                 .limit = limits.limit(Limit::steps),
+                 .begin = limits.key_low,
+                 .end = limits.key_high});
+  }
+
+  void finish(int64_t h, int64_t row, int64_t rows) {
+    Head& head = heads_[h];
+    const int64_t number = part_.batch_row * a_.q_heads + q_head(h);
+    float* log_sum_exp = x_.log_sum_exp + number * a_.length + row;
+    float inverse[block_rows];
+    for (int64_t r = 0; r < rows; ++r) {
+      float sum = 0;
+      for (int64_t i = 0; i < sum_lanes; ++i) sum += head.sums[r * sum_lanes + i];
+      inverse[r] = 1 / sum;
+      log_sum_exp[r] = (head.maximum[r] + std::log2(sum)) * std::numbers::ln2_v<float>;
+    }
+    unpack(head.output, v_width_, inverse, queries(row, rows, h, a_.v_head_dim).of(x_.o));
+  }
+
+  const Attention::Attributes& a_;
+  const ForwardArrays<Element>& x_;
+  Part part_;
+  int64_t group_;
+  RowMask mask_;
+  int64_t k_width_, v_width_;
+  int64_t key_begin_, key_end_;
+  Scratch scratch_;
+  float *k_panels_, *v_panels_, *scores_, *pairs_;
+  std::vector<Head> heads_;
+};
+
+template <class Element, class W>
+void run_forward(Device& device, const Attention::Attributes& a, const ForwardArrays<Element>& x) {
+  const Parts parts(a, device.threads(), divide_up(a.length, block_rows), true);
+  parallel_for_dynamic(device, parts.count(), [&](int64_t i) {
+    const Part part = parts.part(i);
+    if (part.begin < part.end) ForwardPass<Element, W>(device, a, x, part).run();
+  });
+}
+
+}  // namespace
+
+template <>
+void forward_blocks(Device& device, const Attention::Attributes& a, const ForwardArrays<float>& x) {
+  run_forward<float, Words<float, false>>(device, a, x);
+}
+template <>
+void forward_blocks(Device& device, const Attention::Attributes& a,
+                    const ForwardArrays<BFloat16>& x) {
+  if (has_bf16_products()) {
+    run_forward<BFloat16, Words<BFloat16, true>>(device, a, x);
+  } else {
+    run_forward<BFloat16, Words<BFloat16, false>>(device, a, x);
+  }
+}
+
+}  // namespace shoestring::attention
