@@ -7,9 +7,9 @@ namespace {
 
 std::string relative_position(const std::source_location& where) {
   std::string_view file = where.file_name();
-  // The tree's own folders are the only ones an error can come from.
+  // The tree's own folders are the only ones an error can come from; tests mirror the others.
   for (std::string_view folder :
-       {"/core/", "/parallel/", "/optim/", "/io/", "/launcher/", "/tests/"}) {
+       {"/tests/", "/core/", "/parallel/", "/optim/", "/io/", "/launcher/"}) {
     if (size_t at = file.rfind(folder); at != std::string_view::npos) {
       file = file.substr(at + 1);
       break;

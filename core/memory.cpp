@@ -7,7 +7,6 @@
 #include <map>
 #include <mutex>
 #include <set>
-#include <unordered_set>
 
 #include "core/check.h"
 #include "core/device.h"
@@ -203,16 +202,20 @@ void Block::adopt(Block& other) {
 }
 
 void Arena::hold(const BlockPtr& block) {
-  if (block != nullptr) blocks_.push_back(block);
+  if (block == nullptr) return;
+  auto [it, added] = blocks_.try_emplace(block.get(), block, 0);
+  ++it->second.second;
+}
+
+void Arena::release(const BlockPtr& block) {
+  auto it = blocks_.find(block.get());
+  if (it != blocks_.end() && --it->second.second == 0) blocks_.erase(it);
 }
 
 int64_t Arena::bytes() const {
-  std::unordered_set<const Block*> seen;
   int64_t sum = 0;
-  for (const BlockPtr& block : blocks_) {
-    if (!block->hollow() && seen.insert(block.get()).second) {
-      sum += static_cast<int64_t>(block->bytes());
-    }
+  for (const auto& [block, held] : blocks_) {
+    if (!block->hollow()) sum += static_cast<int64_t>(block->bytes());
   }
   return sum;
 }

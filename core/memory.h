@@ -10,7 +10,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <vector>
+#include <unordered_map>
+#include <utility>
 
 namespace shoestring {
 
@@ -99,19 +100,21 @@ class Block {
 };
 using BlockPtr = std::shared_ptr<Block>;
 
-// A set of blocks held until clear(). One (chunk, micro-batch) has two: what the input phase reads
-// and what the weight phase reads; a block in both lives until the later one is cleared.
+// A set of blocks with counts. One (chunk, micro-batch) has two: what its input phase reads and
+// what its weight phase reads; a block in both lives until the later phase has let it go. Ops
+// release their own blocks as each phase walks past them, and clear() ends what is left.
 class Arena {
  public:
   explicit Arena(std::string name) : name_(std::move(name)) {}
   void hold(const BlockPtr& block);
+  void release(const BlockPtr& block);
   void clear() { blocks_.clear(); }
-  int64_t bytes() const;  // each block once
+  int64_t bytes() const;  // each block once, hollow ones not
   const std::string& name() const { return name_; }
 
  private:
   std::string name_;
-  std::vector<BlockPtr> blocks_;
+  std::unordered_map<const Block*, std::pair<BlockPtr, int>> blocks_;
 };
 
 }  // namespace shoestring

@@ -31,7 +31,7 @@ struct ParamInfo {
   bool decay = true;  // weight decay applies
   // Rows of the matrices fused into this tensor (q, k, v), empty when it is one matrix. Muon
   // orthogonalises each part by itself; exports name each part.
-  std::vector<int64_t> parts;
+  std::vector<int64_t> parts = {};
 };
 
 struct Param {
@@ -61,7 +61,7 @@ class ParamStore {
   std::span<BFloat16> compute_copy() const;  // empty when compute is f32
 
   Tensor master(const Param& p) const;    // f32 view
-  Tensor gradient(const Param& p) const;  // f32 view
+  Tensor gradient(const Param& p) const;  // f32 view; f64 when compute is f64
   Tensor weight(const Param& p) const;    // compute-type view: what ops read
 
   // Counter-based: element i of parameter `name` is a function of (seed, name, i).
@@ -70,6 +70,7 @@ class ParamStore {
   // Refreshes compute copies of [begin, end) after masters changed.
   void refresh_compute(int64_t begin, int64_t end);
   // Encodings of weights are keyed by this; the optimiser step raises it.
+  Dtype gradient_type() const { return compute_ == Dtype::f64 ? Dtype::f64 : Dtype::f32; }
   int64_t version() const { return version_; }
   void raise_version() { ++version_; }
 

@@ -8,6 +8,11 @@
 
 namespace shoestring {
 
+Shape::Shape(std::span<const int64_t> dims) : rank_(dims.size()) {
+  if (rank_ > max_rank) fail(cat("a shape of ", rank_, " dims; ours have at most ", max_rank));
+  std::copy(dims.begin(), dims.end(), dims_.begin());
+}
+
 int64_t Shape::operator[](int dim) const {
   const int index = dim < 0 ? dim + rank() : dim;
   if (index < 0 || index >= rank()) {
@@ -18,7 +23,7 @@ int64_t Shape::operator[](int dim) const {
 
 int64_t Shape::elements() const {
   int64_t product = 1;
-  for (int64_t d : dims_) product *= d;
+  for (int64_t d : dims()) product *= d;
   return product;
 }
 
@@ -28,7 +33,7 @@ int64_t Shape::rows() const {
   return product;
 }
 
-std::string Shape::text() const { return cat("[", absl::StrJoin(dims_, ", "), "]"); }
+std::string Shape::text() const { return cat("[", absl::StrJoin(dims(), ", "), "]"); }
 
 Tensor::Tensor(Device& device, Shape shape, Dtype dtype, MemoryKind kind)
     : shape_(std::move(shape)), dtype_(dtype) {

@@ -1,13 +1,13 @@
 #pragma once
 // A tensor is a typed, contiguous, row-major view on a block of device memory.
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "absl/container/inlined_vector.h"
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/memory.h"
@@ -17,21 +17,24 @@ namespace shoestring {
 class Shape {
  public:
   Shape() = default;
-  Shape(std::initializer_list<int64_t> dims) : dims_(dims) {}
-  explicit Shape(std::span<const int64_t> dims) : dims_(dims.begin(), dims.end()) {}
-  int rank() const { return static_cast<int>(dims_.size()); }
+  Shape(std::initializer_list<int64_t> dims)
+      : Shape(std::span<const int64_t>(dims.begin(), dims.size())) {}
+  explicit Shape(std::span<const int64_t> dims);  // at most max_rank
+  static constexpr size_t max_rank = 6;
+  int rank() const { return static_cast<int>(rank_); }
   // Negative dims count from the end. Out of range is an error.
   int64_t operator[](int dim) const;
   void set(int dim, int64_t size) { dims_.at(static_cast<size_t>(dim)) = size; }
   int64_t elements() const;  // 1 for rank 0
   int64_t rows() const;      // all dims but the last, multiplied
   int64_t columns() const { return (*this)[-1]; }
-  std::span<const int64_t> dims() const { return {dims_.data(), dims_.size()}; }
+  std::span<const int64_t> dims() const { return {dims_.data(), rank_}; }
   std::string text() const;  // "[4, 512]"
-  friend bool operator==(const Shape& a, const Shape& b) { return a.dims_ == b.dims_; }
+  friend bool operator==(const Shape&, const Shape&) = default;  // unused dims are 0
 
  private:
-  absl::InlinedVector<int64_t, 4> dims_;
+  std::array<int64_t, max_rank> dims_{};
+  size_t rank_ = 0;
 };
 
 class Tensor {

@@ -3,6 +3,7 @@
 // complex-step gradients.
 
 #include <gtest/gtest.h>
+#include <cstring>
 
 #include <cmath>
 #include <complex>

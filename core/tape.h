@@ -1,0 +1,135 @@
+#pragma once
+// The tape of one (chunk, micro-batch): records ops while they run forward, then walks them
+// backwards. The backward pass is declared in two phases, so that schedules may part them:
+//
+//   backward_input()   I: gradients of values; every matrix's weight gradient is owed, not made
+//   backward_weight()  W: makes what is owed, in the order in which it became owed
+//   backward()         B: the same work, each weight gradient right after its input gradient
+//
+// Weight gradients are added to the ParamSource's f32 gradients in the same order per parameter in
+// both forms, so the forms agree bit for bit. After I the tape holds only what W reads.
+// (Input/weight split: Qi et al. 2024, "Zero bubble pipeline parallelism", section 2.)
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/op.h"
+#include "core/seams.h"
+#include "core/tape_node.h"
+#include "core/tape_value.h"
+
+namespace shoestring {
+
+class Tape {
+ public:
+  enum class Mode { inference, training };  // inference records nothing
+  Tape(Stream& stream, ParamSource& source, Mode mode);
+
+  Stream& stream() { return *stream_; }
+  ParamSource& source() { return *source_; }
+  bool recording() const { return mode_ == Mode::training; }
+
+  // A leaf: token ids (no gradient) or what another chunk sent (gradient wanted).
+  Value leaf(Tensor tensor, bool wants_gradient);
+  // The gradient that reached a leaf; empty when none did. Moves it out.
+  Tensor take_gradient(const Value& leaf);
+
+  // --- segments: the grain at which schedules interleave and sources gather ---
+  void begin_segment(std::string name);
+  void end_segment();
+  int num_segments() const { return static_cast<int>(segments_.size()); }
+  const std::string& segment_name(int segment) const;
+
+  // --- recompute: ops recorded between begin and end are replayed in I when their outputs were
+  // dropped. drop() gives back everything the region made except the values to keep. ---
+  int begin_region();
+  void end_region(int region);
+  void drop_region(int region, const std::vector<Value>& keep);
+
+  // --- backward ---
+  void seed(const Value& output, Tensor gradient);  // dy of a chunk's output, before I
+  void backward_input();
+  bool backward_input_segment();  // the last segment still to do; false when none is left
+  void backward_weight();
+  void backward();
+
+  // Adds an op that made its input's gradient already in the forward pass (the head with its loss).
+  void record_gradient(std::string_view name, const Value& x, Tensor dx);
+  // Counts a use of a parameter whose gradient was made outside of apply (ditto).
+  void count_use(const Param& p);
+  void use_done(const Param& p);
+
+  // --- step statistics: named numbers, reduced by the schedule and never by a layer ---
+  void add_statistic(const std::string& name, double value) { statistics_[name] += value; }
+  const std::map<std::string, double>& statistics() const { return statistics_; }
+
+  // What the two phases still hold, in bytes.
+  const Arena& input_arena() const { return input_arena_; }
+  const Arena& weight_arena() const { return weight_arena_; }
+  int64_t owed() const { return static_cast<int64_t>(pending_.size()); }
+
+  // Called by apply() alone: returns the op's outputs as values.
+  std::vector<Value> record(std::unique_ptr<TapeNode> node, std::span<const Value> inputs,
+                            std::span<const Tensor> outputs);
+
+ private:
+  struct Region {
+    int begin = 0, end = 0;  // nodes
+    bool dropped = false;
+  };
+  struct Segment {
+    std::string name;
+    int begin = 0, end = 0;
+  };
+  void walk(int from_node, int to_node, bool weights_too);
+  void step_back(int node, bool weights_too);
+  void settle(std::unique_ptr<TapeNode> node);
+  void refill(TapeNode& node);
+  void replay(int region);
+  void add_gradient(int id, Tensor gradient);
+  void enter_segment_of(int node);
+
+  Stream* stream_;
+  ParamSource* source_;
+  Mode mode_;
+  std::vector<std::unique_ptr<TapeNode>> nodes_;
+  std::vector<std::unique_ptr<TapeNode>> pending_;  // owed weight gradients, oldest first
+  std::vector<Tensor> gradients_;                   // by value id
+  std::vector<bool> wants_;                         // by value id
+  std::vector<Segment> segments_;
+  std::vector<Region> regions_;
+  std::map<const Block*, int> region_of_block_;
+  std::map<int, int> uses_;  // parameter index -> uses not done
+  std::map<std::string, double> statistics_;
+  Arena input_arena_{"input phase"}, weight_arena_{"weight phase"};
+  int open_region_ = -1, open_segment_ = -1, backward_segment_ = -1;
+  int walked_to_ = -1;  // nodes at and above are done; -1: backward has not begun
+};
+
+// The only way to run an op. Inputs may be empty values where the op allows it; weights are listed
+// in the op's order. One output is returned as a Value, several as an array.
+template <class Op>
+auto apply(Tape& tape, const typename Op::Attributes& attributes,
+           const std::array<Value, static_cast<size_t>(Op::num_inputs)>& inputs,
+           const std::vector<const Param*>& weights = {}) {
+  auto node = std::make_unique<NodeOf<Op>>(attributes, weights);
+  Tensors<Op::num_inputs> x;
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (inputs[i]) x[i] = inputs[i].tensor();
+  }
+  const Tensors<Op::num_outputs> y = node->run_forward(tape.stream(), tape.source(), x);
+  std::vector<Value> values = tape.record(std::move(node), inputs, y);
+  if constexpr (Op::num_outputs == 1) {
+    return std::move(values[0]);
+  } else {
+    std::array<Value, static_cast<size_t>(Op::num_outputs)> result;
+    std::move(values.begin(), values.end(), result.begin());
+    return result;
+  }
+}
+
+}  // namespace shoestring

@@ -1,0 +1,86 @@
+#include "io/metrics.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "nlohmann/json.hpp"
+
+namespace shoestring {
+namespace {
+
+// The lines up to and including `last_step`. A line that is no JSON object ends the file: it was
+// torn by a crash.
+std::string kept_lines(const std::string& path, int64_t last_step) {
+  std::ifstream in(path, std::ios::binary);
+  std::string kept, line;
+  while (std::getline(in, line) && !in.eof()) {
+    const auto object = nlohmann::json::parse(line, nullptr, false);
+    if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer()) {
+      break;
+    }
+    if (object["step"].get<int64_t>() <= last_step) append(kept, line, "\n");
+  }
+  return kept;
+}
+
+void write_all(int file, std::string_view text, const std::string& path) {
+  while (!text.empty()) {
+    const ssize_t n = ::write(file, text.data(), text.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) fail_data(cat(path, ": cannot be written: ", std::strerror(errno)));
+    text.remove_prefix(static_cast<size_t>(n));
+  }
+}
+
+}  // namespace
+
+std::string MetricsRecord::json() const {
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+  for (const auto& [name, value] : items_) {
+    std::visit(
+        [&, key = name](const auto& x) {
+          using T = std::decay_t<decltype(x)>;
+          if constexpr (std::is_same_v<T, double>) {
+            if (!std::isfinite(x)) {
+              object[key] = nullptr;
+              return;
+            }
+          }
+          object[key] = x;
+        },
+        value);
+  }
+  return object.dump();
+}
+
+MetricsWriter::MetricsWriter(const std::string& path, int64_t last_step) : path_(path) {
+  const std::string kept = last_step < 0 ? std::string() : kept_lines(path, last_step);
+  // The shortened file replaces the old one in one step: a crash here loses nothing.
+  const std::string temporary = path + ".new";
+  file_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+  if (file_ < 0) fail_data(cat(temporary, ": cannot be created: ", std::strerror(errno)));
+  write_all(file_, kept, temporary);
+  if (::fsync(file_) != 0 || std::rename(temporary.c_str(), path.c_str()) != 0) {
+    const std::string reason = std::strerror(errno);
+    ::close(file_);
+    fail_data(cat(path, ": cannot be replaced: ", reason));
+  }
+}
+
+MetricsWriter::~MetricsWriter() {
+  if (file_ >= 0) ::close(file_);
+}
+
+void MetricsWriter::write(const MetricsRecord& record) {
+  write_all(file_, record.json() + "\n", path_);
+}
+
+}  // namespace shoestring

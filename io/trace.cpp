@@ -1,0 +1,76 @@
+#include "io/trace.h"
+
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <set>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "nlohmann/json.hpp"
+
+namespace shoestring {
+namespace {
+
+double clock_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+nlohmann::json name_event(const char* kind, int process, int thread, const std::string& name) {
+  return {
+      {"ph", "M"}, {"name", kind}, {"pid", process}, {"tid", thread}, {"args", {{"name", name}}}};
+}
+
+}  // namespace
+
+TraceWriter::TraceWriter() : start_(clock_seconds()) {}
+
+double TraceWriter::now() const { return clock_seconds() - start_; }
+
+int TraceWriter::lane_number(std::string_view lane) {
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    if (lanes_[i] == lane) return static_cast<int>(i);
+  }
+  lanes_.emplace_back(lane);
+  return static_cast<int>(lanes_.size()) - 1;
+}
+
+void TraceWriter::event(int rank, std::string_view lane, std::string_view name, double begin,
+                        double end, std::string_view detail) {
+  std::lock_guard lock(mutex_);
+  items_.push_back({rank, lane_number(lane), std::string(name), std::string(detail), begin, end});
+}
+
+size_t TraceWriter::events() const {
+  std::lock_guard lock(mutex_);
+  return items_.size();
+}
+
+void TraceWriter::write(const std::string& path) const {
+  std::lock_guard lock(mutex_);
+  nlohmann::json list = nlohmann::json::array();
+  std::set<std::pair<int, int>> named;
+  for (const Item& item : items_) {
+    if (named.insert({item.rank, -1}).second) {
+      list.push_back(name_event("process_name", item.rank, 0, cat("rank ", item.rank)));
+    }
+    if (named.insert({item.rank, item.lane}).second) {
+      list.push_back(
+          name_event("thread_name", item.rank, item.lane, lanes_[static_cast<size_t>(item.lane)]));
+    }
+    nlohmann::json event = {
+        {"ph", "X"},        {"name", item.name},      {"pid", item.rank},
+        {"tid", item.lane}, {"ts", item.begin * 1e6}, {"dur", (item.end - item.begin) * 1e6}};
+    if (!item.detail.empty()) event["args"] = {{"detail", item.detail}};
+    list.push_back(std::move(event));
+  }
+  const std::string temporary = path + ".new";
+  std::ofstream out(temporary, std::ios::binary);
+  out << nlohmann::json{{"traceEvents", std::move(list)}, {"displayTimeUnit", "ms"}}.dump() << "\n";
+  out.close();
+  if (!out || std::rename(temporary.c_str(), path.c_str()) != 0) {
+    fail_data(cat(path, ": the trace cannot be written"));
+  }
+}
+
+}  // namespace shoestring

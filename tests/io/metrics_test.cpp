@@ -1,0 +1,67 @@
+#include "io/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "core/check.h"
+
+namespace shoestring {
+namespace {
+
+std::string scratch(const std::string& name) {
+  const auto path = std::filesystem::temp_directory_path() / "shoestring_metrics";
+  std::filesystem::create_directories(path);
+  return (path / name).string();
+}
+
+std::string contents(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+MetricsRecord record(int64_t step, double loss) {
+  MetricsRecord r;
+  r.set("step", step);
+  r.set("loss", loss);
+  return r;
+}
+
+TEST(Metrics, FloatsReadBackExactly) {
+  const double loss = 0.1 + 0.2;
+  const std::string line = record(3, loss).json();
+  EXPECT_EQ(line.rfind("{\"step\":3,\"loss\":", 0), 0u);
+  EXPECT_EQ(std::strtod(line.c_str() + 17, nullptr), loss);
+  EXPECT_EQ(record(1, std::nan("")).json(), "{\"step\":1,\"loss\":null}");
+}
+
+TEST(Metrics, AResumeReplacesLaterStepsAndTornLines) {
+  const std::string path = scratch("metrics.jsonl");
+  {
+    MetricsWriter writer(path, -1);
+    for (int64_t s = 1; s <= 5; ++s) writer.write(record(s, static_cast<double>(s)));
+  }
+  std::ofstream(path, std::ios::app) << "{\"step\":6,\"lo";  // the crash
+  {
+    MetricsWriter writer(path, 3);
+    writer.write(record(4, 40));
+  }
+  EXPECT_EQ(contents(path),
+            "{\"step\":1,\"loss\":1.0}\n{\"step\":2,\"loss\":2.0}\n{\"step\":3,\"loss\":3.0}\n"
+            "{\"step\":4,\"loss\":40.0}\n");
+  MetricsWriter fresh(path, -1);
+  EXPECT_EQ(contents(path), "");
+}
+
+TEST(Metrics, AFileThatCannotBeWrittenIsADataError) {
+  EXPECT_THROW(MetricsWriter("/nonexistent/folder/metrics.jsonl", -1), Error);
+}
+
+}  // namespace
+}  // namespace shoestring
