@@ -5,7 +5,7 @@
 namespace shoestring {
 namespace {
 
-using namespace testing;
+using namespace op_check;
 
 TEST(ColumnSums, BlocksCoverAllRowsWithinTheirLimit) {
   for (int64_t rows : {0, 1, 63, 64, 65, 16384, 16385, 1000003}) {
@@ -21,7 +21,6 @@ TEST(ColumnSums, AddsToTheTotalInOneAdditionOnAnyNumberOfThreads) {
   const int64_t blocks = 7, width = 131;
   const auto values = random_values(blocks * width, 1), before = random_values(width, 2);
   for (Dtype dtype : {Dtype::f32, Dtype::f64}) {
-    Tensor first;
     for (int threads = 1; threads <= 4; ++threads) {
       Device device(DeviceKind::cpu, 0, threads);
       Tensor partials = make_tensor(device, {blocks, width}, dtype, values);

@@ -9,6 +9,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace shoestring {
 namespace HWY_NAMESPACE {
+namespace {
 
 void exp_row(const float* x, float* y, int64_t n) {
   for_lanes(n,
@@ -38,6 +39,7 @@ void sum_and_maximum(const float* x, float* y, int64_t n) {
   y[1] = maximum(most);
 }
 
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace shoestring
 HWY_AFTER_NAMESPACE();
