@@ -1,11 +1,13 @@
 #include "core/ops/add_bias.h"
 
+#include <cstring>
+
 #include "tests/core/ops/op_check.h"
 
 namespace shoestring {
 namespace {
 
-using namespace op_check;
+using namespace shoestring::testing;
 
 // The op is linear, so that its exact gradient is at hand: dx = dy, db = column sums of dy.
 TEST(AddBias, ForwardAndGradientsInEveryTypeOnAnyNumberOfThreads) {

@@ -1,11 +1,13 @@
 #include "core/ops/column_sums.h"
 
+#include <cstring>
+
 #include "tests/core/ops/op_check.h"
 
 namespace shoestring {
 namespace {
 
-using namespace op_check;
+using namespace shoestring::testing;
 
 TEST(ColumnSums, BlocksCoverAllRowsWithinTheirLimit) {
   for (int64_t rows : {0, 1, 63, 64, 65, 16384, 16385, 1000003}) {

@@ -1,11 +1,13 @@
 #include "core/ops/embedding.h"
 
+#include <cstring>
+
 #include "tests/core/ops/op_check.h"
 
 namespace shoestring {
 namespace {
 
-using namespace op_check;
+using namespace shoestring::testing;
 
 // Skewed like text: a few tokens are everywhere, most of the table is not used.
 std::vector<int32_t> skewed_tokens(int64_t n, int32_t vocabulary) {

@@ -1,12 +1,14 @@
 #include "core/ops/head_norm.h"
 
+#include <cstring>
+
 #include "core/ops/rms_norm.h"
 #include "tests/core/ops/op_check.h"
 
 namespace shoestring {
 namespace {
 
-using namespace op_check;
+using namespace shoestring::testing;
 
 // A head is a row: [T, heads * head_dim] of one op is [T * heads, head_dim] of the other, whose
 // gradients are tested against complex steps.

@@ -15,7 +15,7 @@
 #include "core/check.h"
 #include "core/tensor.h"
 
-namespace shoestring::op_check {
+namespace shoestring::testing {
 
 using Complex = std::complex<double>;
 
@@ -113,4 +113,4 @@ inline Complex weighted_sum(const std::vector<Complex>& values,
   return sum;
 }
 
-}  // namespace shoestring::op_check
+}  // namespace shoestring::testing

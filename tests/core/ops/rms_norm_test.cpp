@@ -1,12 +1,14 @@
 #include "core/ops/rms_norm.h"
 
+#include <cstring>
+
 #include "core/ops/rms_norm_reference.h"
 #include "tests/core/ops/op_check.h"
 
 namespace shoestring {
 namespace {
 
-using namespace op_check;
+using namespace shoestring::testing;
 
 struct Problem {
   int64_t rows, width;
@@ -75,7 +77,7 @@ TEST(RmsNorm, AgreesWithTheDoubleReferenceInEveryType) {
   Device device(DeviceKind::cpu, 0, 2);
   for (const Problem& p : problems) {
     for (Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::bf16}) {
-      SCOPED_TRACE(testing::Message() << name_of(dtype) << " " << p.rows << " x " << p.width);
+      SCOPED_TRACE(::testing::Message() << name_of(dtype) << " " << p.rows << " x " << p.width);
       const Outcome r = run(device, p, dtype);
       const Oracle o = oracle_of(device, p, dtype);
       const double u = roundoff(dtype), inner = dtype == Dtype::f64 ? 0x1p-48 : 0x1p-20;

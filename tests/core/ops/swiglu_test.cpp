@@ -1,12 +1,14 @@
 #include "core/ops/swiglu.h"
 
+#include <cstring>
+
 #include "core/ops/swiglu_reference.h"
 #include "tests/core/ops/op_check.h"
 
 namespace shoestring {
 namespace {
 
-using namespace op_check;
+using namespace shoestring::testing;
 
 struct Outcome {
   Tensor gu, dy, y, dgu;
