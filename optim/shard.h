@@ -1,0 +1,55 @@
+#pragma once
+// Ranges of the flat element numbering (core/param.h): what a rank owns, cut into parameters.
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/check.h"
+#include "core/param.h"
+#include "optim/config.h"
+
+namespace shoestring {
+
+struct FlatRange {
+  int64_t begin = 0, end = 0;
+  int64_t elements() const { return end - begin; }
+};
+
+// Part of a flat store: values[0] is element `first` of the numbering. A shard's buffer and the
+// whole store (first = 0) look the same to the optimiser.
+template <class T>
+struct FlatSpan {
+  std::span<T> values;
+  int64_t first = 0;
+
+  bool empty() const { return values.empty(); }
+  // Pointer to the element `range.begin`; the whole range must lie inside.
+  T* at(FlatRange range) const {
+    check(range.begin >= first && range.end <= first + static_cast<int64_t>(values.size()),
+          "the optimiser was given a span that does not cover the elements it owns");
+    return values.data() + (range.begin - first);
+  }
+};
+
+// The part of one parameter that lies in an owned range.
+struct Slice {
+  int param = 0;               // index into the parameters
+  int64_t begin = 0, end = 0;  // elements within the parameter
+  FlatRange flat;
+};
+
+// Clips `owned` (ascending, disjoint; anything else is an error) to the parameters; padding between
+// parameters belongs to nobody.
+std::vector<Slice> slices_of(std::span<const Param> params, std::span<const FlatRange> owned);
+
+// Contiguous, nearly even shares of [0, elements) whose borders are multiples of the norm's blocks
+// or, where such a border would cut a matrix that Muon needs whole, the matrix's own border.
+FlatRange shard_range(std::span<const Param> params, const OptimConfig& config, int rank,
+                      int ranks);
+
+// Muon takes hidden parameters of two or more dims; the others are AdamW's.
+bool updated_by_muon(const ParamInfo& info, const OptimConfig& config);
+
+}  // namespace shoestring
