@@ -114,7 +114,7 @@ struct ScheduleConfig {
 
 // The batch grows with the tokens seen: sequences[i] until tokens[i], then the run's own batch.
 struct RampConfig {
-  std::vector<int64_t> tokens, sequences;
+  std::vector<int64_t> tokens = {}, sequences = {};
 
   template <class V>
   void visit(V&& v) {
@@ -137,10 +137,10 @@ struct OptimConfig {
   std::string moments = "f32";
   bool stochastic_rounding = false;
   double ema_decay = 0;
-  MuonConfig muon;
-  SkipConfig skip;
-  ScheduleConfig schedule;
-  RampConfig ramp;
+  MuonConfig muon = {};
+  SkipConfig skip = {};
+  ScheduleConfig schedule = {};
+  RampConfig ramp = {};
 
   template <class V>
   void visit(V&& v) {

@@ -21,9 +21,9 @@ struct UpdateInput {
   int64_t step = 1;           // counts updates from 1; skipped steps do not count; checkpointed
   double lr = 0;              // learning_rate() of this step
   double gradient_scale = 1;  // 1 / tokens, clip coefficient and the like, folded into one factor
-  FlatSpan<float> master;
-  FlatSpan<const float> gradients;
-  FlatSpan<BFloat16> copy;  // compute copies; empty when the masters are the weights
+  FlatSpan<float> master = {};
+  FlatSpan<const float> gradients = {};
+  FlatSpan<BFloat16> copy = {};  // compute copies; empty when the masters are the weights
 };
 
 class Optimizer {

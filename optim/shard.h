@@ -21,7 +21,7 @@ struct FlatRange {
 // whole store (first = 0) look the same to the optimiser.
 template <class T>
 struct FlatSpan {
-  std::span<T> values;
+  std::span<T> values = {};
   int64_t first = 0;
 
   bool empty() const { return values.empty(); }

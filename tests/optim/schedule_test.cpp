@@ -81,7 +81,9 @@ TEST(Schedule, WarmupByStepsAndByTokensAgree) {
       EXPECT_NEAR(schedule_factor(config, s, 100 * s, plan_schedule(config, ramp, 50)), want,
                   1e-12);
     }
-    if (s < 10) EXPECT_NEAR(want, (static_cast<double>(s) + 1) / 10, 1e-12);
+    if (s < 10) {
+      EXPECT_NEAR(want, (static_cast<double>(s) + 1) / 10, 1e-12);
+    }
   }
 }
 
