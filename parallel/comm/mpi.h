@@ -1,0 +1,48 @@
+#pragma once
+// Processes as ranks, over MPI. MPI is only the transport (Isend, Irecv, Test): collectives and the
+// order of sums are ours, so results equal those of threads bit for bit, and a wait can name the
+// rank it waits for, which a blocking MPI call cannot. The thread that runs a call (the worker of
+// its stream) makes the progress, because Open MPI makes none outside of MPI calls.
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "parallel/communicator.h"
+
+namespace shoestring {
+
+struct MpiOptions {
+  std::chrono::milliseconds deadline = std::chrono::seconds(300);
+  // Longer messages are cut into pieces: MPI 3 counts are ints. Equal on all ranks.
+  int64_t piece_bytes = int64_t{1} << 30;
+};
+
+// MPI from its initialisation to its end: one a process, whole life. The constructor is the first
+// MPI call that the program makes; a process that never makes a session never starts MPI.
+class MpiSession {
+ public:
+  explicit MpiSession(MpiOptions options = {});
+  ~MpiSession();  // finalizes; every rank must come here, with its communicators gone
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  int rank() const;
+  int size() const;
+  std::unique_ptr<Communicator> world();
+  // Prints "rank 2: message" and ends all ranks with this exit code. mpirun returns the code.
+  [[noreturn]] void end_all(const std::string& message, ExitCode code) noexcept;
+
+  struct State;
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+// Runs `body` on this process's rank. An exception ends all ranks (end_all); their processes get
+// SIGTERM from mpirun and are gone within about two seconds. Otherwise returns after all ranks have
+// come to the end.
+void run_mpi(const std::function<void(Communicator&)>& body, MpiOptions options = {});
+
+}  // namespace shoestring

@@ -1,0 +1,56 @@
+// The conformance cases on MPI processes: mpirun -n N mpi_conformance [PIECE_BYTES].
+// mpi_conformance fail MODE instead makes the last rank misbehave (throw, die, stall, mismatch),
+// which must end all ranks; a deadline of one second keeps it short.
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+#include "conformance/case_values.h"
+#include "conformance/communicator_cases.h"
+#include "parallel/comm/mpi.h"
+
+namespace {
+
+using namespace shoestring;
+
+void misbehave(Communicator& world, const std::string& mode) {
+  Inline here;
+  const bool last = world.rank() == world.size() - 1;
+  std::vector<float> x(1000, 1.0f);
+  barrier(world, here.stream);
+  if (last && mode == "throw") fail_data("the disk of this rank is on fire");
+  if (last && mode == "die") std::raise(SIGKILL);
+  if (last && mode == "stall") std::this_thread::sleep_for(std::chrono::seconds(60));
+  const bool short_call = last && mode == "mismatch";
+  world.all_reduce(buffer_of(std::span(x)).part(0, short_call ? 500 : 1000), Reduce::sum,
+                   here.stream);
+  fail(cat("rank ", world.rank(), " did not notice"));
+}
+
+void run_cases(Communicator& world) {
+  for (const CommunicatorCase& c : communicator_cases()) {
+    try {
+      c.run(world);
+    } catch (const Error& error) {
+      fail(cat("case ", c.name, ": ", error.what(), " [", error.where(), "]"));
+    }
+    if (world.rank() == 0) std::printf("ok %s on %d ranks\n", c.name, world.size());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  MpiOptions options{.deadline = std::chrono::seconds(60)};
+  if (argc > 2) {
+    options.deadline = std::chrono::seconds(1);
+    run_mpi([&](Communicator& world) { misbehave(world, argv[2]); }, options);
+    return 1;
+  }
+  if (argc > 1) options.piece_bytes = std::atoll(argv[1]);
+  run_mpi(run_cases, options);
+  return 0;
+}

@@ -1,0 +1,191 @@
+#include "parallel/comm/in_process.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// The error of a run in which a rank misbehaves.
+RankError failure_of(int ranks, const std::function<void(Communicator&)>& body,
+                     InProcessOptions options = {.deadline = std::chrono::seconds(20)}) {
+  try {
+    run_ranks(ranks, body, options);
+  } catch (const RankError& error) {
+    return error;
+  }
+  throw std::runtime_error("the run did not fail");
+}
+
+struct Inline {
+  Device device{DeviceKind::cpu, 0, 1};
+  Stream stream = Stream::immediate(device);
+};
+
+void reduce_floats(Communicator& world, size_t count, Stream& stream) {
+  std::vector<float> x(count, 1.0f);
+  world.all_reduce(buffer_of(std::span(x)), Reduce::sum, stream);
+}
+
+TEST(InProcess, ARankThatThrowsEndsTheOthersAndIsNamed) {
+  const auto begin = Clock::now();
+  std::atomic<int> told{0};
+  const RankError error = failure_of(4, [&](Communicator& world) {
+    Inline here;
+    if (world.rank() == 2) fail_data("shard 7 is missing");
+    try {
+      reduce_floats(world, 1000, here.stream);
+    } catch (const PeerFailure& e) {
+      if (std::string(e.what()).find("rank 2 failed: shard 7 is missing") != std::string::npos) {
+        ++told;
+      }
+      throw;
+    }
+  });
+  EXPECT_EQ(error.rank(), 2);
+  EXPECT_EQ(error.code(), ExitCode::data);
+  EXPECT_STREQ(error.what(), "rank 2: shard 7 is missing");
+  EXPECT_EQ(told, 3);
+  EXPECT_LT(seconds_since(begin), 5);
+}
+
+TEST(InProcess, ARankThatThrowsWhileItsWorkerWaitsEndsAtOnce) {
+  const auto begin = Clock::now();
+  const RankError error = failure_of(3, [](Communicator& world) {
+    Device device(DeviceKind::cpu, 0, 1);
+    std::vector<float> x(100);
+    Stream comm = Stream::worker(device, "comm");
+    AbortOnUnwind guard(world);
+    if (world.rank() != 1) {
+      world.all_reduce(buffer_of(std::span(x)), Reduce::sum, comm);
+      if (world.rank() == 0) fail("the loss is not a number");
+      comm.synchronize();
+    }
+  });
+  // Rank 1 left early, rank 0 failed: either may be noticed first.
+  EXPECT_TRUE(error.rank() == 0 || error.rank() == 2) << error.what();
+  EXPECT_LT(seconds_since(begin), 5);
+}
+
+TEST(InProcess, ARankThatLeavesIsNotWaitedFor) {
+  const auto begin = Clock::now();
+  const RankError error = failure_of(3, [](Communicator& world) {
+    Inline here;
+    if (world.rank() != 1) reduce_floats(world, 10, here.stream);
+  });
+  EXPECT_NE(std::string(error.what()).find("rank 1 ended while rank"), std::string::npos)
+      << error.what();
+  EXPECT_LT(seconds_since(begin), 5);
+}
+
+TEST(InProcess, ARankThatStallsIsNamedAtTheDeadline) {
+  std::atomic<bool> others_ended{false};
+  std::atomic<double> waited{0};
+  const auto begin = Clock::now();
+  std::atomic<int> ended{0};
+  const RankError error =
+      failure_of(3,
+                 [&](Communicator& world) {
+                   Inline here;
+                   if (world.rank() == 1) {  // a stall that ends once the others have given up
+                     while (!others_ended && seconds_since(begin) < 30) {
+                       std::this_thread::sleep_for(std::chrono::milliseconds(5));
+                     }
+                     return;
+                   }
+                   try {
+                     reduce_floats(world, 10, here.stream);
+                   } catch (...) {
+                     waited = seconds_since(begin);
+                     if (++ended == 2) others_ended = true;
+                     throw;
+                   }
+                 },
+                 {.deadline = std::chrono::milliseconds(300)});
+  EXPECT_NE(std::string(error.what()).find("waited 300 ms for rank 1 in all_reduce #0 of 'world'"),
+            std::string::npos)
+      << error.what();
+  EXPECT_GE(waited, 0.3);
+  EXPECT_LT(waited, 5);
+}
+
+TEST(InProcess, DifferentSizesAreAnError) {
+  const RankError error = failure_of(2, [](Communicator& world) {
+    Inline here;
+    reduce_floats(world, world.rank() == 0 ? 100 : 50, here.stream);
+  });
+  EXPECT_NE(std::string(error.what()).find("bytes but rank"), std::string::npos) << error.what();
+}
+
+TEST(InProcess, AbortWakesSplitsToo) {
+  const auto begin = Clock::now();
+  const RankError error = failure_of(4, [](Communicator& world) {
+    Inline here;
+    auto half = world.split(world.rank() / 2, 0);
+    if (world.rank() == 0) fail("no more");
+    if (world.rank() == 1) reduce_floats(*half, 10, here.stream);  // waits for rank 0
+    if (world.rank() >= 2) {
+      for (int i = 0; i < 1000000; ++i) reduce_floats(*half, 10, here.stream);
+    }
+  });
+  EXPECT_EQ(error.rank(), 0) << error.what();
+  EXPECT_LT(seconds_since(begin), 10);
+}
+
+TEST(InProcess, TwoCallsAtOnceOnOneCommunicatorAreAnError) {
+  const RankError error = failure_of(2, [](Communicator& world) {
+    Device device(DeviceKind::cpu, 0, 1);
+    Stream a = Stream::worker(device, "a");
+    AbortOnUnwind guard(world);
+    Inline here;
+    std::vector<float> x(10);
+    if (world.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    world.all_reduce(buffer_of(std::span(x)), Reduce::sum, a);
+    if (world.rank() == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      reduce_floats(world, 10, here.stream);
+    }
+    a.synchronize();
+  });
+  EXPECT_EQ(error.rank(), 0);
+  EXPECT_NE(std::string(error.what()).find("two calls run at once"), std::string::npos);
+}
+
+TEST(InProcess, RanksOfAFailureAreThoseOfTheWorld) {
+  const RankError error = failure_of(4, [](Communicator& world) {
+    Inline here;
+    auto upper = world.split(world.rank() < 2 ? -1 : 0, 0);
+    if (world.rank() == 2) reduce_floats(*upper, 10, here.stream);
+  });
+  EXPECT_NE(std::string(error.what()).find("rank 3 ended while rank 2 waits"), std::string::npos)
+      << error.what();
+}
+
+TEST(InProcess, AWorldHasAtLeastOneRank) {
+  EXPECT_THROW(InProcessWorld(0), Error);
+  InProcessWorld world(2);
+  EXPECT_THROW(world.communicator(2), Error);
+  EXPECT_EQ(world.first_aborted(), -1);
+  world.communicator(1)->abort("reason");
+  EXPECT_EQ(world.first_aborted(), 1);
+}
+
+TEST(InProcess, StandardExceptionsAreNamedToo) {
+  const RankError error =
+      failure_of(2, [](Communicator& world) { world.rank() == 1 ? throw std::bad_alloc() : 0; });
+  EXPECT_EQ(error.rank(), 1);
+  EXPECT_EQ(error.code(), ExitCode::fault);
+}
+
+}  // namespace
+}  // namespace shoestring
