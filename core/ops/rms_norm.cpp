@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/ops/column_sums.h"
+#include "core/ops/convert.h"
 #include "core/ops/rms_norm_reference.h"
 #include "core/parallel_for.h"
 
@@ -106,22 +107,6 @@ void backward_f32(const NormBackward& a, int64_t begin, int64_t end, float* part
 void backward_bf16(const NormBackward& a, int64_t begin, int64_t end, float* partial) {
   backward_rows<BFloat16>(a, begin, end, partial);
 }
-// to = factor * from
-template <class T>
-HWY_INLINE void scale_row(const Tensor& from, const Tensor& to, float factor, int64_t begin,
-                          int64_t end) {
-  const T* x = from.data<T>() + begin;
-  T* y = to.data<T>() + begin;
-  for_lanes(end - begin, [&](int64_t i, auto lanes) HWY_ATTR {
-    store(hn::Mul(load(x + i, lanes), set(factor)), y + i, lanes);
-  });
-}
-void scale_f32(const Tensor& from, const Tensor& to, float factor, int64_t begin, int64_t end) {
-  scale_row<float>(from, to, factor, begin, end);
-}
-void scale_bf16(const Tensor& from, const Tensor& to, float factor, int64_t begin, int64_t end) {
-  scale_row<BFloat16>(from, to, factor, begin, end);
-}
 
 }  // namespace
 }  // namespace HWY_NAMESPACE
@@ -136,8 +121,6 @@ HWY_EXPORT(forward_f32);
 HWY_EXPORT(forward_bf16);
 HWY_EXPORT(backward_f32);
 HWY_EXPORT(backward_bf16);
-HWY_EXPORT(scale_f32);
-HWY_EXPORT(scale_bf16);
 
 constexpr int64_t elements_per_range = 8192;
 
@@ -202,29 +185,6 @@ void backward_cpu(Stream& stream, const NormBackward& arguments) {
   });
 }
 
-struct Scaling {
-  Tensor from, to;
-  double factor = 1;
-};
-
-void scale_cpu(Stream& stream, const Scaling& arguments) {
-  stream.run([&device = stream.device(), a = arguments] {
-    parallel_for(device, a.from.elements(), elements_per_range, [&](int64_t begin, int64_t end) {
-      const auto factor = static_cast<float>(a.factor);
-      switch (a.from.dtype()) {
-        case Dtype::f32:
-          return HWY_DYNAMIC_DISPATCH(scale_f32)(a.from, a.to, factor, begin, end);
-        case Dtype::bf16:
-          return HWY_DYNAMIC_DISPATCH(scale_bf16)(a.from, a.to, factor, begin, end);
-        default:
-          for (int64_t i = begin; i < end; ++i) {
-            a.to.data<double>()[i] = a.factor * a.from.data<double>()[i];
-          }
-      }
-    });
-  });
-}
-
 }  // namespace
 
 void norm_rows(Stream& stream, std::string_view op, const NormForward& a) {
@@ -268,10 +228,10 @@ Tensors<2> RmsNorm::grad_input(Stream& stream, const Attributes& attributes, con
   if (dh) check_tensor(name, "dh", dh, h.shape(), h.dtype());
   const bool own_delta = saved.has_delta && attributes.delta_multiplier != 1;
   if (!dh && !dn) return {};
-  Tensor ddelta = own_delta ? Tensor(device, h.shape(), h.dtype()) : Tensor();
-  Tensor dx = dh;
+  Tensor dx = dh, ddelta;
   if (dn) {
     dx = Tensor(device, h.shape(), h.dtype());
+    if (own_delta) ddelta = Tensor(device, h.shape(), h.dtype());
     norm_rows_backward(stream, name,
                        {.rows = h.rows(),
                         .width = h.columns(),
@@ -285,7 +245,8 @@ Tensors<2> RmsNorm::grad_input(Stream& stream, const Attributes& attributes, con
                         .ddelta = ddelta,
                         .dgain = dgain[0]});
   } else if (own_delta) {
-    on(stream, name, scale_cpu, nullptr, Scaling{dh, ddelta, attributes.delta_multiplier});
+    ddelta = convert(stream, dh, dh.dtype());
+    scale(stream, ddelta, attributes.delta_multiplier);
   }
   if (saved.has_delta && !own_delta) ddelta = dx;
   return {dx, ddelta};
