@@ -1,0 +1,85 @@
+#include "io/batch_schedule.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+int64_t samples_a_step(const LoadSegment& s) { return s.micro_batches * s.sequences; }
+int64_t tokens_a_step(const LoadSegment& s) { return samples_a_step(s) * s.length; }
+
+int64_t ceil_div(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
+
+void check_segment(const LoadSegment& s, size_t index) {
+  const int64_t limit = int64_t{1} << 40;
+  for (int64_t size : {s.length, s.sequences, s.micro_batches}) {
+    if (size < 1 || size > limit || tokens_a_step(s) > limit) {
+      fail_usage(cat("stage ", index, ": ", s.micro_batches, " micro-batches of ", s.sequences,
+                     " sequences of ", s.length,
+                     " tokens is no possible batch; each must be at least 1"));
+    }
+  }
+}
+
+}  // namespace
+
+BatchSchedule::BatchSchedule(std::vector<LoadSegment> segments) : segments_(std::move(segments)) {
+  if (segments_.empty() || segments_.front().from_tokens != 0) {
+    fail_usage("the first stage must start at token 0");
+  }
+  for (size_t i = 0; i < segments_.size(); ++i) {
+    check_segment(segments_[i], i);
+    if (i == 0) {
+      starts_.push_back({});
+      continue;
+    }
+    const LoadSegment& before = segments_[i - 1];
+    if (segments_[i].from_tokens <= before.from_tokens) {
+      fail_usage(cat("stage ", i, " starts at token ", segments_[i].from_tokens,
+                     ", not after the stage before it (", before.from_tokens, ")"));
+    }
+    const Start& from = starts_.back();
+    const int64_t steps = ceil_div(segments_[i].from_tokens - from.token, tokens_a_step(before));
+    starts_.push_back({.step = from.step + steps,
+                       .sample = from.sample + steps * samples_a_step(before),
+                       .token = from.token + steps * tokens_a_step(before)});
+  }
+}
+
+StepShape BatchSchedule::at(int64_t step) const {
+  if (step < 0) fail(cat("there is no step ", step));
+  // The last segment that starts at or before the step: one that a step jumps over has no steps.
+  const auto after = std::upper_bound(starts_.begin(), starts_.end(), step,
+                                      [](int64_t s, const Start& start) { return s < start.step; });
+  const size_t i = static_cast<size_t>(after - starts_.begin()) - 1;
+  const LoadSegment& segment = segments_[i];
+  const int64_t steps = step - starts_[i].step;
+  return {.segment = static_cast<int64_t>(i),
+          .first_sample = starts_[i].sample + steps * samples_a_step(segment),
+          .first_token = starts_[i].token + steps * tokens_a_step(segment),
+          .micro_batches = segment.micro_batches,
+          .sequences = segment.sequences,
+          .length = segment.length};
+}
+
+int64_t BatchSchedule::steps_for_tokens(int64_t tokens) const {
+  size_t i = segments_.size() - 1;
+  while (i > 0 && starts_[i].token >= tokens) --i;
+  return starts_[i].step + ceil_div(tokens - starts_[i].token, tokens_a_step(segments_[i]));
+}
+
+int64_t BatchSchedule::step_at_sample(int64_t sample) const {
+  size_t i = segments_.size() - 1;
+  while (i > 0 && starts_[i].sample > sample) --i;
+  const int64_t offset = sample - starts_[i].sample;
+  if (sample < 0 || offset % samples_a_step(segments_[i]) != 0) {
+    fail_usage(cat("no step starts at sample ", sample, ": the batch size was ",
+                   "another when the checkpoint was written; keep the batch size of its config"));
+  }
+  return starts_[i].step + offset / samples_a_step(segments_[i]);
+}
+
+}  // namespace shoestring

@@ -1,0 +1,362 @@
+#include "io/pack.h"
+
+#include <xxhash.h>
+
+#include <atomic>
+#include <chrono>
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "core/text.h"
+#include "io/pack_journal.h"
+#include "io/token_store_writer.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kWorkBytes = 256 << 10;  // of text, that go to an encoder at once
+// Text, ids of four bytes, stored ids and what a tokenizer needs while it works: bytes of memory
+// that are set aside for each byte of text in flight.
+constexpr int64_t kMemoryPerByte = 16;
+constexpr int64_t kLeastMemory = int64_t{32} << 20;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::string hex(uint64_t value) {
+  char text[24];
+  std::snprintf(text, sizeof text, "%016" PRIx64, value);
+  return text;
+}
+
+Json describe_options(const PackOptions& options) {
+  const char* splits[] = {"file", "lines", "blank-lines", "separator"};
+  return {{"split", splits[static_cast<int>(options.text.split)]},
+          {"separator", options.text.separator},
+          {"field", options.text.field},
+          {"piece_bytes", options.text.piece_bytes}};
+}
+
+// Everything that decides about the ids of documents that are packed already. The policy for bad
+// UTF-8 is not part of it: a run that stopped at a bad byte may go on with another policy.
+std::string signature(const PackOptions& options, const TextEncoder& encoder) {
+  Json json = describe_options(options);
+  json["tokenizer"] = encoder.hash;
+  json["vocabulary"] = encoder.vocabulary;
+  json["end_of_document"] = encoder.end_of_document;
+  return json.dump();
+}
+
+// The reading side: documents to work, hashes, and the way past what is packed already.
+class PackReader {
+ public:
+  PackReader(const PackOptions& options, const std::vector<TextInput>& inputs, PackState& state,
+             PackPipeline& to)
+      : options_(options),
+        inputs_(inputs),
+        state_(state),
+        to_(to),
+        hash_(XXH3_createState(), XXH3_freeState) {}
+
+  // `packed` holds the records of the documents of the unfinished input.
+  void run(size_t first, std::vector<DocumentRecord> packed) {
+    packed_ = std::move(packed);
+    for (size_t i = first; i < inputs_.size(); ++i) {
+      read_one(inputs_[i]);
+      packed_.clear();
+    }
+    flush({});
+  }
+  std::atomic<uint64_t> bytes_read{0};
+
+ private:
+  void read_one(const TextInput& input) {
+    document_ = 0;
+    XXH3_64bits_reset(hash_.get());
+    const uint64_t before = bytes_read;
+    const TextCounts counts = read_documents(
+        input, options_.text, [&](TextPiece&& piece) { add(input, std::move(piece)); },
+        [&](uint64_t bytes) { bytes_read = before + bytes; });
+    if (document_ < packed_.size()) refuse(input);
+    if (counts.cut > 0) {
+      log_info(cat(input.path, ": ", counts.cut, " documents of more than ",
+                   options_.text.piece_bytes, " bytes were tokenized in pieces"));
+    }
+    PackedInput done{.path = input.path,
+                     .bytes = counts.raw.bytes,
+                     .digest = counts.raw.digest,
+                     .modified = input.modified,
+                     .documents = counts.documents,
+                     .empty = counts.empty,
+                     .cut = counts.cut,
+                     .replaced = counts.replaced};
+    flush([this, done = std::move(done)] {
+      state_.inputs.push_back(done);
+      state_.input_documents = 0;
+    });
+  }
+
+  void add(const TextInput& input, TextPiece&& piece) {
+    XXH3_64bits_update(hash_.get(), piece.text.data(), piece.text.size());
+    bytes_ += piece.text.size();
+    PackItem item{.text = std::move(piece.text), .last = piece.last, .ids = {}};
+    const bool skip = document_ < packed_.size();
+    if (piece.last) {
+      item.text_hash = XXH3_64bits_digest(hash_.get());
+      item.text_bytes = std::exchange(bytes_, 0);
+      XXH3_64bits_reset(hash_.get());
+      if (skip && packed_[document_].text_hash != item.text_hash) refuse(input);
+      ++document_;
+    }
+    if (skip) return;
+    work_.text_bytes += item.text.size();
+    work_.items.push_back(std::move(item));
+    if (work_.text_bytes >= kWorkBytes || work_.items.size() >= 4096) flush({});
+  }
+
+  void flush(std::function<void()> at_end) {
+    if (work_.items.empty() && !at_end) return;
+    work_.at_end = std::move(at_end);
+    to_.put(std::exchange(work_, {}));
+  }
+
+  [[noreturn]] void refuse(const TextInput& input) const {
+    fail_data(cat("cannot continue the unfinished packing: ", input.path,
+                  " has changed since (document ", document_, "); start again with --restart"));
+  }
+
+  const PackOptions& options_;
+  const std::vector<TextInput>& inputs_;
+  PackState& state_;  // touched only by the writer, through at_end
+  PackPipeline& to_;
+  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> hash_;
+  std::vector<DocumentRecord> packed_;
+  uint64_t bytes_ = 0;
+  size_t document_ = 0;  // of the input
+  PackWork work_;
+};
+
+// The writing side.
+class PackWriter {
+ public:
+  PackWriter(const PackOptions& options, PackJournal& journal, PackState& state,
+             int64_t token_bytes)
+      : options_(options), journal_(journal), state_(state), token_bytes_(token_bytes) {}
+
+  void write(PackWork& work) {
+    std::vector<DocumentRecord> records;
+    int64_t open_tokens = open_tokens_;
+    for (PackItem& item : work.items) {
+      journal_.tokens().append(item.ids.data(), item.ids.size());
+      open_tokens += static_cast<int64_t>(item.ids.size()) / token_bytes_;
+      if (!item.last) continue;
+      records.push_back({.tokens = static_cast<uint64_t>(std::exchange(open_tokens, 0)),
+                         .text_hash = item.text_hash,
+                         .text_bytes = item.text_bytes});
+    }
+    journal_.documents().append(records.data(), records.size() * sizeof(DocumentRecord));
+    // Only now, when nothing can fail any more: a commit never promises what is not there.
+    open_tokens_ = open_tokens;
+    for (const DocumentRecord& record : records) {
+      state_.tokens += static_cast<int64_t>(record.tokens);
+      state_.text_bytes += static_cast<int64_t>(record.text_bytes);
+    }
+    state_.documents += static_cast<int64_t>(records.size());
+    state_.input_documents += static_cast<int64_t>(records.size());
+    if (work.at_end) work.at_end();
+    const int64_t since = state_.text_bytes - journal_.state().text_bytes;
+    if (since >= options_.commit_bytes || seconds_since(committed_) >= options_.commit_seconds) {
+      commit();
+    }
+  }
+  void commit() {
+    journal_.commit(state_);
+    committed_ = Clock::now();
+  }
+
+ private:
+  const PackOptions& options_;
+  PackJournal& journal_;
+  PackState& state_;
+  int64_t token_bytes_;
+  int64_t open_tokens_ = 0;  // of a document that has not ended; not part of a commit
+  Clock::time_point committed_ = Clock::now();
+};
+
+class ProgressMeter {
+ public:
+  ProgressMeter(const std::vector<TextInput>& inputs, size_t first,
+                const std::function<void(const PackProgress&)>& report)
+      : report_(report) {
+    for (size_t i = first; i < inputs.size(); ++i) {
+      if (inputs[i].path == "-") known_ = false;
+      total_ += inputs[i].bytes;
+    }
+  }
+  void update(uint64_t bytes_read, const PackState& state, bool last) {
+    if (!report_ || (!last && seconds_since(reported_) < 0.5)) return;
+    reported_ = Clock::now();
+    PackProgress p{.bytes_read = bytes_read,
+                   .bytes_total = known_ ? total_ : 0,
+                   .documents = state.documents,
+                   .tokens = state.tokens,
+                   .seconds = seconds_since(start_)};
+    p.bytes_per_second = p.seconds > 0 ? static_cast<double>(bytes_read) / p.seconds : 0;
+    if (known_ && p.bytes_per_second > 0 && total_ >= bytes_read) {
+      p.seconds_left = static_cast<double>(total_ - bytes_read) / p.bytes_per_second;
+    }
+    report_(p);
+  }
+  double seconds() const { return seconds_since(start_); }
+
+ private:
+  const std::function<void(const PackProgress&)>& report_;
+  uint64_t total_ = 0;
+  bool known_ = true;
+  Clock::time_point start_ = Clock::now(), reported_ = start_;
+};
+
+void check_options(const PackOptions& options, const TextEncoder& encoder) {
+  if (options.out.empty()) fail_usage("no output file: name the token store with --out");
+  if (!options.overwrite && fs::exists(options.out)) {
+    fail_usage(cat(options.out, " exists; choose another --out or add --overwrite"));
+  }
+  if (options.threads < 1) fail_usage(cat("cannot pack with ", options.threads, " threads"));
+  const int64_t piece = static_cast<int64_t>(options.text.piece_bytes);
+  const int64_t least = std::max(kLeastMemory, piece * kMemoryPerByte);
+  if (options.memory_bytes < least) {
+    fail_usage(
+        cat("--memory ", options.memory_bytes, " is below the least possible, ", least, " bytes"));
+  }
+  if (encoder.vocabulary < 1 || encoder.end_of_document >= encoder.vocabulary) {
+    fail_data(cat("a tokenizer with ", encoder.vocabulary, " ids and the end-of-document id ",
+                  encoder.end_of_document));
+  }
+}
+
+// The finished inputs must still be there, unchanged, at the start of the list.
+void check_finished_inputs(const PackState& state, const std::vector<TextInput>& inputs) {
+  for (size_t i = 0; i < state.inputs.size(); ++i) {
+    const PackedInput& done = state.inputs[i];
+    const bool same = i < inputs.size() && inputs[i].path == done.path &&
+                      inputs[i].modified == done.modified &&
+                      (done.path == "-" || inputs[i].bytes == done.bytes);
+    if (!same) {
+      fail_data(cat("cannot continue the unfinished packing: its input ", done.path,
+                    " has changed or is not input number ", i + 1,
+                    " any more; start again with --restart"));
+    }
+  }
+}
+
+std::vector<DocumentRecord> packed_records(PackJournal& journal) {
+  std::vector<DocumentRecord> out(static_cast<size_t>(journal.state().input_documents));
+  if (out.empty()) return out;
+  const MappedFile file(journal.documents().path());
+  const size_t bytes = out.size() * sizeof(DocumentRecord);
+  std::memcpy(out.data(), file.data() + file.size() - bytes, bytes);
+  return out;
+}
+
+std::string provenance(const PackOptions& options, const PackState& state) {
+  Json json{{"program", "shoestring"}, {"version", options.version}, {"created", state.created}};
+  json["options"] = describe_options(options);
+  for (const PackedInput& input : state.inputs) {
+    json["inputs"].push_back({{"path", input.path},
+                              {"bytes", input.bytes},
+                              {"xxh3", hex(input.digest)},
+                              {"documents", input.documents},
+                              {"empty", input.empty},
+                              {"in_pieces", input.cut},
+                              {"replaced", input.replaced}});
+  }
+  // A path may hold any bytes; JSON may not.
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+void run_pipeline(const PackOptions& options, const TextEncoder& encoder,
+                  const std::vector<TextInput>& inputs, PackJournal& journal, PackState& state,
+                  ProgressMeter& meter) {
+  PackWriter writer(options, journal, state, wide_tokens(encoder.vocabulary) ? 4 : 2);
+  // The pipeline joins its threads when it goes, so everything they use lives longer.
+  std::unique_ptr<PackReader> reader;
+  PackPipeline pipeline(encoder,
+                        {.threads = options.threads,
+                         .text_bytes = static_cast<size_t>(options.memory_bytes / kMemoryPerByte)});
+  reader = std::make_unique<PackReader>(options, inputs, state, pipeline);
+  const size_t first = state.inputs.size();
+  pipeline.start([&, packed = packed_records(journal)] { reader->run(first, packed); });
+  try {
+    PackWork work;
+    while (pipeline.take(work)) {
+      writer.write(work);
+      pipeline.release(work.text_bytes);
+      meter.update(reader->bytes_read, state, false);
+    }
+  } catch (const Error&) {
+    // Keep what is done: after a bad byte in the input the next run goes on from here. On a full
+    // disk this fails too, and the commit before it stands.
+    try {
+      writer.commit();
+    } catch (const Error&) {
+    }
+    throw;
+  }
+  writer.commit();
+  meter.update(reader->bytes_read, state, true);
+}
+
+}  // namespace
+
+PackResult pack(const PackOptions& options, const TextEncoder& encoder,
+                const std::function<void(const PackProgress&)>& progress) {
+  check_options(options, encoder);
+  PackResult result;
+  const std::vector<TextInput> inputs =
+      list_inputs(options.inputs, options.text.format, &result.passed_over);
+  const std::string folder = options.out + ".packing";
+  std::error_code error;
+  if (options.restart) fs::remove_all(folder, error);
+  fs::create_directories(folder, error);
+  if (error) fail_data(cat("cannot make the folder ", folder, ": ", error.message()));
+  const int64_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  PackJournal journal(folder, signature(options, encoder),
+                      options.created != 0 ? options.created : now,
+                      wide_tokens(encoder.vocabulary) ? 4 : 2);
+  PackState state = journal.state();
+  check_finished_inputs(state, inputs);
+  result.resumed_documents = state.documents;
+  ProgressMeter meter(inputs, state.inputs.size(), progress);
+  run_pipeline(options, encoder, inputs, journal, state, meter);
+  write_token_store(options.out, {.tokens_path = journal.tokens().path(),
+                                  .documents_path = journal.documents().path(),
+                                  .facts = {.tokenizer_hash = encoder.hash,
+                                            .vocabulary = encoder.vocabulary,
+                                            .end_of_document = encoder.end_of_document,
+                                            .provenance = provenance(options, state)}});
+  fs::remove_all(folder, error);
+  for (const PackedInput& input : state.inputs) {
+    result.empty += input.empty;
+    result.cut += input.cut;
+    result.replaced += input.replaced;
+  }
+  result.documents = state.documents;
+  result.tokens = state.tokens;
+  result.text_bytes = state.text_bytes;
+  result.inputs = static_cast<int64_t>(state.inputs.size());
+  result.seconds = meter.seconds();
+  return result;
+}
+
+}  // namespace shoestring

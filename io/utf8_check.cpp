@@ -1,0 +1,117 @@
+#include "io/utf8_check.h"
+
+#include <cstring>
+
+#include "core/check.h"
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+uint8_t byte_at(std::string_view bytes, size_t i) { return static_cast<uint8_t>(bytes[i]); }
+
+// Length of the run of ASCII at the start, eight bytes at a time.
+size_t ascii_run(std::string_view bytes) {
+  size_t i = 0;
+  for (uint64_t word = 0; i + 8 <= bytes.size(); i += 8) {
+    std::memcpy(&word, bytes.data() + i, 8);
+    if ((word & 0x8080808080808080u) != 0) break;
+  }
+  while (i < bytes.size() && byte_at(bytes, i) < 0x80) ++i;
+  return i;
+}
+
+std::string hex(uint8_t byte) {
+  const char* digits = "0123456789abcdef";
+  return {'0', 'x', digits[byte >> 4], digits[byte & 15]};
+}
+
+}  // namespace
+
+// The table of well-formed sequences: Unicode 15, section 3.9, table 3-7.
+int utf8_sequence(std::string_view bytes, int* broken) {
+  const uint8_t first = byte_at(bytes, 0);
+  *broken = 0;
+  if (first < 0x80) return 1;
+  const int length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+  if (length == 0) {
+    *broken = 1;
+    return 0;
+  }
+  for (int i = 1; i < length; ++i) {
+    if (static_cast<size_t>(i) >= bytes.size()) return 0;
+    uint8_t low = 0x80, high = 0xbf;
+    if (i == 1) {
+      if (first == 0xe0) low = 0xa0;
+      if (first == 0xed) high = 0x9f;  // no surrogates
+      if (first == 0xf0) low = 0x90;
+      if (first == 0xf4) high = 0x8f;
+    }
+    const uint8_t next = byte_at(bytes, static_cast<size_t>(i));
+    if (next < low || next > high) {
+      *broken = i;
+      return 0;
+    }
+  }
+  return length;
+}
+
+void Utf8Check::feed(std::string_view bytes, std::string& out) {
+  std::string joined;
+  if (!waiting_.empty()) {
+    joined = waiting_;
+    joined += bytes;
+    bytes = joined;
+    waiting_.clear();
+  }
+  size_t good = 0;  // bytes[done, done + good) are well-formed and not yet written
+  size_t done = 0;
+  while (done + good < bytes.size()) {
+    const std::string_view rest = bytes.substr(done + good);
+    const size_t ascii = ascii_run(rest);
+    if (ascii > 0) {
+      good += ascii;
+      continue;
+    }
+    int broken = 0;
+    const int length = utf8_sequence(rest, &broken);
+    good += static_cast<size_t>(length);
+    if (length > 0) continue;
+    out += bytes.substr(done, good);
+    position_ += good;
+    done += good;
+    good = 0;
+    if (broken == 0) {
+      waiting_ = rest;
+      return;
+    }
+    bad(rest.substr(0, static_cast<size_t>(broken)), out);
+    done += static_cast<size_t>(broken);
+  }
+  out += bytes.substr(done, good);
+  position_ += good;
+}
+
+void Utf8Check::finish(std::string& out) {
+  if (!waiting_.empty()) bad(waiting_, out);
+  waiting_.clear();
+}
+
+void Utf8Check::bad(std::string_view part, std::string& out) {
+  if (policy_ == BadUtf8::error) {
+    const uint8_t byte = byte_at(part, 0);
+    const bool utf16 = position_ < 2 && byte >= 0xfe;
+    fail_data(cat(path_, ":", position_, ": bad UTF-8: byte ", hex(byte),
+                  utf16 ? " (this looks like UTF-16; convert it to UTF-8 first)" : "",
+                  "; repair the text, or use --bad-utf8 replace (or keep)"));
+  }
+  if (policy_ == BadUtf8::replace) {
+    out += "\xef\xbf\xbd";
+    ++replaced_;
+  } else {
+    out += part;
+  }
+  position_ += part.size();
+}
+
+}  // namespace shoestring
