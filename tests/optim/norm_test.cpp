@@ -53,6 +53,26 @@ TEST(Norm, EveryCutGivesTheSameBits) {
   }
 }
 
+// The order of summation, written down once more: the same bits on every instruction set.
+TEST(Norm, SumsInTheDocumentedOrder) {
+  const int64_t n = 2 * norm_block + 3 * norm_unit;
+  const std::vector<float> x = numbers(static_cast<size_t>(n));
+  double total = 0, block = 0;
+  for (int64_t unit = 0; unit < n; unit += norm_unit) {
+    double s[8] = {};
+    for (int64_t i = 0; i < norm_unit; ++i) {
+      const double v = x[static_cast<size_t>(unit + i)];
+      s[i % 8] += v * v;
+    }
+    block += ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+    if ((unit + norm_unit) % norm_block == 0) {
+      total += block;
+      block = 0;
+    }
+  }
+  EXPECT_EQ(combined(x, {0, n}, 2), total + block);
+}
+
 TEST(Norm, BordersInsideAUnitAreRefused) {
   EXPECT_THROW(norm_terms({0, 100}), Error);
   EXPECT_THROW(norm_terms({64, 0}), Error);
