@@ -9,15 +9,15 @@
 namespace shoestring {
 
 struct MicroBatch {
-  int64_t sequences = 0;             // B
-  int64_t length = 0;                // S
-  std::vector<int32_t> tokens;       // [B, S]
-  std::vector<int32_t> labels;       // [B, S]: the next token of the same document, -1 = none
-  std::vector<int32_t> positions;    // [B, S]: position within the document, for RoPE
-  std::vector<int32_t> first_key;    // [B, S]: first column of the row that this token may see
-  std::vector<uint64_t> sample_ids;  // [B]: global sample number of each row, for messages
-  std::vector<int32_t> sources;      // [B]: which source of the mixture the row came from
-  int64_t valid_labels = 0;          // labels that are not -1
+  int64_t sequences = 0;                  // B
+  int64_t length = 0;                     // S
+  std::vector<int32_t> tokens = {};       // [B, S]
+  std::vector<int32_t> labels = {};       // [B, S]: the next token of the same document, -1 = none
+  std::vector<int32_t> positions = {};    // [B, S]: position within the document, for RoPE
+  std::vector<int32_t> first_key = {};    // [B, S]: first column of the row that this token may see
+  std::vector<uint64_t> sample_ids = {};  // [B]: global sample number of each row, for messages
+  std::vector<int32_t> sources = {};      // [B]: which source of the mixture the row came from
+  int64_t valid_labels = 0;               // labels that are not -1
 };
 
 // One rank's part of one step. The step's loss is a mean over global_valid_labels, which every rank
@@ -26,9 +26,9 @@ struct Batch {
   int64_t step = 0;
   int64_t global_micro_batches = 0;  // of all data-parallel ranks
   int64_t global_valid_labels = 0;
-  int64_t global_tokens = 0;            // B * S of all micro-batches of all ranks
-  std::vector<int64_t> global_indices;  // of this rank's micro-batches, ascending
-  std::vector<MicroBatch> micro;        // same length as global_indices
+  int64_t global_tokens = 0;                 // B * S of all micro-batches of all ranks
+  std::vector<int64_t> global_indices = {};  // of this rank's micro-batches, ascending
+  std::vector<MicroBatch> micro = {};        // same length as global_indices
 };
 
 }  // namespace shoestring

@@ -1,0 +1,39 @@
+#pragma once
+// What every layer is given besides its input: the tape, the rows' tables and the seams.
+
+#include "core/batch.h"
+#include "core/ops/rope.h"
+#include "core/seams.h"
+#include "core/tape.h"
+
+namespace shoestring {
+
+// Ops that cannot be bought back are never dropped; these three rising policies trade arithmetic of
+// the backward pass for memory. Each is bit-equal to `none`.
+enum class Recompute : uint8_t {
+  none,
+  norms,      // norm outputs and the SwiGLU product: elementwise work only
+  attention,  // from the qkv product to the attention output
+  block       // everything between a block's input and its output
+};
+Recompute recompute_from_name(std::string_view name);
+
+// The device's copy of a micro-batch. T = B * S.
+struct BatchTensors {
+  int64_t sequences = 0, length = 0;  // B, S
+  Tensor tokens, labels, positions;   // i32 [T]
+  Tensor first_key;                   // i32 [B, S]
+};
+
+BatchTensors to_device(Device& device, const MicroBatch& micro);
+
+struct LayerContext {
+  Tape& tape;
+  const BatchTensors& batch;
+  const RopeTable* rope = nullptr;
+  AttentionCore* attention = nullptr;
+  Recompute recompute = Recompute::none;
+  bool exact = false;  // products that depend on their own row and column alone (core/matmul.h)
+};
+
+}  // namespace shoestring

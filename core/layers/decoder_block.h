@@ -1,0 +1,37 @@
+#pragma once
+// One pre-norm block as two segments, attention and mlp. What flows between segments is the
+// residual stream with the last sub-layer's contribution not yet added: the next norm adds it while
+// it reads.
+
+#include "core/layers/attention.h"
+#include "core/layers/mlp.h"
+
+namespace shoestring {
+
+struct Residual {
+  Value stream;  // [T, d]
+  Value delta;   // [T, d], or empty at the start of the model
+};
+
+// Adds delta to the stream and normalises: {sum, normalised sum * gain}.
+struct NormLayer {
+  const Param* gain = nullptr;  // [d]
+  double epsilon = 1e-5;
+  double delta_multiplier = 1;
+};
+
+struct DecoderBlock {
+  NormLayer attention_norm, mlp_norm;
+  AttentionLayer attention;
+  MlpLayer mlp;
+
+  // `index` names the segments ("layers.3.attention").
+  Residual run(LayerContext& context, Residual x, int index) const;
+};
+
+// {sum, normalised}: the fused norm by itself, also used before the head.
+std::array<Value, 2> run_norm(LayerContext& context, const NormLayer& norm, const Residual& x);
+// stream + multiplier * delta as a value of its own.
+Value run_sum(LayerContext& context, const NormLayer& norm, const Residual& x);
+
+}  // namespace shoestring

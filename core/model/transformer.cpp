@@ -1,0 +1,256 @@
+#include "core/model/transformer.h"
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "core/check.h"
+#include "core/matmul.h"
+#include "core/ops/convert.h"
+#include "core/ops/embedding.h"
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+// Builds the list with the class's deviation, multiplier and decay filled in.
+class ParamLister {
+ public:
+  explicit ParamLister(const ModelConfig& config) : m_(config) {}
+
+  void matrix(std::string name, Shape shape, ParamClass c, bool writes_residual = false,
+              std::vector<int64_t> parts = {}) {
+    double deviation = c == ParamClass::embedding ? m_.init.embedding
+                       : c == ParamClass::head    ? m_.init.head
+                                                  : m_.init.hidden;
+    if (writes_residual && m_.init.depth_scaled) {
+      deviation /= std::sqrt(2.0 * static_cast<double>(m_.layers));
+    }
+    add({.name = std::move(name),
+         .shape = std::move(shape),
+         .param_class = c,
+         .deviation = deviation,
+         .parts = std::move(parts)});
+  }
+  void vector(std::string name, int64_t size, ParamClass c) {
+    add({.name = std::move(name),
+         .shape = {size},
+         .param_class = c,
+         .deviation = 0,
+         .fill = c == ParamClass::gain ? 1.0 : 0.0,
+         .decay = false});
+  }
+  std::vector<ParamInfo> take() { return std::move(list_); }
+
+ private:
+  void add(ParamInfo info) {
+    const LrMultipliers& lr = m_.lr_multipliers;
+    const double by_class[] = {lr.embedding, lr.hidden, lr.head, lr.gain, lr.bias};
+    info.lr_multiplier = by_class[static_cast<int>(info.param_class)];
+    list_.push_back(std::move(info));
+  }
+  const ModelConfig& m_;
+  std::vector<ParamInfo> list_;
+};
+
+void list_block(ParamLister& list, const ModelConfig& m, int64_t index) {
+  const int64_t d = m.hidden, hd = m.dim_of_head();
+  const int64_t q = m.heads * hd, kv = m.kv_heads * hd;
+  const std::string at = cat("layers.", index, ".");
+  list.vector(at + "attention_norm.gain", d, ParamClass::gain);
+  list.matrix(at + "attention.qkv.weight", {q + 2 * kv, d}, ParamClass::hidden, false, {q, kv, kv});
+  if (m.qkv_bias) list.vector(at + "attention.qkv.bias", q + 2 * kv, ParamClass::bias);
+  if (m.qk_norm) {
+    list.vector(at + "attention.q_norm.gain", hd, ParamClass::gain);
+    list.vector(at + "attention.k_norm.gain", hd, ParamClass::gain);
+  }
+  list.matrix(at + "attention.output.weight", {d, q}, ParamClass::hidden, true);
+  list.vector(at + "mlp_norm.gain", d, ParamClass::gain);
+  list.matrix(at + "mlp.gate_up.weight", {2 * m.ffn, d}, ParamClass::hidden, false, {m.ffn, m.ffn});
+  list.matrix(at + "mlp.down.weight", {d, m.ffn}, ParamClass::hidden, true);
+}
+
+}  // namespace
+
+Chunk whole_model(const ModelConfig& config) {
+  return {.first_block = 0, .last_block = config.layers};
+}
+
+std::vector<Chunk> cut(const ModelConfig& config, const std::vector<int64_t>& blocks_per_chunk) {
+  std::vector<Chunk> chunks;
+  int64_t at = 0;
+  for (int64_t blocks : blocks_per_chunk) {
+    if (blocks < 0) fail_usage(cat("a pipeline chunk of ", blocks, " blocks"));
+    chunks.push_back({.first_block = at,
+                      .last_block = at + blocks,
+                      .embedding = at == 0 && chunks.empty(),
+                      .head = false});
+    at += blocks;
+  }
+  if (at != config.layers || chunks.empty()) {
+    fail_usage(cat("the pipeline chunks hold ", at, " blocks but the model has ", config.layers));
+  }
+  chunks.back().head = true;
+  return chunks;
+}
+
+std::vector<ParamInfo> parameters_of(const ModelConfig& m, const Chunk& chunk) {
+  ParamLister list(m);
+  const bool tied_copy = m.tied_embeddings && chunk.head;
+  if (chunk.embedding || tied_copy) {
+    list.matrix("embedding.weight", {m.vocabulary, m.hidden}, ParamClass::embedding);
+  }
+  for (int64_t i = chunk.first_block; i < chunk.last_block; ++i) list_block(list, m, i);
+  if (chunk.head) {
+    list.vector("final_norm.gain", m.hidden, ParamClass::gain);
+    if (!m.tied_embeddings) {
+      list.matrix("head.weight", {m.vocabulary, m.hidden}, ParamClass::head);
+    }
+  }
+  return list.take();
+}
+
+Transformer::Transformer(const ModelConfig& config, ParamStore& store, const Chunk& chunk)
+    : config_(config),
+      chunk_(chunk),
+      store_(&store),
+      rope_(make_rope_table(store.device(), config.rope, config.dim_of_head(),
+                            config.max_positions)) {
+  blocks_.resize(static_cast<size_t>(chunk.last_block - chunk.first_block));
+  for (int64_t i = chunk.first_block; i < chunk.last_block; ++i) {
+    bind_block(blocks_[static_cast<size_t>(i - chunk.first_block)], i, store);
+  }
+  if (chunk.embedding) embedding_ = &store.param("embedding.weight");
+  if (chunk.head) {
+    final_norm_ = {.gain = &store.param("final_norm.gain"),
+                   .epsilon = config.norm_epsilon,
+                   .delta_multiplier = config.residual_multiplier};
+    head_ = &store.param(config.tied_embeddings ? "embedding.weight" : "head.weight");
+  }
+}
+
+void Transformer::set_rope(const RopeConfig& rope) {
+  config_.rope = rope;
+  rope_ = make_rope_table(store_->device(), rope, config_.dim_of_head(), config_.max_positions);
+}
+
+void Transformer::bind_block(DecoderBlock& block, int64_t index, ParamStore& store) const {
+  const ModelConfig& m = config_;
+  const std::string at = cat("layers.", index, ".");
+  auto norm = [&](const std::string& name) {
+    return NormLayer{.gain = &store.param(at + name),
+                     .epsilon = m.norm_epsilon,
+                     .delta_multiplier = m.residual_multiplier};
+  };
+  block.attention_norm = norm("attention_norm.gain");
+  block.mlp_norm = norm("mlp_norm.gain");
+  AttentionLayer& a = block.attention;
+  a.shape = {.q_heads = m.heads,
+             .kv_heads = m.kv_heads,
+             .head_dim = m.dim_of_head(),
+             .v_head_dim = m.dim_of_head(),
+             .scale = m.scale_of_attention(),
+             .window = m.window,
+             .layer = static_cast<int>(index)};
+  a.norm_epsilon = m.norm_epsilon;
+  a.qkv.weight = &store.param(at + "attention.qkv.weight");
+  if (m.qkv_bias) a.qkv.bias = &store.param(at + "attention.qkv.bias");
+  if (m.qk_norm) {
+    a.q_gain = &store.param(at + "attention.q_norm.gain");
+    a.k_gain = &store.param(at + "attention.k_norm.gain");
+  }
+  a.output.weight = &store.param(at + "attention.output.weight");
+  block.mlp.gate_up.weight = &store.param(at + "mlp.gate_up.weight");
+  block.mlp.down.weight = &store.param(at + "mlp.down.weight");
+}
+
+Residual Transformer::embed(LayerContext& context) const {
+  check(embedding_ != nullptr, "this pipeline chunk has no embedding");
+  context.tape.begin_segment("embedding");
+  Value x = apply<Embedding>(context.tape, {.multiplier = config_.embedding_multiplier},
+                             {Value(context.batch.tokens)}, {embedding_});
+  context.tape.end_segment();
+  return {x, Value()};
+}
+
+Residual Transformer::run_blocks(LayerContext& context, Residual x) const {
+  context.rope = &rope_;
+  const bool regions = context.recompute == Recompute::block;
+  int region = -1;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (regions) {
+      x = {run_sum(context, blocks_[i].attention_norm, x), Value()};
+      if (region >= 0) context.tape.drop_region(region, {});
+      region = context.tape.begin_region();
+    }
+    x = blocks_[i].run(context, std::move(x),
+                       static_cast<int>(i) + static_cast<int>(chunk_.first_block));
+    if (regions) context.tape.end_region(region);
+  }
+  if (regions && region >= 0) {
+    x = {run_sum(context, blocks_.back().mlp_norm, x), Value()};
+    context.tape.drop_region(region, {});
+  }
+  return x;
+}
+
+Value Transformer::run_final_norm(LayerContext& context, const Residual& x) const {
+  check(head_ != nullptr, "this pipeline chunk has no head");
+  return run_norm(context, final_norm_, x)[1];
+}
+
+HeadLoss::Result Transformer::loss(LayerContext& context, const Residual& x,
+                                   const LossOptions& options) const {
+  Tape& tape = context.tape;
+  tape.begin_segment("head");
+  const Value normalised = run_final_norm(context, x);
+  ParamSource& source = tape.source();
+  Tensor dx, dw;
+  if (tape.recording()) {
+    tape.count_use(*head_);
+    dw = source.gradient(*head_);
+  }
+  HeadLoss::Attributes attributes{.loss_scale = options.loss_scale,
+                                  .logit_multiplier = config_.output_multiplier,
+                                  .z_coefficient = options.z_loss,
+                                  .exact = options.exact};
+  HeadLoss::Result result = HeadLoss::forward(
+      tape.stream(), attributes,
+      {.x = normalised.tensor(), .weight = source.weight(*head_), .labels = context.batch.labels},
+      {.dx = tape.recording() ? &dx : nullptr,
+       .dw = tape.recording() ? &dw : nullptr,
+       .token_losses = options.token_losses});
+  if (tape.recording()) {
+    tape.use_done(*head_);
+    tape.record_gradient("head_loss", normalised, std::move(dx));
+  }
+  tape.end_segment();
+  return result;
+}
+
+Tensor Transformer::logits(LayerContext& context, const Residual& x,
+                           const std::vector<int64_t>& rows) const {
+  Tape& tape = context.tape;
+  Device& device = tape.stream().device();
+  tape.begin_segment("head");
+  const Tensor normalised = run_final_norm(context, x).tensor();
+  const auto count = static_cast<int64_t>(rows.size());
+  Tensor picked(device, {count, normalised.columns()}, normalised.dtype());
+  const size_t row_bytes = static_cast<size_t>(normalised.columns()) * size_of(picked.dtype());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(picked.raw() + i * row_bytes,
+                normalised.raw() + static_cast<size_t>(rows[i]) * row_bytes, row_bytes);
+  }
+  const Tensor weight = tape.source().weight(*head_);
+  const Dtype out = picked.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  Tensor y(device, {count, weight.shape()[0]}, out);
+  matmul(device, y, picked, weight, {.transpose_b = true, .alpha = config_.output_multiplier});
+  tape.end_segment();
+  return y;
+}
+
+HeadLoss::Result Transformer::run(LayerContext& context, const LossOptions& options) const {
+  return loss(context, run_blocks(context, embed(context)), options);
+}
+
+}  // namespace shoestring

@@ -1,0 +1,71 @@
+#pragma once
+// A dense decoder as a list of blocks, and cuts of it into pipeline chunks. A chunk owns a range of
+// blocks and maybe the embedding or the head; the whole model is one chunk.
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/layers/decoder_block.h"
+#include "core/model/config.h"
+#include "core/ops/head_loss.h"
+
+namespace shoestring {
+
+struct Chunk {
+  int64_t first_block = 0, last_block = 0;  // [first, last)
+  bool embedding = true, head = true;
+};
+
+Chunk whole_model(const ModelConfig& config);
+// Chunks of the given numbers of blocks; embedding in the first, head in the last. The numbers must
+// sum to config.layers.
+std::vector<Chunk> cut(const ModelConfig& config, const std::vector<int64_t>& blocks_per_chunk);
+
+// The chunk's parameters in the order in which forward reads them. A chunk with the head but
+// without the embedding holds its own copy of a tied matrix.
+std::vector<ParamInfo> parameters_of(const ModelConfig& config, const Chunk& chunk);
+
+// What the loss of one micro-batch was; sums over its valid labels.
+struct LossOptions {
+  double loss_scale = 1;  // 1 / global valid labels: the seed of every gradient
+  double z_loss = 0;      // coefficient of lse^2
+  bool exact = false;
+  Tensor* token_losses = nullptr;  // made on request: f32 [T], 0 where masked
+};
+
+class Transformer {
+ public:
+  // `store` was built from parameters_of(config, chunk) and outlives the model.
+  Transformer(const ModelConfig& config, ParamStore& store, const Chunk& chunk);
+
+  const ModelConfig& config() const { return config_; }
+  // Another table for the steps that follow: a stage with longer sequences stretches the positions.
+  void set_rope(const RopeConfig& rope);
+
+  // tokens -> residual stream, or the stream that arrived from the chunk before.
+  Residual embed(LayerContext& context) const;
+  Residual run_blocks(LayerContext& context, Residual x) const;
+  // Cross-entropy summed over valid labels, gradients made on the way when the tape records.
+  HeadLoss::Result loss(LayerContext& context, const Residual& x, const LossOptions& options) const;
+  // Logits of the given rows (positions in [0, T)), f32 [rows, V]: for generation and judges.
+  Tensor logits(LayerContext& context, const Residual& x, const std::vector<int64_t>& rows) const;
+
+  // embed, run_blocks and loss of a whole model.
+  HeadLoss::Result run(LayerContext& context, const LossOptions& options) const;
+
+ private:
+  Value run_final_norm(LayerContext& context, const Residual& x) const;
+  void bind_block(DecoderBlock& block, int64_t index, ParamStore& store) const;
+
+  ModelConfig config_;
+  Chunk chunk_;
+  ParamStore* store_;
+  RopeTable rope_;
+  std::vector<DecoderBlock> blocks_;
+  NormLayer final_norm_;
+  const Param* embedding_ = nullptr;
+  const Param* head_ = nullptr;
+};
+
+}  // namespace shoestring
