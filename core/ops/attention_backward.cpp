@@ -91,13 +91,12 @@ class BackwardPass {
     const int64_t score = block_rows * block_keys;
     const int64_t head = block_rows * (k_steps_ + v_steps_ + 2 * k_width_ + 2 * v_width_ + 2);
     const int64_t panel = block_keys * (k_steps_ + v_steps_ + 2 * k_width_ + v_width_);
-    const int64_t widest = std::max({k_steps_, v_steps_, v_width_});
+    const int64_t widest = std::max(k_steps_, v_steps_);
     Scratch& s = scratch_.emplace(
-        device, 5 * score + group_ * head + (keys_end_ - keys_) * panel + 2 * block_rows * widest);
+        device, 5 * score + group_ * head + (keys_end_ - keys_) * panel + block_keys * widest);
     scores_ = s.take(score);
     d_weights_ = s.take(score);
-    temporary_ = s.take(block_rows * widest);
-    temporary_o_ = s.take(block_rows * widest);
+    temporary_ = s.take(block_keys * widest);
     if (W::pairs) {
       p_pairs_ = s.take(score / 2);
       ds_pairs_ = s.take(score / 2);
@@ -149,9 +148,7 @@ class BackwardPass {
     Head& head = heads_[h];
     const auto q = queries(row, rows, h, a_.head_dim).of(x_.q);
     const auto dy = queries(row, rows, h, a_.v_head_dim).of(x_.dy);
-    pack_f32(queries(row, rows, h, a_.v_head_dim).of(x_.o), temporary_o_, v_width_);
-    pack_f32(dy, temporary_, v_width_);
-    row_dots(temporary_o_, temporary_, rows, v_width_, head.delta);
+    row_dots(queries(row, rows, h, a_.v_head_dim).of(x_.o), dy, head.delta);
     W::rows(q, head.q);
     W::rows(dy, head.dy);
     if (W::pairs && wanted_.keys) {
@@ -261,7 +258,7 @@ class BackwardPass {
   int64_t k_steps_, v_steps_, k_width_, v_width_;                    // words of a row, see Words
   int64_t queries_ = 0, queries_end_ = 0, keys_ = 0, keys_end_ = 0;  // blocks
   std::optional<Scratch> scratch_;
-  float *scores_ = nullptr, *d_weights_ = nullptr, *temporary_ = nullptr, *temporary_o_ = nullptr;
+  float *scores_ = nullptr, *d_weights_ = nullptr, *temporary_ = nullptr;
   float *p_pairs_ = nullptr, *ds_pairs_ = nullptr, *ds_key_pairs_ = nullptr;
   std::vector<Head> heads_;
   std::vector<Panel> panels_;

@@ -29,6 +29,7 @@ class ForwardPass {
     k_panels_ = scratch_.take((key_end_ - key_begin_) * k_panel());
     v_panels_ = scratch_.take((key_end_ - key_begin_) * v_panel());
     scores_ = scratch_.take(block_rows * block_keys);
+    temporary_ = scratch_.take(block_keys * k_width_);
     pairs_ = W::pairs ? scratch_.take(block_rows * W::key_words) : nullptr;
     for (int64_t h = 0; h < group_; ++h) {
       heads_.push_back({.q = scratch_.take(block_rows * k_width_),
@@ -63,7 +64,7 @@ class ForwardPass {
   int64_t scratch_floats() const {
     const int64_t head = block_rows * (k_width_ + v_width_ + 1 + sum_lanes);
     const int64_t shared = block_rows * (block_keys + (W::pairs ? W::key_words : 0));
-    return (key_end_ - key_begin_) * (k_panel() + v_panel()) + shared + group_ * head;
+    return (key_end_ - key_begin_ + 1) * (k_panel() + v_panel()) + shared + group_ * head;
   }
 
   Slice queries(int64_t row, int64_t rows, int64_t h, int64_t columns) const {
@@ -78,8 +79,7 @@ class ForwardPass {
     for (int64_t block = key_begin_; block < key_end_; ++block) {
       const int64_t row = block * block_keys, rows = std::min(block_keys, a_.length - row);
       const int64_t i = block - key_begin_;
-      // The first head's block of rows serves as the temporary.
-      W::columns(keys(row, rows, a_.head_dim).of(x_.k), heads_[0].q, k_panels_ + i * k_panel());
+      W::columns(keys(row, rows, a_.head_dim).of(x_.k), temporary_, k_panels_ + i * k_panel());
       W::along_rows(keys(row, rows, a_.v_head_dim).of(x_.v), true, v_panels_ + i * v_panel());
     }
   }
@@ -152,7 +152,7 @@ class ForwardPass {
   int64_t k_width_, v_width_;
   int64_t key_begin_, key_end_;
   Scratch scratch_;
-  float *k_panels_, *v_panels_, *scores_, *pairs_;
+  float *k_panels_, *v_panels_, *scores_, *temporary_, *pairs_;
   std::vector<Head> heads_;
 };
 

@@ -22,15 +22,19 @@ HWY_INLINE const uint16_t* bits_of(const BFloat16* x) {
   return reinterpret_cast<const uint16_t*>(x);
 }
 
+HWY_INLINE hn::Vec<F> load(const float* x) { return hn::LoadU(F(), x); }
+HWY_INLINE hn::Vec<F> load(const BFloat16* x) {
+  const auto wide = hn::PromoteTo(U(), hn::LoadU(Halves(), bits_of(x)));
+  return hn::BitCast(F(), hn::ShiftLeft<16>(wide));
+}
+
 void widen(const Rows<const BFloat16>& from, float* to, int64_t to_stride) {
   const F d;
-  const U du;
   for (int64_t r = 0; r < from.rows; ++r, to += to_stride) {
     const BFloat16* x = from.data + r * from.stride;
     int64_t i = 0;
     for (; i + lanes <= from.columns; i += lanes) {
-      const auto wide = hn::PromoteTo(du, hn::LoadU(Halves(), bits_of(x) + i));
-      hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(wide)), d, to + i);
+      hn::StoreU(load(x + i), d, to + i);
     }
     for (; i < from.columns; ++i) to[i] = static_cast<float>(x[i]);
     std::fill(to + from.columns, to + to_stride, 0.0f);
@@ -130,6 +134,25 @@ void unpack_bf16(const float* from, int64_t stride, const float* factor, const R
   scale_rows(from, stride, factor, to);
 }
 
+template <class Element>
+void dots(const Rows<const Element>& x, const Rows<const Element>& y, float* to) {
+  const F d;
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const Element* a = x.data + r * x.stride;
+    const Element* b = y.data + r * y.stride;
+    auto sums = hn::Zero(d);
+    int64_t i = 0;
+    for (; i + lanes <= x.columns; i += lanes) sums = hn::MulAdd(load(a + i), load(b + i), sums);
+    float sum = hn::GetLane(hn::SumOfLanes(d, sums));
+    for (; i < x.columns; ++i) sum += static_cast<float>(a[i]) * static_cast<float>(b[i]);
+    to[r] = sum;
+  }
+}
+void dots_f32(const Rows<const float>& x, const Rows<const float>& y, float* to) { dots(x, y, to); }
+void dots_bf16(const Rows<const BFloat16>& x, const Rows<const BFloat16>& y, float* to) {
+  dots(x, y, to);
+}
+
 }  // namespace shoestring::attention::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -141,6 +164,8 @@ HWY_EXPORT(row_pairs);
 HWY_EXPORT(transpose_words);
 HWY_EXPORT(unpack_f32);
 HWY_EXPORT(unpack_bf16);
+HWY_EXPORT(dots_f32);
+HWY_EXPORT(dots_bf16);
 
 void pack_f32(const Rows<const float>& from, float* to, int64_t to_stride) {
   for (int64_t r = 0; r < from.rows; ++r, to += to_stride) {
@@ -175,6 +200,13 @@ void unpack(const float* from, int64_t from_stride, const float* factor, const R
 }
 void unpack(const float* from, int64_t from_stride, const float* factor, const Rows<BFloat16>& to) {
   HWY_DYNAMIC_DISPATCH(unpack_bf16)(from, from_stride, factor, to);
+}
+
+void row_dots(const Rows<const float>& x, const Rows<const float>& y, float* to) {
+  HWY_DYNAMIC_DISPATCH(dots_f32)(x, y, to);
+}
+void row_dots(const Rows<const BFloat16>& x, const Rows<const BFloat16>& y, float* to) {
+  HWY_DYNAMIC_DISPATCH(dots_bf16)(x, y, to);
 }
 
 }  // namespace shoestring::attention

@@ -44,4 +44,8 @@ void transpose(const Transpose& t);
 void unpack(const float* from, int64_t from_stride, const float* factor, const Rows<float>& to);
 void unpack(const float* from, int64_t from_stride, const float* factor, const Rows<BFloat16>& to);
 
+// to[r] = dot product of x[r, :] and y[r, :], rows of equal length.
+void row_dots(const Rows<const float>& x, const Rows<const float>& y, float* to);
+void row_dots(const Rows<const BFloat16>& x, const Rows<const BFloat16>& y, float* to);
+
 }  // namespace shoestring::attention

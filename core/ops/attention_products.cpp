@@ -13,7 +13,8 @@ namespace shoestring::attention::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 template <size_t rows, size_t vectors>
-void multiply_tile(const Tile& t) {
+void multiply_tile(const Tile& tile) {
+  const Tile t = tile;  // a copy, which stores to c cannot alias
   const hn::ScalableTag<float> d;
   constexpr size_t lanes = hn::MaxLanes(d);
   hn::Vec<decltype(d)> sum[rows][vectors];

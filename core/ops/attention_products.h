@@ -7,7 +7,7 @@
 namespace shoestring::attention {
 
 // Most rows and columns of scores that one block has.
-inline constexpr int64_t block_rows = 64;
+inline constexpr int64_t block_rows = 128;
 inline constexpr int64_t block_keys = 64;
 
 // Rows of packed blocks are multiples of this many words, the widest vector.

@@ -12,7 +12,8 @@ namespace {
 // vdpbf16ps adds the products of the two pairs to an f32 lane (denormals count as zero).
 template <size_t rows, size_t vectors>
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))) void multiply_pairs(
-    const Tile& t) {
+    const Tile& tile) {
+  const Tile t = tile;  // a copy, which stores to c cannot alias
   __m512 sum[rows][vectors];
 #pragma GCC unroll 6
   for (size_t r = 0; r < rows; ++r) {

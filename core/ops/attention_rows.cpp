@@ -18,8 +18,9 @@ using U = hn::RebindToUnsigned<F>;
 using Vec = hn::Vec<F>;
 constexpr int64_t lanes = hn::MaxLanes(F());
 
-// 2^x for x <= 1: x = n + r with |r| <= 1/2, a polynomial in r fitted here for least relative error
-// (exact: 1.9e-9; else 2.6e-6, far below bf16's 2e-3), times 2^n. 0 below -126.5; NaN stays NaN.
+// 2^x for x < 128: x = n + r with |r| <= 1/2, a polynomial in r fitted here for least relative
+// error (exact: 1.9e-9; else 2.6e-6, far below bf16's 2e-3), times 2^n. 0 below -126.5; NaN stays
+// NaN.
 template <bool exact>
 HWY_INLINE Vec exp2(Vec x) {
   const F d;
@@ -47,6 +48,9 @@ HWY_INLINE Vec exp2(Vec x) {
   return hn::Mul(p, power);
 }
 
+// By how much, in powers of two, scores may exceed the reference that is subtracted from them.
+constexpr float most_growth = 8;
+
 // Two vectors as bf16 pairs, rounded to nearest (ties away from zero).
 HWY_INLINE Vec pair_up(Vec first, Vec second) {
   const U du;
@@ -69,31 +73,44 @@ HWY_INLINE Vec visible_scores(const float* s, int64_t j, int32_t low, int32_t hi
                         hn::Set(F(), -std::numeric_limits<float>::infinity()));
 }
 
+// The largest score of each lane; at least one lane holds the row's.
 template <bool whole>
-HWY_INLINE float row_maximum(const float* s, int32_t low, int32_t high) {
+HWY_INLINE Vec lane_maxima(const float* s, int32_t low, int32_t high) {
   const F d;
   Vec most = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const int64_t from = whole ? 0 : low / lanes * lanes, to = whole ? block_keys : high;
-  for (int64_t j = from; j < to; j += lanes) {
+  for (int64_t j = 0; j < block_keys; j += lanes) {
     most = hn::Max(most, whole ? hn::LoadU(d, s + j) : visible_scores(s, j, low, high));
   }
-  return hn::GetLane(hn::MaxOfLanes(d, most));
+  return most;
 }
 
-// Weights of one row; returns their sums by lane.
 template <bool whole, bool exact>
-HWY_INLINE Vec row_weights(float* s, int32_t low, int32_t high, float factor, float maximum) {
+HWY_INLINE Vec weights_at(const SoftmaxBlock& b, int64_t r, int64_t j) {
   const F d;
-  const Vec f = hn::Set(d, factor), m = hn::Set(d, maximum);
+  const int32_t low = b.visible.low[r], high = b.visible.high[r];
+  const Vec scores = hn::LoadU(d, b.scores + r * block_keys + j);
+  const Vec p = exp2<exact>(hn::MulSub(hn::Set(d, b.factor), scores, hn::Set(d, b.maximum[r])));
+  return whole ? p : hn::IfThenElseZero(inside(j, low, high), p);
+}
+
+// Scores of row r to weights, or pairs of them; returns their sums by lane.
+template <bool whole, bool pairs>
+HWY_INLINE Vec row_weights(const SoftmaxBlock& b, int64_t r) {
+  const F d;
   Vec sum = hn::Zero(d);
-  for (int64_t j = 0; j < block_keys; j += lanes) {
-    Vec p = hn::Zero(d);
-    if (whole || (j + lanes > low && j < high)) {
-      p = exp2<exact>(hn::MulSub(f, hn::LoadU(d, s + j), m));
-      if (!whole) p = hn::IfThenElseZero(inside(j, low, high), p);
+  for (int64_t group = 0; group < block_keys; group += 32) {
+    for (int64_t j = group; j < group + 16; j += lanes) {
+      const Vec first = weights_at<whole, !pairs>(b, r, j);
+      const Vec second = weights_at<whole, !pairs>(b, r, j + 16);
+      sum = hn::Add(sum, hn::Add(first, second));
+      if constexpr (pairs) {
+        const int64_t word = group / 2 + j - group;
+        hn::StoreU(pair_up(first, second), d, b.pairs + r * block_keys / 2 + word);
+      } else {
+        hn::StoreU(first, d, b.scores + r * block_keys + j);
+        hn::StoreU(second, d, b.scores + r * block_keys + j + 16);
+      }
     }
-    sum = hn::Add(sum, p);
-    hn::StoreU(p, d, s + j);
   }
   return sum;
 }
@@ -104,74 +121,74 @@ HWY_INLINE void scale_row(float* x, int64_t n, float by) {
   for (int64_t i = 0; i < n; i += lanes) hn::StoreU(hn::Mul(f, hn::LoadU(d, x + i)), d, x + i);
 }
 
-template <bool exact>
-HWY_INLINE void softmax_row(const SoftmaxBlock& b, int64_t r, int32_t low, int32_t high) {
-  const F d;
-  float* s = b.scores + r * block_keys;
-  float* sums = b.sums + r * sum_lanes;
-  const bool whole = low <= 0 && high >= block_keys;
-  const float most = whole ? row_maximum<true>(s, low, high) : row_maximum<false>(s, low, high);
+// Moves row r's reference to its maximum so far and scales down what was summed before. Rare: a
+// reference serves until a weight would exceed 2^most_growth.
+HWY_NOINLINE void raise_maximum(const SoftmaxBlock& b, int64_t r, Vec most) {
   const float before = b.maximum[r];
-  const float maximum = std::max(before, b.factor * most);
-  if (maximum != before) {
-    const float shrink = std::exp2(before - maximum);
-    b.maximum[r] = maximum;
-    scale_row(b.output + r * b.output_columns, b.output_columns, shrink);
-    scale_row(sums, sum_lanes, shrink);
-  }
-  const Vec sum = whole ? row_weights<true, exact>(s, low, high, b.factor, maximum)
-                        : row_weights<false, exact>(s, low, high, b.factor, maximum);
-  hn::StoreU(hn::Add(sum, hn::LoadU(d, sums)), d, sums);
+  b.maximum[r] = std::max(before, b.factor * hn::GetLane(hn::MaxOfLanes(F(), most)));
+  if (before == -std::numeric_limits<float>::infinity()) return;  // nothing was summed
+  const float shrink = std::exp2(before - b.maximum[r]);
+  scale_row(b.output + r * b.output_columns, b.output_columns, shrink);
+  scale_row(b.sums + r * sum_lanes, sum_lanes, shrink);
 }
 
-HWY_INLINE void key_pairs(const float* s, float* pairs) {
+template <bool whole, bool pairs>
+HWY_INLINE void softmax_row(const SoftmaxBlock& b, int64_t r) {
   const F d;
-  for (int64_t w = 0; w < block_keys / 2; w += lanes) {
-    const Vec first = hn::LoadU(d, s + first_of_pair(w));
-    hn::StoreU(pair_up(first, hn::LoadU(d, s + second_of_pair(w))), d, pairs + w);
+  const Vec most =
+      lane_maxima<whole>(b.scores + r * block_keys, b.visible.low[r], b.visible.high[r]);
+  const Vec limit = hn::Set(d, b.maximum[r] + most_growth);
+  if (!hn::AllFalse(d, hn::Gt(hn::Mul(most, hn::Set(d, b.factor)), limit))) {
+    raise_maximum(b, r, most);
+  }
+  float* sums = b.sums + r * sum_lanes;
+  hn::StoreU(hn::Add(row_weights<whole, pairs>(b, r), hn::LoadU(d, sums)), d, sums);
+}
+
+template <bool pairs>
+HWY_INLINE void softmax_rows(const SoftmaxBlock& b) {
+  for (int64_t r = 0; r < b.visible.rows; ++r) {
+    const int32_t low = b.visible.low[r], high = b.visible.high[r];
+    if (low >= high) {
+      float* to = pairs ? b.pairs + r * block_keys / 2 : b.scores + r * block_keys;
+      std::fill_n(to, pairs ? block_keys / 2 : block_keys, 0.0f);
+    } else if (low <= 0 && high >= block_keys) {
+      softmax_row<true, pairs>(b, r);
+    } else {
+      softmax_row<false, pairs>(b, r);
+    }
   }
 }
 
 void softmax(const SoftmaxBlock& b) {
-  for (int64_t r = 0; r < b.visible.rows; ++r) {
-    const int32_t low = b.visible.low[r], high = b.visible.high[r];
-    float* s = b.scores + r * block_keys;
-    if (low >= high) {
-      std::fill_n(s, block_keys, 0.0f);
-    } else if (b.pairs != nullptr) {
-      softmax_row<false>(b, r, low, high);
-    } else {
-      softmax_row<true>(b, r, low, high);
-    }
-    if (b.pairs != nullptr) key_pairs(s, b.pairs + r * block_keys / 2);
+  if (b.pairs != nullptr) {
+    softmax_rows<true>(b);
+  } else {
+    softmax_rows<false>(b);
   }
 }
 
 struct Gradient {
   Vec p, ds;
 };
-template <bool exact>
+template <bool whole, bool exact>
 HWY_INLINE Gradient gradient(const GradientBlock& b, int64_t r, int64_t j) {
   const F d;
-  if (r >= b.visible.rows) return {hn::Zero(d), hn::Zero(d)};
-  const int32_t low = b.visible.low[r], high = b.visible.high[r];
-  if (j + lanes <= low || j >= high) return {hn::Zero(d), hn::Zero(d)};
   const int64_t at = r * block_keys + j;
   const Vec log_sum = hn::Set(d, b.log_sum[r]);
-  Vec p = exp2<exact>(hn::MulSub(hn::Set(d, b.factor), hn::LoadU(d, b.scores + at), log_sum));
-  Vec ds = hn::Mul(p, hn::Sub(hn::LoadU(d, b.d_weights + at), hn::Set(d, b.delta[r])));
-  if (low > j || high < j + lanes) {
-    p = hn::IfThenElseZero(inside(j, low, high), p);
-    ds = hn::IfThenElseZero(inside(j, low, high), ds);
-  }
-  return {p, ds};
+  const Vec p = exp2<exact>(hn::MulSub(hn::Set(d, b.factor), hn::LoadU(d, b.scores + at), log_sum));
+  const Vec ds = hn::Mul(p, hn::Sub(hn::LoadU(d, b.d_weights + at), hn::Set(d, b.delta[r])));
+  if (whole) return {p, ds};
+  const auto mask = inside(j, b.visible.low[r], b.visible.high[r]);
+  return {hn::IfThenElseZero(mask, p), hn::IfThenElseZero(mask, ds)};
 }
 
-void gradient_words(const GradientBlock& b) {
+template <bool whole>
+HWY_INLINE void gradient_words(const GradientBlock& b) {
   const F d;
   for (int64_t r = 0; r < b.visible.rows; ++r) {
     for (int64_t j = 0; j < block_keys; j += lanes) {
-      const Gradient g = gradient<true>(b, r, j);
+      const Gradient g = gradient<whole, true>(b, r, j);
       hn::StoreU(g.p, d, b.scores + r * block_keys + j);
       hn::StoreU(g.ds, d, b.d_weights + r * block_keys + j);
     }
@@ -179,39 +196,44 @@ void gradient_words(const GradientBlock& b) {
 }
 
 // Rows r, r + 1 and columns j.. and j + 16..: the smallest piece that makes whole pairs both ways.
+template <bool whole, bool last>
 HWY_INLINE void gradient_square(const GradientBlock& b, int64_t r, int64_t j) {
   const F d;
-  const Gradient g00 = gradient<false>(b, r, j), g01 = gradient<false>(b, r, j + 16);
-  const Gradient g10 = gradient<false>(b, r + 1, j), g11 = gradient<false>(b, r + 1, j + 16);
+  const Gradient none = {hn::Zero(d), hn::Zero(d)};
+  const auto piece = [&](int64_t row, int64_t column)
+                         HWY_ATTR { return gradient<whole, false>(b, row, column); };
+  const Gradient g00 = piece(r, j), g01 = piece(r, j + 16);
+  const Gradient g10 = last ? none : piece(r + 1, j), g11 = last ? none : piece(r + 1, j + 16);
   const int64_t at = r / 2 * block_keys + j;
   hn::StoreU(pair_up(g00.p, g10.p), d, b.p_row_pairs + at);
   hn::StoreU(pair_up(g01.p, g11.p), d, b.p_row_pairs + at + 16);
   hn::StoreU(pair_up(g00.ds, g10.ds), d, b.ds_row_pairs + at);
   hn::StoreU(pair_up(g01.ds, g11.ds), d, b.ds_row_pairs + at + 16);
-  const int64_t word = j / 32 * 16 + j % 16;
-  hn::StoreU(pair_up(g00.ds, g01.ds), d, b.ds_key_pairs + r * block_keys / 2 + word);
-  if (r + 1 < b.visible.rows) {
-    hn::StoreU(pair_up(g10.ds, g11.ds), d, b.ds_key_pairs + (r + 1) * block_keys / 2 + word);
+  const int64_t word = r * block_keys / 2 + j / 32 * 16 + j % 16;
+  hn::StoreU(pair_up(g00.ds, g01.ds), d, b.ds_key_pairs + word);
+  if (!last) hn::StoreU(pair_up(g10.ds, g11.ds), d, b.ds_key_pairs + word + block_keys / 2);
+}
+
+template <bool whole, bool last>
+HWY_INLINE void gradient_pairs(const GradientBlock& b, int64_t r) {
+  for (int64_t group = 0; group < block_keys; group += 32) {
+    for (int64_t j = group; j < group + 16; j += lanes) gradient_square<whole, last>(b, r, j);
   }
+}
+
+template <bool whole>
+HWY_INLINE void gradient_rows(const GradientBlock& b) {
+  if (b.ds_key_pairs == nullptr) return gradient_words<whole>(b);
+  int64_t r = 0;
+  for (; r + 2 <= b.visible.rows; r += 2) gradient_pairs<whole, false>(b, r);
+  if (r < b.visible.rows) gradient_pairs<whole, true>(b, r);
 }
 
 void gradients(const GradientBlock& b) {
-  if (b.ds_key_pairs == nullptr) return gradient_words(b);
-  for (int64_t r = 0; r < b.visible.rows; r += 2) {
-    for (int64_t group = 0; group < block_keys; group += 32) {
-      for (int64_t j = group; j < group + 16; j += lanes) gradient_square(b, r, j);
-    }
-  }
-}
-
-void dots(const float* x, const float* y, int64_t rows, int64_t columns, float* out) {
-  const F d;
-  for (int64_t r = 0; r < rows; ++r, x += columns, y += columns) {
-    Vec sum = hn::Zero(d);
-    for (int64_t i = 0; i < columns; i += lanes) {
-      sum = hn::MulAdd(hn::LoadU(d, x + i), hn::LoadU(d, y + i), sum);
-    }
-    out[r] = hn::GetLane(hn::SumOfLanes(d, sum));
+  if (b.visible.low[b.visible.rows - 1] <= 0 && b.visible.high[0] >= block_keys) {
+    gradient_rows<true>(b);
+  } else {
+    gradient_rows<false>(b);
   }
 }
 
@@ -223,13 +245,9 @@ namespace shoestring::attention {
 
 HWY_EXPORT(softmax);
 HWY_EXPORT(gradients);
-HWY_EXPORT(dots);
 
 void softmax_block(const SoftmaxBlock& block) { HWY_DYNAMIC_DISPATCH(softmax)(block); }
 void gradient_block(const GradientBlock& block) { HWY_DYNAMIC_DISPATCH(gradients)(block); }
-void row_dots(const float* x, const float* y, int64_t rows, int64_t columns, float* out) {
-  HWY_DYNAMIC_DISPATCH(dots)(x, y, rows, columns, out);
-}
 
 }  // namespace shoestring::attention
 #endif

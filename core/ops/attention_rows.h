@@ -22,12 +22,14 @@ inline constexpr int64_t sum_lanes = 16;
 struct SoftmaxBlock {
   Visible visible;
   float factor;   // scale * log2(e), > 0: weights are powers of two
-  float* scores;  // [rows, block_keys], replaced by weights exp2(factor * score - maximum)
+  float* scores;  // [rows, block_keys], become weights exp2(factor * score - maximum), or undefined
   float* pairs;   // null, or [rows, block_keys / 2]: the weights as bf16 pairs (see pair_of_keys)
   float* output;  // [rows, output_columns], the rows' sums so far, scaled down when a maximum grows
   int64_t output_columns;
-  float* maximum;  // [rows], of factor * score so far; starts at -infinity
-  float* sums;     // [rows, sum_lanes], of the weights so far, one for each lane
+  // [rows], the largest factor * score so far or up to 8 less, so that it seldom moves; starts at
+  // -infinity.
+  float* maximum;
+  float* sums;  // [rows, sum_lanes], of the weights so far, one for each lane
 };
 void softmax_block(const SoftmaxBlock& block);
 
@@ -51,8 +53,5 @@ void gradient_block(const GradientBlock& block);
 // first half low, its second half high, so that two vectors make one without a shuffle.
 inline constexpr int64_t first_of_pair(int64_t w) { return w / 16 * 32 + w % 16; }
 inline constexpr int64_t second_of_pair(int64_t w) { return first_of_pair(w) + 16; }
-
-// out[r] = dot product of x[r, :] and y[r, :], both [rows, columns] with columns % 16 == 0.
-void row_dots(const float* x, const float* y, int64_t rows, int64_t columns, float* out);
 
 }  // namespace shoestring::attention

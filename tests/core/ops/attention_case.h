@@ -13,6 +13,7 @@
 
 #include "core/ops/attention_reference.h"
 #include "core/random.h"
+#include "core/text.h"
 
 namespace shoestring::attention {
 
