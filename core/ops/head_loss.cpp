@@ -24,51 +24,58 @@ namespace shoestring {
 namespace HWY_NAMESPACE {
 namespace {
 
-// Largest logit of a row, and log sum_v e^z_v. One pass over memory: blocks that fit the first
-// cache are read once for their maximum and once more for the sum, which is rescaled when the
-// maximum grows.
-double log_sum_exp(const float* z, int64_t n, float* largest) {
-  constexpr int64_t block = 1024;
+constexpr int64_t block_columns = 1024;
+
+// Of a row of logits: log sum_v e^z_v and the largest. One pass over memory: a block that fits the
+// first cache is read for its maximum and again for its sum; the running sum is rescaled when the
+// maximum grows. With `maxima` (one per block) e^(z - maximum so far) replaces z, for the gradient.
+double log_sum_exp(float* z, int64_t n, float* maxima, float* largest) {
   float most = -std::numeric_limits<float>::infinity();
   double total = 0;
-  for (int64_t begin = 0; begin < n; begin += block) {
-    const int64_t size = std::min(block, n - begin);
+  for (int64_t begin = 0; begin < n; begin += block_columns) {
+    const int64_t size = std::min(block_columns, n - begin);
+    float* here = z + begin;
     Floats high = set(most);
     int64_t i = 0;
     for (; i + lane_count() <= size; i += lane_count()) {
-      high = hn::Max(high, load(z + begin + i, AllLanes{}));
+      high = hn::Max(high, load(here + i, AllLanes{}));
     }
-    float here = maximum(high);
-    for (; i < size; ++i) here = std::max(here, z[begin + i]);
-    if (here > most) {
-      total *= std::exp(static_cast<double>(most) - static_cast<double>(here));
-      most = here;
+    float maximum_here = maximum(high);
+    for (; i < size; ++i) maximum_here = std::max(maximum_here, here[i]);
+    if (maximum_here > most) {
+      total *= std::exp(static_cast<double>(most) - static_cast<double>(maximum_here));
+      most = maximum_here;
     }
-    const Floats shift = set(most);
+    // Logits may be -infinity, whole blocks of them too.
+    const float offset = std::isinf(most) ? 0.0f : most;
+    const Floats shift = set(offset);
     Floats sums = set(0);
     for (i = 0; i + lane_count() <= size; i += lane_count()) {
-      sums = hn::Add(sums, exp(hn::Sub(load(z + begin + i, AllLanes{}), shift)));
+      const Floats e = exp(hn::Sub(load(here + i, AllLanes{}), shift));
+      if (maxima != nullptr) store(e, here + i, AllLanes{});
+      sums = hn::Add(sums, e);
     }
     total += sum(sums);
-    for (; i < size; ++i) total += std::exp(static_cast<double>(z[begin + i] - most));
+    for (; i < size; ++i) {
+      const float e = std::exp(here[i] - offset);
+      if (maxima != nullptr) here[i] = e;
+      total += e;
+    }
+    if (maxima != nullptr) maxima[begin / block_columns] = most;
   }
   *largest = most;
   return static_cast<double>(most) + std::log(total);
 }
 
-// dz = slope * e^(z - lse). dz may start where z starts: T is no wider than float.
+// dz = factor * e. dz may start where e starts: T is no wider than float.
 template <class T>
-HWY_INLINE void softmax_row(const float* z, int64_t n, float lse, float slope, T* dz) {
-  const Floats shift = set(lse), factor = set(slope);
-  for_lanes(n, [&](int64_t i, auto lanes) HWY_ATTR {
-    store(hn::Mul(factor, exp(hn::Sub(load(z + i, lanes), shift))), dz + i, lanes);
-  });
+HWY_INLINE void scale_row(const float* e, int64_t n, float factor, T* dz) {
+  for_lanes(n, [&](int64_t i, auto lanes)
+                   HWY_ATTR { store(hn::Mul(set(factor), load(e + i, lanes)), dz + i, lanes); });
 }
-void softmax_f32(const float* z, int64_t n, float lse, float slope, float* dz) {
-  softmax_row(z, n, lse, slope, dz);
-}
-void softmax_bf16(const float* z, int64_t n, float lse, float slope, BFloat16* dz) {
-  softmax_row(z, n, lse, slope, dz);
+void scale_f32(const float* e, int64_t n, float factor, float* dz) { scale_row(e, n, factor, dz); }
+void scale_bf16(const float* e, int64_t n, float factor, BFloat16* dz) {
+  scale_row(e, n, factor, dz);
 }
 
 }  // namespace
@@ -80,9 +87,12 @@ HWY_AFTER_NAMESPACE();
 namespace shoestring {
 namespace {
 
+// Columns that share one maximum, the same in every instruction set.
+constexpr int64_t softmax_block = HWY_NAMESPACE::block_columns;
+
 HWY_EXPORT(log_sum_exp);
-HWY_EXPORT(softmax_f32);
-HWY_EXPORT(softmax_bf16);
+HWY_EXPORT(scale_f32);
+HWY_EXPORT(scale_bf16);
 
 struct TokenLoss {
   double loss = 0, penalty = 0;
@@ -99,33 +109,44 @@ struct Work {
   bool gradients() const { return dx || dw; }
 };
 
-// The row's logits become their gradient, in the type of x, from the row's first byte on.
-void differentiate_row(const Work& work, float* z, int64_t label, double lse) {
-  const HeadLoss::Attributes& a = work.attributes;
+// e^(z - maximum of its block) becomes the gradient of the logits, in the type of x, from the row's
+// first byte on.
+void differentiate_row(const Work& work, float* e, std::span<const float> maxima, double lse,
+                       double factor) {
   const int64_t n = work.inputs.weight.rows();
-  const double loss = lse - static_cast<double>(z[label]), extra = 2 * a.z_coefficient * lse;
-  const auto slope = static_cast<float>(a.loss_scale * (1 + extra));
-  // 1 - p without cancellation.
-  const auto at_label =
-      static_cast<float>(a.loss_scale * (std::expm1(-loss) + extra * std::exp(-loss)));
-  if (work.dtype() == Dtype::bf16) {
-    auto* dz = reinterpret_cast<BFloat16*>(z);
-    HWY_DYNAMIC_DISPATCH(softmax_bf16)(z, n, static_cast<float>(lse), slope, dz);
-    dz[label] = BFloat16(at_label);
-    return;
+  for (size_t block = 0; block < maxima.size(); ++block) {
+    const int64_t begin = static_cast<int64_t>(block) * softmax_block;
+    const int64_t size = std::min(softmax_block, n - begin);
+    const double shift = static_cast<double>(maxima[block]) - lse;
+    const auto scale = static_cast<float>(factor * std::exp(shift));
+    if (work.dtype() == Dtype::bf16) {
+      HWY_DYNAMIC_DISPATCH(scale_bf16)
+      (e + begin, size, scale, reinterpret_cast<BFloat16*>(e) + begin);
+    } else {
+      HWY_DYNAMIC_DISPATCH(scale_f32)(e + begin, size, scale, e + begin);
+    }
   }
-  HWY_DYNAMIC_DISPATCH(softmax_f32)(z, n, static_cast<float>(lse), slope, z);
-  z[label] = at_label;
 }
 
-TokenLoss row_f32(const Work& work, float* z, int64_t label) {
+TokenLoss row_f32(const Work& work, float* z, int64_t label, std::span<float> maxima) {
+  const HeadLoss::Attributes& a = work.attributes;
+  const float logit = z[label];
   float largest = 0;
-  const double lse = HWY_DYNAMIC_DISPATCH(log_sum_exp)(z, work.inputs.weight.rows(), &largest);
-  const TokenLoss token{.loss = lse - static_cast<double>(z[label]),
-                        .penalty = work.attributes.z_coefficient * lse * lse,
-                        .correct = z[label] >= largest};
-  if (work.gradients()) differentiate_row(work, z, label, lse);
-  return token;
+  const double lse = HWY_DYNAMIC_DISPATCH(log_sum_exp)(
+      z, work.inputs.weight.rows(), work.gradients() ? maxima.data() : nullptr, &largest);
+  const double loss = lse - static_cast<double>(logit), extra = 2 * a.z_coefficient * lse;
+  if (work.gradients()) {
+    differentiate_row(work, z, maxima, lse, a.loss_scale * (1 + extra));
+    // 1 - p without cancellation.
+    const auto at_label =
+        static_cast<float>(a.loss_scale * (std::expm1(-loss) + extra * std::exp(-loss)));
+    if (work.dtype() == Dtype::bf16) {
+      reinterpret_cast<BFloat16*>(z)[label] = BFloat16(at_label);
+    } else {
+      z[label] = at_label;
+    }
+  }
+  return {.loss = loss, .penalty = a.z_coefficient * lse * lse, .correct = logit >= largest};
 }
 
 TokenLoss row_f64(const Work& work, double* z, int64_t label) {
@@ -140,20 +161,22 @@ TokenLoss row_f64(const Work& work, double* z, int64_t label) {
 }
 
 // Losses of the tokens from `first` on, whose logits these are; gradients in place.
-void cross_entropy(Device& device, const Work& work, const Tensor& logits, int64_t first) {
-  const int64_t vocabulary = logits.columns();
+void cross_entropy(Device& device, const Work& work, const MatrixView& logits, int64_t first) {
   const int32_t* labels = work.inputs.labels.data<int32_t>() + first;
-  parallel_for(device, logits.rows(), 1, [&](int64_t begin, int64_t end) {
+  const size_t size = size_of(logits.dtype);
+  parallel_for(device, logits.rows, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> maxima(
+        static_cast<size_t>((logits.columns + softmax_block - 1) / softmax_block));
     for (int64_t row = begin; row < end; ++row) {
-      std::byte* z = logits.raw() + static_cast<size_t>(row * vocabulary) * size_of(logits.dtype());
-      const size_t bytes = static_cast<size_t>(vocabulary) * size_of(logits.dtype());
+      std::byte* z = logits.data + static_cast<size_t>(row * logits.stride) * size;
       if (labels[row] < 0) {
-        if (work.gradients()) std::fill(z, z + bytes, std::byte{0});
+        std::fill(z, z + static_cast<size_t>(logits.columns) * size, std::byte{0});
         continue;
       }
       (*work.tokens)[static_cast<size_t>(first + row)] =
-          work.dtype() == Dtype::f64 ? row_f64(work, reinterpret_cast<double*>(z), labels[row])
-                                     : row_f32(work, reinterpret_cast<float*>(z), labels[row]);
+          work.dtype() == Dtype::f64
+              ? row_f64(work, reinterpret_cast<double*>(z), labels[row])
+              : row_f32(work, reinterpret_cast<float*>(z), labels[row], maxima);
     }
   });
 }
@@ -162,7 +185,8 @@ void run_chunk(Device& device, const Work& work, const Tensor& buffer, int64_t f
                int64_t last) {
   const HeadLoss::Attributes& a = work.attributes;
   const Tensor x = work.inputs.x.rows(first, last);
-  const Tensor logits = buffer.rows(0, last - first);
+  const MatrixView logits =
+      MatrixView(buffer).slice_rows(0, last - first).slice_columns(0, work.inputs.weight.rows());
   const int32_t* labels = work.inputs.labels.data<int32_t>();
   if (std::all_of(labels + first, labels + last, [](int32_t label) { return label < 0; })) {
     if (work.dx) {
@@ -175,8 +199,8 @@ void run_chunk(Device& device, const Work& work, const Tensor& buffer, int64_t f
          {.transpose_b = true, .exact = a.exact, .alpha = a.logit_multiplier});
   cross_entropy(device, work, logits, first);
   // bf16 gradients lie in the first half of each f32 row.
-  const int64_t stride = logits.columns() * (work.dtype() == Dtype::bf16 ? 2 : 1);
-  const MatrixView dz(logits.raw(), work.dtype(), logits.rows(), logits.columns(), stride);
+  const int64_t stride = logits.stride * (work.dtype() == Dtype::bf16 ? 2 : 1);
+  const MatrixView dz(logits.data, work.dtype(), logits.rows, logits.columns, stride);
   if (work.dx) {
     matmul(device, work.dx.rows(first, last), dz, work.inputs.weight,
            {.exact = a.exact, .alpha = a.logit_multiplier});
@@ -199,6 +223,13 @@ void check_labels(const Work& work) {
   }
 }
 
+// Elements from row to row of a chunk: an odd number of cache lines, because rows that lie a power
+// of two apart slow down the product that reads them as columns.
+int64_t padded(int64_t vocabulary) {
+  const int64_t lines = (vocabulary + 15) / 16;
+  return (lines | 1) * 16;
+}
+
 void head_loss_cpu(Stream& stream, const Work& arguments) {
   stream.run([&stream, work = arguments]() mutable {
     Device& device = stream.device();
@@ -213,7 +244,7 @@ void head_loss_cpu(Stream& stream, const Work& arguments) {
     if (total && work.attributes.exact) {
       work.dw = Tensor::zeros(device, total.shape(), total.dtype(), MemoryKind::workspace);
     }
-    Tensor logits(device, {step, weight.rows()}, logit_type, MemoryKind::workspace);
+    Tensor logits(device, {step, padded(weight.rows())}, logit_type, MemoryKind::workspace);
     for (int64_t first = 0; first < rows; first += step) {
       run_chunk(device, work, logits, first, std::min(first + step, rows));
     }

@@ -94,7 +94,7 @@ TEST(HeadLoss, GradientsByComplexStep) {
 
 TEST(HeadLoss, AgreesWithF64InF32AndBf16) {
   Device device(DeviceKind::cpu, 0, 2);
-  for (const Sizes& s : {Sizes{1, 1, 2}, Sizes{7, 13, 33}, Sizes{70, 40, 1111}}) {
+  for (const Sizes& s : {Sizes{1, 1, 2}, Sizes{7, 13, 33}, Sizes{70, 40, 2200}}) {
     const HeadLoss::Attributes a{
         .loss_scale = 0.01, .logit_multiplier = 0.8, .z_coefficient = 1e-3};
     for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
@@ -232,6 +232,28 @@ TEST(HeadLoss, CountsCorrectTokensAndKnowsUniformLoss) {
               1e-6);
   in.labels = make_ids(device, {0, -1});
   EXPECT_EQ(HeadLoss::forward(stream, {}, in, {}).correct, 1);
+}
+
+// Logits of 1e30 * -1e30 are -infinity: impossible tokens, over whole blocks of columns.
+TEST(HeadLoss, ImpossibleTokensHaveNoShareAndNoGradient) {
+  Device device(DeviceKind::cpu, 0, 2);
+  const int64_t vocabulary = 3000;
+  std::vector<double> weight(static_cast<size_t>(vocabulary), -1e30);
+  weight[2500] = 1e-30;
+  weight[2501] = 2e-30;
+  for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    Task in;
+    in.inputs.x = make_tensor(device, {1, 1}, dtype, {1e30});
+    in.inputs.weight = make_tensor(device, {vocabulary, 1}, dtype, weight);
+    in.inputs.labels = make_ids(device, {2501});
+    const Gradients g = run(device, {}, in);
+    EXPECT_NEAR(g.result.loss_sum, std::log(1 + std::exp(-1.0)), 0.01);
+    EXPECT_EQ(g.result.first_not_finite, -1);
+    const auto dw = values_of(g.dw);
+    for (size_t v = 0; v < dw.size(); ++v) {
+      ASSERT_EQ(dw[v] != 0, v == 2500 || v == 2501) << v;
+    }
+  }
 }
 
 TEST(HeadLoss, NamesTheFirstTokenThatIsNotFinite) {
