@@ -1,2 +1,5 @@
 # Tests of the command line run the binary itself.
 add_dependencies(test_launcher shoestring)
+add_test(NAME launcher.install
+  COMMAND bash ${CMAKE_SOURCE_DIR}/tests/launcher/install_test.sh ${CMAKE_SOURCE_DIR})
+set_tests_properties(launcher.install PROPERTIES LABELS launcher TIMEOUT 120)
