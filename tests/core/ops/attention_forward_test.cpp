@@ -1,4 +1,4 @@
-#include "tests/core/ops/attention_case.h"
+#include "tests/core/ops/attention_oracle.h"
 
 namespace shoestring::attention {
 namespace {

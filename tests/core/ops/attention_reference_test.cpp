@@ -2,7 +2,7 @@
 
 #include <complex>
 
-#include "tests/core/ops/attention_case.h"
+#include "tests/core/ops/attention_oracle.h"
 
 namespace shoestring::attention {
 namespace {

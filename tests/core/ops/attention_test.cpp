@@ -1,7 +1,7 @@
 #include "core/ops/attention.h"
 
 #include "core/check.h"
-#include "tests/core/ops/attention_case.h"
+#include "tests/core/ops/attention_oracle.h"
 
 namespace shoestring::attention {
 namespace {
