@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "absl/container/flat_hash_map.h"
 #include "core/check.h"
+#include "core/instruction_set.h"
 #include "core/matmul_plain.h"
+#include "core/panel_product.h"
 #include "core/parallel_for.h"
 #include "core/text.h"
 
@@ -36,6 +39,14 @@ void check_product(const MatrixView& c, const MatrixView& a, const MatrixView& b
   fail(cat("matrix product of ", text_of(a, spec.transpose_a), " and ",
            text_of(b, spec.transpose_b), spec.accumulate ? " added to " : " into ",
            text_of(c, false), sizes ? ": no such combination of types" : ": sizes do not match"));
+}
+
+void clear(const MatrixView& c) {
+  const size_t width = size_of(c.dtype);
+  for (int64_t i = 0; i < c.rows; ++i) {
+    std::memset(c.data + static_cast<size_t>(i * c.stride) * width, 0,
+                static_cast<size_t>(c.columns) * width);
+  }
 }
 
 // oneDNN takes the team size from OpenMP's per-thread setting; every call here is one tile on one
@@ -159,6 +170,15 @@ void matmul_onednn(Device& device, const MatrixView& c, const MatrixView& a, con
   });
 }
 
+// Measured (docs/decisions/0002-matrix-products.md): oneDNN wins where it has matrix tiles for
+// bf16, and with AVX-512 in weight gradients of f32; below AVX-512 it is up to twice as slow.
+bool onednn_is_faster(Dtype operand, const MatmulSpec& spec) {
+  if (operand == Dtype::bf16) {
+    return has_bf16_products() && dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
+  }
+  return spec.transpose_a && instruction_set().starts_with("avx512");
+}
+
 }  // namespace
 
 MatrixView::MatrixView(const Tensor& tensor)
@@ -190,14 +210,12 @@ void matmul(Device& device, const MatrixView& c, const MatrixView& a, const Matr
   const int64_t inner = spec.transpose_a ? a.rows : a.columns;
   if (a.dtype == Dtype::f64) {
     matmul_plain<double, double, double>(device, c, a, b, spec);
-  } else if (!spec.exact && inner > 0) {
+  } else if (inner == 0) {
+    if (!spec.accumulate) clear(c);  // an empty sum
+  } else if (!spec.exact && onednn_is_faster(a.dtype, spec)) {
     matmul_onednn(device, c, a, b, spec);
-  } else if (a.dtype == Dtype::f32) {
-    matmul_plain<float, float, float>(device, c, a, b, spec);
-  } else if (c.dtype == Dtype::f32) {
-    matmul_plain<BFloat16, float, float>(device, c, a, b, spec);
   } else {
-    matmul_plain<BFloat16, BFloat16, float>(device, c, a, b, spec);
+    panel_product(device, c, a, b, spec);
   }
 }
 
