@@ -51,8 +51,11 @@ Loader::Loader(const LoaderConfig& config, TokenStores stores, std::vector<LoadS
 }
 
 void Loader::add_sources(const LoaderConfig& config, TokenStores stores, uint64_t seed) {
-  if (stores.size() != config.sources.size() || stores.empty()) {
-    fail_usage(cat(config.sources.size(), " sources are configured, ", stores.size(), " are open"));
+  if (stores.empty()) {
+    fail_usage("there is no token store to train on; add a [[data.sources]] with a path");
+  }
+  if (stores.size() != config.sources.size()) {
+    fail(cat(config.sources.size(), " sources are configured, ", stores.size(), " are open"));
   }
   for (size_t i = 0; i < stores.size(); ++i) {
     const SourceConfig& from = config.sources[i];
@@ -250,6 +253,18 @@ void Loader::prefetch(int64_t step, int64_t dp_rank, int64_t dp_size) const {
       at(from.source).train.prefetch(from.first_token, shape.length + 1);
     }
   }
+}
+
+std::vector<int64_t> Loader::tokens_drawn(int64_t samples) const {
+  std::vector<int64_t> out(sources_.size(), 0);
+  for (size_t i = 0; i < stages_.size() && stages_[i].first_sample < samples; ++i) {
+    const Stage& stage = stages_[i];
+    const int64_t end =
+        i + 1 < stages_.size() ? std::min(samples, stages_[i + 1].first_sample) : samples;
+    const std::vector<int64_t> counts = stage.mixture.counts(end - stage.first_sample);
+    for (size_t s = 0; s < out.size(); ++s) out[s] += counts[s] * stage.length;
+  }
+  return out;
 }
 
 std::vector<double> Loader::epochs(int64_t samples) const {

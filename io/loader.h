@@ -62,6 +62,8 @@ class Loader {
   int64_t sources() const { return static_cast<int64_t>(sources_.size()); }
   const std::string& source_name(int64_t source) const { return at(source).name; }
   const DocumentStream& train_stream(int64_t source) const { return at(source).train; }
+  // Tokens of each source in samples [0, samples).
+  std::vector<int64_t> tokens_drawn(int64_t samples) const;
   // Epochs of each source that samples [0, samples) use up.
   std::vector<double> epochs(int64_t samples) const;
 

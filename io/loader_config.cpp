@@ -8,15 +8,11 @@
 namespace shoestring {
 
 void LoaderConfig::validate(Complaints& c) const {
-  if (sources.empty()) {
-    c.add("sources", "there is no token store to train on; add a [[data.sources]] with a path");
-    return;
-  }
   std::set<std::string> labels;
   bool weighted = false;
   for (size_t i = 0; i < sources.size(); ++i) {
     const SourceConfig& source = sources[i];
-    const std::string key = cat("sources[", i, "]");
+    const std::string key = cat("sources.", i);
     if (source.path.empty()) c.add(key + ".path", "the path of a token store is missing");
     if (!labels.insert(source.label()).second) {
       c.add(key + ".name", cat("two sources are called \"", source.label(), "\""));
@@ -28,7 +24,8 @@ void LoaderConfig::validate(Complaints& c) const {
     }
     weighted = weighted || source.weight > 0;
   }
-  if (!weighted) c.add("sources", "no source has a weight above 0: there is nothing to train on");
+  if (!sources.empty() && !weighted)
+    c.add("sources", "no source has a weight above 0: there is nothing to train on");
 }
 
 }  // namespace shoestring

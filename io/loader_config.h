@@ -46,6 +46,7 @@ struct LoaderConfig {
       Field{.help = "let tokens attend to earlier documents of the same row"});
     v("sources", sources, Field{.help = "token stores and their shares of the samples"});
   }
+  // A config without sources is whole (it can be shown and compared); a Loader refuses it.
   void validate(Complaints& c) const;
 };
 

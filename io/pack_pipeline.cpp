@@ -73,6 +73,7 @@ void PackPipeline::fail_at(uint64_t number, std::exception_ptr error) {
 }
 
 void PackPipeline::encode_all() {
+  EncodeText encode_text;
   while (true) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return stopped_ || !waiting_.empty(); });
@@ -81,7 +82,8 @@ void PackPipeline::encode_all() {
     waiting_.pop_front();
     lock.unlock();
     try {
-      for (PackItem& item : work.items) encode(item);
+      if (!encode_text) encode_text = encoder_.make();
+      for (PackItem& item : work.items) encode(encode_text, item);
     } catch (...) {
       fail_at(number, std::current_exception());
       continue;
@@ -92,9 +94,9 @@ void PackPipeline::encode_all() {
   }
 }
 
-void PackPipeline::encode(PackItem& item) const {
+void PackPipeline::encode(const EncodeText& encode_text, PackItem& item) const {
   std::vector<int32_t> ids;
-  encoder_.encode(item.text, ids);
+  encode_text(item.text, ids);
   item.text = std::string();
   if (item.last && encoder_.end_of_document >= 0) ids.push_back(encoder_.end_of_document);
   const size_t bytes = wide_tokens(encoder_.vocabulary) ? 4 : 2;

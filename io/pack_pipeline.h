@@ -16,10 +16,12 @@
 
 namespace shoestring {
 
+// Appends the ids of a text.
+using EncodeText = std::function<void(std::string_view, std::vector<int32_t>&)>;
+
 // What packing needs to know of a tokenizer.
 struct TextEncoder {
-  // Appends the ids of a text. Called from several threads at once.
-  std::function<void(std::string_view, std::vector<int32_t>&)> encode;
+  std::function<EncodeText()> make;  // called once by each encoding thread
   std::string hash;
   int64_t vocabulary = 0;
   int32_t end_of_document = -1;  // appended to every document; -1: nothing
@@ -64,7 +66,7 @@ class PackPipeline {
 
  private:
   void encode_all();
-  void encode(PackItem& item) const;
+  void encode(const EncodeText& encode_text, PackItem& item) const;
   void fail_at(uint64_t number, std::exception_ptr error);
 
   const TextEncoder& encoder_;

@@ -119,9 +119,11 @@ TEST(Pack, GoesOnAfterAKillAtAnyMoment) {
   pack(options, byte_encoder());
   const std::string whole = read_file(options.out);
   TextEncoder slow = byte_encoder();
-  slow.encode = [&](std::string_view text, std::vector<int32_t>& ids) {
-    byte_encoder().encode(text, ids);
-    if (text.size() % 16 == 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  slow.make = [] {
+    return [](std::string_view text, std::vector<int32_t>& ids) {
+      encode_bytes(text, ids);
+      if (text.size() % 16 == 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
+    };
   };
   std::mt19937 random(7);
   int killed = 0, resumed = 0;
@@ -253,8 +255,10 @@ TEST(Pack, StaysWithinItsMemory) {
     rusage before{}, after{};
     ::getrusage(RUSAGE_SELF, &before);
     TextEncoder few = byte_encoder();
-    few.encode = [](std::string_view text, std::vector<int32_t>& ids) {
-      for (size_t i = 0; i < text.size(); i += 1000) ids.push_back('w');
+    few.make = [] {
+      return [](std::string_view text, std::vector<int32_t>& ids) {
+        for (size_t i = 0; i < text.size(); i += 1000) ids.push_back('w');
+      };
     };
     const PackResult result = pack(options, few);
     ::getrusage(RUSAGE_SELF, &after);

@@ -51,11 +51,11 @@ inline std::string read_file(const std::string& path) {
 }
 
 // One id a byte; 256 ends a document.
+inline void encode_bytes(std::string_view text, std::vector<int32_t>& ids) {
+  for (char c : text) ids.push_back(static_cast<uint8_t>(c));
+}
 inline TextEncoder byte_encoder() {
-  return {.encode =
-              [](std::string_view text, std::vector<int32_t>& ids) {
-                for (char c : text) ids.push_back(static_cast<uint8_t>(c));
-              },
+  return {.make = [] { return EncodeText(encode_bytes); },
           .hash = "bytes",
           .vocabulary = 257,
           .end_of_document = 256};

@@ -1,0 +1,60 @@
+#include "io/utf8_check.h"
+
+#include "tests/io/store_fixture.h"
+
+namespace shoestring {
+namespace {
+
+std::string checked(const std::string& text, BadUtf8 policy, size_t step) {
+  Utf8Check check("f.txt", policy);
+  std::string out;
+  for (size_t i = 0; i < text.size(); i += step) check.feed(text.substr(i, step), out);
+  check.finish(out);
+  EXPECT_EQ(check.position(), text.size());
+  return out;
+}
+
+TEST(Utf8Check, GoodTextPassesInAnyDivision) {
+  const std::string text =
+      "plain ascii text, \xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80 "
+      "\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf end";
+  for (size_t step = 1; step <= text.size(); ++step) {
+    EXPECT_EQ(checked(text, BadUtf8::error, step), text);
+  }
+}
+
+TEST(Utf8Check, ReplacesMaximalParts) {
+  const std::string r = "\xef\xbf\xbd";
+  // The example of the Unicode standard, table 3-8, and others.
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"\xc0\xaf\xe0\x80\xbf\xf0\x81\x82\x41", r + r + r + r + r + r + r + r + "A"},
+      {"\xed\xa0\x80\xed\xbf\xbf\xed\xaf\x41", r + r + r + r + r + r + r + r + "A"},
+      {"\xf4\x91\x92\x93\xff\x41\x80\xbf\x42", r + r + r + r + r + "A" + r + r + "B"},
+      {"\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41", r + r + r + r + "A"},
+      {"a\xe2\x82", "a" + r},
+  };
+  for (const auto& [bad, good] : cases) {
+    for (size_t step = 1; step <= bad.size(); ++step) {
+      EXPECT_EQ(checked(bad, BadUtf8::replace, step), good);
+      EXPECT_EQ(checked(bad, BadUtf8::keep, step), bad);
+    }
+  }
+}
+
+TEST(Utf8Check, NamesFileAndByte) {
+  for (size_t step : {1, 3, 100}) {
+    expect_error(ExitCode::data, {"f.txt:10: bad UTF-8: byte 0xc3", "--bad-utf8"},
+                 [&] { checked("0123456\xe2\x82\xac\xc3(", BadUtf8::error, step); });
+    expect_error(ExitCode::data, {"f.txt:3: bad UTF-8: byte 0xe2"},
+                 [&] { checked("abc\xe2\x82", BadUtf8::error, step); });
+  }
+  expect_error(ExitCode::data, {"f.txt:0:", "UTF-16"}, [] {
+    checked(
+        "\xff\xfe"
+        "a",
+        BadUtf8::error, 100);
+  });
+}
+
+}  // namespace
+}  // namespace shoestring
