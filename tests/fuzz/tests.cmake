@@ -15,3 +15,5 @@ function(shoestring_fuzz name library)
 endfunction()
 
 shoestring_fuzz(config shoestring_launcher)
+shoestring_fuzz(tokenizer shoestring_io)
+shoestring_fuzz(text shoestring_io)
