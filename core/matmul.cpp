@@ -179,6 +179,12 @@ bool onednn_is_faster(Dtype operand, const MatmulSpec& spec) {
   return spec.transpose_a && instruction_set().starts_with("avx512");
 }
 
+bool use_onednn(Dtype operand, const MatmulSpec& spec) {
+  if (spec.exact || spec.library == ProductLibrary::own) return false;
+  if (spec.library == ProductLibrary::onednn) return onednn_multiplies(operand);
+  return onednn_is_faster(operand, spec);
+}
+
 }  // namespace
 
 MatrixView::MatrixView(const Tensor& tensor)
@@ -203,6 +209,11 @@ MatrixView MatrixView::slice_columns(int64_t begin, int64_t end) const {
   return {data + begin * static_cast<int64_t>(size_of(dtype)), dtype, rows, end - begin, stride};
 }
 
+bool onednn_multiplies(Dtype operand) {
+  return operand == Dtype::f32 ||
+         (operand == Dtype::bf16 && instruction_set().starts_with("avx512"));
+}
+
 void matmul(Device& device, const MatrixView& c, const MatrixView& a, const MatrixView& b,
             const MatmulSpec& spec) {
   check_product(c, a, b, spec);
@@ -212,7 +223,7 @@ void matmul(Device& device, const MatrixView& c, const MatrixView& a, const Matr
     matmul_plain<double, double, double>(device, c, a, b, spec);
   } else if (inner == 0) {
     if (!spec.accumulate) clear(c);  // an empty sum
-  } else if (!spec.exact && onednn_is_faster(a.dtype, spec)) {
+  } else if (use_onednn(a.dtype, spec)) {
     matmul_onednn(device, c, a, b, spec);
   } else {
     panel_product(device, c, a, b, spec);

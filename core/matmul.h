@@ -46,13 +46,20 @@ struct MatrixView {
   MatrixView slice_columns(int64_t begin, int64_t end) const;
 };
 
+// Who multiplies f32 and bf16: what is faster here, or one of the two, to compare them.
+enum class ProductLibrary : uint8_t { fastest, own, onednn };
+
 struct MatmulSpec {
   bool transpose_a = false;  // A is stored as [K, M]
   bool transpose_b = false;  // B is stored as [N, K]
   bool accumulate = false;   // C += instead of C =
   bool exact = false;        // see above
   double alpha = 1.0;
+  ProductLibrary library = ProductLibrary::fastest;  // exact mode is always our own
 };
+
+// oneDNN has no bf16 below AVX-512.
+bool onednn_multiplies(Dtype operand);
 
 // Wrong sizes or types are errors that name both operands' shapes.
 void matmul(Device& device, const MatrixView& c, const MatrixView& a, const MatrixView& b,
