@@ -108,7 +108,10 @@ void pack_b(const Product& p, int64_t first, int64_t end, float* packed) {
   const auto pack = [&](int64_t j, Strip strip, int64_t k) {
     p.kernels.pack(strip, width, packed + (j * p.units + k / p.kernels.k_per_unit) * width);
   };
-  parallel_for(p.device, jobs, 1, [&](int64_t begin, int64_t stop) {
+  constexpr int64_t grain_units = 1 << 16;
+  const int64_t units_a_job = p.units * width * panels / jobs;
+  const int64_t grain = 1 + grain_units / units_a_job;
+  parallel_for(p.device, jobs, grain, [&](int64_t begin, int64_t stop) {
     for (int64_t job = begin; job < stop; ++job) {
       const int64_t j_begin = p.spec.transpose_b ? job : 0;
       const int64_t j_end = p.spec.transpose_b ? job + 1 : panels;
@@ -186,7 +189,10 @@ struct Cut {
   int64_t down, across;
 };
 Cut cut_of(const Product& p, int64_t panels) {
-  const int64_t threads = p.device.threads();
+  // Waking another thread pays from about a quarter of a millisecond of work each.
+  constexpr int64_t worth_a_thread = 1 << 23;  // multiplications
+  const int64_t threads =
+      std::min<int64_t>(p.device.threads(), 1 + p.c.rows * p.c.columns * p.depth / worth_a_thread);
   int64_t down = (p.c.rows + block_rows - 1) / block_rows;
   if (down >= threads) return {round_up(down, threads), 1};
   down = std::clamp<int64_t>(p.c.rows / (2 * p.kernels.rows), 1, threads);

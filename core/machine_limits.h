@@ -42,9 +42,6 @@ struct ProductRate {
 std::vector<ProductRate> measure_products(Device& device, std::span<const ProductCase> cases,
                                           std::span<const Dtype> dtypes, int rounds);
 
-// The best of 1,024^3 and 2,048^3 in FLOP/s; takes about a second.
-double measured_peak_flops(Device& device, Dtype dtype);
-
 // Bytes/s moved by the STREAM kernels (McCalpin 1995) on arrays far larger than the caches:
 // copy c = a counts 2 arrays, triad a = b + s c counts 3.
 struct MemoryBandwidth {

@@ -1,4 +1,4 @@
-#include "core/peak.h"
+#include "core/machine_limits.h"
 
 #include <algorithm>
 #include <chrono>
@@ -23,6 +23,15 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+// Values between -1 and 1, whether read as f32 or as pairs of bf16; no zeros, which some processors
+// multiply faster.
+void fill_with_pairs(const Tensor& t) {
+  auto* halves = reinterpret_cast<BFloat16*>(t.raw());
+  for (int64_t i = 0; i < 2 * t.elements(); ++i) {
+    halves[i] = BFloat16(static_cast<float>(i * 7919 % 1999 - 999) / 1000.0f);
+  }
+}
+
 // One memory for the operands of all cases: as long as the longest needs.
 class Operands {
  public:
@@ -33,10 +42,9 @@ class Operands {
       longest[1] = std::max(longest[1], c.inner * c.columns);
       longest[2] = std::max(longest[2], c.rows * c.columns);
     }
-    Stream stream = Stream::immediate(device);
     for (int i = 0; i < 3; ++i) {
       memory_[i] = Tensor(device, {longest[i]}, Dtype::f32, MemoryKind::workspace);
-      fill(stream, memory_[i], 0.0);
+      fill_with_pairs(memory_[i]);
     }
   }
   void multiply(const ProductCase& c, Dtype dtype, ProductLibrary library) {
@@ -136,15 +144,6 @@ std::vector<ProductRate> measure_products(Device& device, std::span<const Produc
     rates[run.rate].flops = std::max(rates[run.rate].flops, flop / median(run.seconds));
   }
   return rates;
-}
-
-double measured_peak_flops(Device& device, Dtype dtype) {
-  double best = 0;
-  const auto cases = cube_products(2048);
-  for (const ProductRate& rate : measure_products(device, cases, {&dtype, 1}, 3)) {
-    best = std::max(best, rate.flops);
-  }
-  return best;
 }
 
 MemoryBandwidth measured_bandwidth(Device& device) {

@@ -1,4 +1,4 @@
-#include "core/peak.h"
+#include "core/machine_limits.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 namespace shoestring {
 namespace {
 
-TEST(Peak, CasesCoverTheThreeForms) {
+TEST(MachineLimits, CasesCoverTheThreeForms) {
   const auto cubes = cube_products(4096);
   ASSERT_EQ(cubes.size(), 3u);
   EXPECT_EQ(cubes[2].name, "4096^3");
@@ -26,7 +26,7 @@ TEST(Peak, CasesCoverTheThreeForms) {
   EXPECT_TRUE(weight.transpose_a && weight.accumulate);
 }
 
-TEST(Peak, RatesAreNamedAndPositive) {
+TEST(MachineLimits, RatesAreNamedAndPositive) {
   Device device(DeviceKind::cpu, 0, 1);
   const ProductCase small[] = {
       {.name = "a", .rows = 64, .columns = 64, .inner = 64},
@@ -47,7 +47,7 @@ TEST(Peak, RatesAreNamedAndPositive) {
   }
 }
 
-TEST(Peak, BandwidthIsThatOfAMemory) {
+TEST(MachineLimits, BandwidthIsThatOfAMemory) {
   Device device;
   const MemoryBandwidth bandwidth = measured_bandwidth(device);
   for (double rate : {bandwidth.copy, bandwidth.triad}) {
