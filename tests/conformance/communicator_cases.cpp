@@ -7,6 +7,7 @@
 #include "parallel/comm/counting.h"
 #include "parallel/comm/throttled.h"
 #include "parallel/comm/traced.h"
+#include "parallel/data_parallel.h"
 
 namespace shoestring {
 namespace {
@@ -302,6 +303,28 @@ void case_decorators_agree(Communicator& world) {
         "an all_reduce sends 2 (n-1)/n of its bytes");
 }
 
+void case_exact_gradients(Communicator& world) {
+  // An odd number of micro-batches, so that the last slot has idle ranks.
+  const int64_t micro_batches = 2 * world.size() + 1, elements = 20000;
+  Device device(DeviceKind::cpu, 0, 1);
+  std::vector<float> gradients, wanted(static_cast<size_t>(elements));
+  for (int64_t g = 0; g < micro_batches; ++g) {
+    const auto x = values<float>(static_cast<uint64_t>(g), 0, elements);
+    for (size_t i = 0; i < x.size(); ++i) wanted[i] += x[i];
+  }
+  Stream stream = Stream::worker(device, "comm");
+  DataParallel dp(world, stream, {.bucket_bytes = 16384, .exact = true}, elements, {});
+  gradients.resize(wanted.size());
+  for (int64_t slot = 0; slot < dp.slots(micro_batches); ++slot) {
+    const auto g = static_cast<uint64_t>(slot * world.size() + world.rank());
+    const auto x = values<float>(g, 0, elements);
+    std::copy(x.begin(), x.end(), gradients.begin());
+    dp.accumulate_slot(gradients, slot, micro_batches);
+  }
+  dp.finish();
+  expect_equal(gradients, wanted, "the exact sum of gradients");
+}
+
 void case_wrong_arguments(Communicator& world) {
   Inline here;
   std::vector<float> x(8);
@@ -330,6 +353,7 @@ constexpr CommunicatorCase all_cases[] = {
     {"barrier", case_barrier},
     {"checked_finds_other_calls", case_checked_finds_other_calls},
     {"decorators_agree", case_decorators_agree},
+    {"exact_gradients", case_exact_gradients},
     {"wrong_arguments", case_wrong_arguments},
 };
 

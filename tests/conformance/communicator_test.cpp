@@ -2,11 +2,17 @@
 
 #include <gtest/gtest.h>
 
+#include <ostream>
+
 #include "conformance/communicator_cases.h"
 #include "core/text.h"
 #include "parallel/comm/in_process.h"
 
 namespace shoestring {
+
+// Found by the test framework, which would print the bytes of pointers otherwise.
+void PrintTo(const CommunicatorCase& c, std::ostream* out) { *out << c.name; }
+
 namespace {
 
 class Conformance : public ::testing::TestWithParam<std::tuple<CommunicatorCase, int>> {};
