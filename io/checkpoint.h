@@ -1,0 +1,111 @@
+#pragma once
+// Checkpoints: what a run needs to go on, written beside the training and verified before it is
+// used.
+//
+//   <directory>/step_00001000/manifest.json    step, ranks, digests of every file and tensor piece;
+//                                              written last
+//                            /rank_00000.h5    serial HDF5, latest format: a dataset a tensor piece
+//
+// A folder without a good manifest is not a checkpoint. Everything is written under a temporary
+// name, synced and renamed, so a crash leaves the last good one.
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/tensor.h"
+
+namespace shoestring {
+
+// Row-major elements [begin, end) of a tensor of this global shape.
+struct TensorPiece {
+  std::string name;
+  Shape shape;
+  int64_t begin = 0, end = 0;
+  Dtype dtype = Dtype::f32;
+  const std::byte* data = nullptr;
+};
+
+struct CheckpointContent {
+  int64_t step = 0;
+  std::string config;  // the resolved TOML
+  std::string state;   // JSON text of small facts
+  std::vector<TensorPiece> pieces;
+};
+
+struct CheckpointOptions {
+  std::string directory;
+  int rank = 0, ranks = 1;
+  int64_t keep = 2;        // how many of the last ones stay
+  int64_t keep_every = 0;  // multiples of this many steps stay for good; 0: none
+  bool background = true;
+  int64_t memory_limit_bytes = 0;  // of the copy; above it, saving waits for the disk; 0: no limit
+};
+
+struct CheckpointStats {
+  double stall_seconds = 0;  // that save() and finish() kept the caller
+  double write_seconds = 0;  // that writing took, mostly in the background
+  int64_t bytes = 0;         // written by this rank
+  int64_t saves = 0;
+};
+
+class CheckpointWriter {
+ public:
+  explicit CheckpointWriter(CheckpointOptions options);
+  ~CheckpointWriter();  // waits for what is in flight
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  // Copies the state and returns; it is on the disk some time later. Every rank calls with the same
+  // step. A failure in the background (a full disk) is warned of, and training goes on.
+  void save(const CheckpointContent& content);
+  // Waits until the last save is on the disk; throws when that one failed.
+  void finish();
+  CheckpointStats stats() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Read-only, verified.
+class Checkpoint {
+ public:
+  // The newest one below `directory` that verifies; `warn` is told of each broken one passed over,
+  // with file and tensor. Nullopt when there is none at all; a data error when all are broken.
+  static std::optional<Checkpoint> latest(const std::string& directory,
+                                          const std::function<void(const std::string&)>& warn);
+  // A step's folder, a checkpoints folder or a run's folder.
+  static Checkpoint open(const std::string& path);
+
+  const std::string& path() const;
+  int64_t step() const;
+  const std::string& config() const;
+  const std::string& state() const;
+  std::vector<std::string> names() const;
+  bool has(const std::string& name) const;
+  const Shape& shape(const std::string& name) const;
+  Dtype dtype(const std::string& name) const;
+  // Elements [begin, end) of a tensor as f32, bf16 or its own type; pieces of several ranks are
+  // joined and only the bytes asked for are read.
+  void read(const std::string& name, int64_t begin, int64_t end, Dtype to, std::byte* out) const;
+
+ private:
+  struct State;
+  explicit Checkpoint(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+  std::shared_ptr<const State> state_;
+};
+
+// One line for each tensor below `prefix` that is missing, unexpected or of another shape; empty
+// when the checkpoint holds exactly the wanted ones.
+std::string compare_tensors(const Checkpoint& checkpoint,
+                            const std::vector<std::pair<std::string, Shape>>& wanted,
+                            const std::string& prefix);
+
+}  // namespace shoestring
