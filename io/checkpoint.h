@@ -6,8 +6,9 @@
 //                                              written last
 //                            /rank_00000.h5    serial HDF5, latest format: a dataset a tensor piece
 //
-// A folder without a good manifest is not a checkpoint. Everything is written under a temporary
-// name, synced and renamed, so a crash leaves the last good one.
+// A folder without a good manifest is not a checkpoint. Every byte of every file is covered by an
+// XXH3 digest of 128 bits. io/checkpoint_file.h describes the datasets. Everything is written under
+// a temporary name, synced and renamed, so a crash leaves the last good one.
 
 #include <cstddef>
 #include <cstdint>
@@ -46,6 +47,7 @@ struct CheckpointOptions {
   int64_t keep_every = 0;  // multiples of this many steps stay for good; 0: none
   bool background = true;
   int64_t memory_limit_bytes = 0;  // of the copy; above it, saving waits for the disk; 0: no limit
+  double deadline_seconds = 600;   // for the other ranks to write their files
 };
 
 struct CheckpointStats {
@@ -57,6 +59,8 @@ struct CheckpointStats {
 
 class CheckpointWriter {
  public:
+  // Rank 0's removes what a dead run left half-written, so it must have returned before any rank
+  // saves.
   explicit CheckpointWriter(CheckpointOptions options);
   ~CheckpointWriter();  // waits for what is in flight
   CheckpointWriter(const CheckpointWriter&) = delete;

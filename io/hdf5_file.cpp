@@ -42,20 +42,48 @@ void require(bool ok, const std::string& path, const std::string& doing) {
   if (!ok) fail_data(cat(path, ": HDF5 cannot ", doing));
 }
 
-hid_t number_type(Hdf5Type type) {
+// Sign, exponent and mantissa from the highest bit down; the bias is half of the exponents.
+hid_t make_float_type(uint64_t bytes, size_t exponent_bits, size_t mantissa_bits) {
+  const hid_t type = H5Tcopy(H5T_IEEE_F32LE);
+  H5Tset_fields(type, exponent_bits + mantissa_bits, mantissa_bits, exponent_bits, 0,
+                mantissa_bits);
+  H5Tset_size(type, bytes);
+  H5Tset_ebias(type, (size_t{1} << (exponent_bits - 1)) - 1);
+  return type;
+}
+
+hid_t make_number_type(Hdf5Type type) {
   switch (type) {
     case Hdf5Type::u8:
-      return H5T_STD_U8LE;
+      return H5Tcopy(H5T_STD_U8LE);
     case Hdf5Type::u16:
-      return H5T_STD_U16LE;
+      return H5Tcopy(H5T_STD_U16LE);
     case Hdf5Type::u32:
-      return H5T_STD_U32LE;
+      return H5Tcopy(H5T_STD_U32LE);
     case Hdf5Type::u64:
-      return H5T_STD_U64LE;
+      return H5Tcopy(H5T_STD_U64LE);
+    case Hdf5Type::i8:
+      return H5Tcopy(H5T_STD_I8LE);
+    case Hdf5Type::i16:
+      return H5Tcopy(H5T_STD_I16LE);
+    case Hdf5Type::i32:
+      return H5Tcopy(H5T_STD_I32LE);
+    case Hdf5Type::i64:
+      return H5Tcopy(H5T_STD_I64LE);
+    case Hdf5Type::f32:
+      return H5Tcopy(H5T_IEEE_F32LE);
+    case Hdf5Type::f64:
+      return H5Tcopy(H5T_IEEE_F64LE);
+    case Hdf5Type::f16:
+      return make_float_type(2, 5, 10);
+    case Hdf5Type::bf16:
+      return make_float_type(2, 8, 7);
+    case Hdf5Type::f8e5m2:
+      return make_float_type(1, 5, 2);
     case Hdf5Type::text:
       break;
   }
-  return H5T_C_S1;
+  return H5Tcopy(H5T_C_S1);
 }
 
 hid_t make_text_type(uint64_t bytes) {
@@ -68,42 +96,73 @@ hid_t make_text_type(uint64_t bytes) {
 
 hid_t make_type(const Hdf5Extent& extent) {
   return extent.type == Hdf5Type::text ? make_text_type(extent.items)
-                                       : H5Tcopy(number_type(extent.type));
+                                       : make_number_type(extent.type);
+}
+
+void write_attribute(hid_t object, const std::string& path, const std::string& name, hid_t type,
+                     const void* value, hid_t space) {
+  const std::string doing = cat("write the attribute ", name);
+  const Handle attribute(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT),
+                         H5Aclose, path, doing);
+  require(H5Awrite(attribute, type, value) >= 0, path, doing);
+}
+
+void write_text(hid_t object, const std::string& path, const std::string& name,
+                const std::string& value) {
+  const Handle type(make_text_type(value.size()), H5Tclose, path, "make a text type");
+  const Handle space(H5Screate(H5S_SCALAR), H5Sclose, path, "make a scalar");
+  write_attribute(object, path, name, type, value.c_str(), space);
+}
+
+// One number as a scalar, several as an array.
+void write_numbers(hid_t object, const std::string& path, const std::string& name,
+                   const std::vector<int64_t>& values) {
+  const hsize_t items = values.size();
+  const Handle space(items == 1 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &items, nullptr),
+                     H5Sclose, path, "make a list");
+  write_attribute(object, path, name, H5T_STD_I64LE, values.data(), space);
+}
+
+hid_t make_space(const Hdf5Extent& extent) {
+  if (extent.type == Hdf5Type::text) return H5Screate(H5S_SCALAR);
+  const std::vector<hsize_t> sizes(extent.shape.begin(), extent.shape.end());
+  const hsize_t items = extent.items;
+  return sizes.empty() ? H5Screate_simple(1, &items, nullptr)
+                       : H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
+}
+
+uint64_t position_of(hid_t dataset, const std::string& path, const std::string& name) {
+  const haddr_t position = H5Dget_offset(dataset);
+  require(position != HADDR_UNDEF, path, cat("map the dataset ", name, ": it is not contiguous"));
+  return position;
 }
 
 void create_dataset(hid_t file, const std::string& path, const std::string& name,
-                    const Hdf5Extent& extent) {
+                    Hdf5Extent& extent) {
   const std::string doing = cat("create the dataset ", name);
   const Handle type(make_type(extent), H5Tclose, path, doing);
-  const hsize_t items = extent.items;
-  const Handle space(
-      extent.type == Hdf5Type::text ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &items, nullptr),
-      H5Sclose, path, doing);
+  const Handle space(make_space(extent), H5Sclose, path, doing);
+  const Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose, path, doing);
+  require(H5Pset_create_intermediate_group(links, 1) >= 0, path, doing);
   const Handle options(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, path, doing);
   require(H5Pset_layout(options, H5D_CONTIGUOUS) >= 0 &&
               H5Pset_alloc_time(options, H5D_ALLOC_TIME_EARLY) >= 0 &&
               H5Pset_fill_time(options, H5D_FILL_TIME_NEVER) >= 0 &&
               H5Pset_obj_track_times(options, false) >= 0,
           path, doing);
-  const Handle dataset(
-      H5Dcreate2(file, name.c_str(), type, space, H5P_DEFAULT, options, H5P_DEFAULT), H5Dclose,
-      path, doing);
-}
-
-void write_attribute(hid_t file, const std::string& path, const std::string& name, hid_t type,
-                     const void* value) {
-  const std::string doing = cat("write the attribute ", name);
-  const Handle space(H5Screate(H5S_SCALAR), H5Sclose, path, doing);
-  const Handle attribute(H5Acreate2(file, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT),
-                         H5Aclose, path, doing);
-  require(H5Awrite(attribute, type, value) >= 0, path, doing);
+  const Handle dataset(H5Dcreate2(file, name.c_str(), type, space, links, options, H5P_DEFAULT),
+                       H5Dclose, path, doing);
+  for (const auto& [key, values] : extent.numbers) write_numbers(dataset, path, key, values);
+  for (const auto& [key, value] : extent.texts) write_text(dataset, path, key, value);
+  if (extent.items > 0) extent.position = position_of(dataset, path, name);
 }
 
 Hdf5Type type_of(hid_t dataset, const std::string& path, const std::string& name) {
   const Handle type(H5Dget_type(dataset), H5Tclose, path, cat("read the type of ", name));
   if (H5Tget_class(type) == H5T_STRING) return Hdf5Type::text;
   for (Hdf5Type candidate : {Hdf5Type::u8, Hdf5Type::u16, Hdf5Type::u32, Hdf5Type::u64}) {
-    if (H5Tequal(type, number_type(candidate)) > 0) return candidate;
+    const Handle wanted(make_number_type(candidate), H5Tclose, path, "make a type");
+    if (H5Tequal(type, wanted) > 0) return candidate;
   }
   fail_data(cat(path, ": the dataset ", name, " has an unexpected type"));
 }
@@ -123,9 +182,7 @@ Hdf5Extent read_extent(hid_t file, const std::string& path, const std::string& n
     extent.items = static_cast<uint64_t>(H5Sget_simple_extent_npoints(space));
   }
   if (extent.items == 0) return extent;
-  const haddr_t position = H5Dget_offset(dataset);
-  require(position != HADDR_UNDEF, path, cat("map the dataset ", name, ": it is not contiguous"));
-  extent.position = position;
+  extent.position = position_of(dataset, path, name);
   if (extent.items > file_bytes || extent.position > file_bytes ||
       extent.bytes() > file_bytes - extent.position) {
     fail_data(cat(path, ": the dataset ", name, " reaches past the end of the file (",
@@ -159,11 +216,20 @@ herr_t read_attribute(hid_t file, const char* name, const H5A_info_t*, void* to)
 uint64_t hdf5_item_bytes(Hdf5Type type) {
   switch (type) {
     case Hdf5Type::u16:
+    case Hdf5Type::i16:
+    case Hdf5Type::f16:
+    case Hdf5Type::bf16:
       return 2;
     case Hdf5Type::u32:
+    case Hdf5Type::i32:
+    case Hdf5Type::f32:
       return 4;
     case Hdf5Type::u64:
+    case Hdf5Type::i64:
+    case Hdf5Type::f64:
       return 8;
+    case Hdf5Type::i8:
+    case Hdf5Type::f8e5m2:
     case Hdf5Type::u8:
     case Hdf5Type::text:
       break;
@@ -184,17 +250,9 @@ void write_hdf5_layout(const std::string& path, Hdf5Layout& layout) {
           path, "set up the file");
   const Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create, access), H5Fclose, path,
                     "create the file");
-  for (const auto& [name, extent] : layout.datasets) create_dataset(file, path, name, extent);
-  for (const auto& [name, value] : layout.texts) {
-    const Handle type(make_text_type(value.size()), H5Tclose, path, "make a text type");
-    write_attribute(file, path, name, type, value.empty() ? "" : value.data());
-  }
-  for (const auto& [name, value] : layout.numbers) {
-    write_attribute(file, path, name, H5T_STD_I64LE, &value);
-  }
-  for (auto& [name, extent] : layout.datasets) {
-    extent = read_extent(file, path, name, UINT64_MAX / 2);
-  }
+  for (auto& [name, extent] : layout.datasets) create_dataset(file, path, name, extent);
+  for (const auto& [name, value] : layout.texts) write_text(file, path, name, value);
+  for (const auto& [name, value] : layout.numbers) write_numbers(file, path, name, {value});
   require(H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0, path,
           "write the file; if the disk is full, free some space and run the same command again");
 }

@@ -11,18 +11,26 @@
 
 namespace shoestring {
 
-enum class Hdf5Type { u8, u16, u32, u64, text };
+// bf16 is a 2-byte float type (sign 1, exponent 8, mantissa 7 bits), which the library and what
+// is built on it convert like any other float.
+enum class Hdf5Type { u8, u16, u32, u64, text, i8, i16, i32, i64, f16, bf16, f32, f64, f8e5m2 };
 uint64_t hdf5_item_bytes(Hdf5Type type);  // of one item; text: of one byte
 
 struct Hdf5Extent {
   Hdf5Type type = Hdf5Type::u8;
   uint64_t items = 0;     // text: bytes
   uint64_t position = 0;  // of the first byte, from the start of the file
+  // Of its items, when written; empty: one dim.
+  std::vector<uint64_t> shape = {};
+  // Attributes of the dataset, written and not read back.
+  std::map<std::string, std::vector<int64_t>> numbers = {};
+  std::map<std::string, std::string> texts = {};
   uint64_t bytes() const { return items * hdf5_item_bytes(type); }
 };
 
 // Writes the structure of a new file and closes it. `user_block` bytes at the start of the file are
 // left to the caller (0, or a power of two from 4,096). Datasets with no items have no position.
+// Slashes in the names of datasets make groups.
 struct Hdf5Layout {
   uint64_t user_block = 0;
   std::map<std::string, Hdf5Extent> datasets;  // position is filled in by write_hdf5_layout

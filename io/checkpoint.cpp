@@ -1,0 +1,233 @@
+#include "io/checkpoint.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <map>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "core/text.h"
+#include "io/checkpoint_file.h"
+#include "io/checkpoint_folder.h"
+#include "io/checkpoint_manifest.h"
+#include "io/digest.h"
+#include "io/durable_file.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr uint64_t manifest_limit = uint64_t{1} << 28;
+
+float to_float(float x) { return x; }
+float to_float(double x) { return static_cast<float>(x); }
+template <class T>
+float to_float(T x) {
+  return static_cast<float>(x);
+}
+struct Half {
+  uint16_t bits;
+};
+float to_float(Half x) { return half_to_float(x.bits); }
+
+// Unaligned on both sides: a small dataset may begin anywhere in the file.
+template <class From, class To>
+void convert(const uint8_t* from, int64_t count, std::byte* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    From x;
+    std::memcpy(&x, from + i * static_cast<int64_t>(sizeof x), sizeof x);
+    const To y(to_float(x));
+    std::memcpy(to + i * static_cast<int64_t>(sizeof y), &y, sizeof y);
+  }
+}
+
+template <class From>
+void convert_to(const uint8_t* from, int64_t count, Dtype type, std::byte* to) {
+  return type == Dtype::f32 ? convert<From, float>(from, count, to)
+                            : convert<From, BFloat16>(from, count, to);
+}
+
+void convert_elements(const uint8_t* from, Dtype stored, int64_t count, Dtype to, std::byte* out) {
+  switch (stored) {
+    case Dtype::f32:
+      return convert_to<float>(from, count, to, out);
+    case Dtype::f64:
+      return convert_to<double>(from, count, to, out);
+    case Dtype::bf16:
+      return convert_to<BFloat16>(from, count, to, out);
+    case Dtype::f16:
+      return convert_to<Half>(from, count, to, out);
+    case Dtype::f8e4m3:
+      return convert_to<Float8E4M3>(from, count, to, out);
+    case Dtype::f8e5m2:
+      return convert_to<Float8E5M2>(from, count, to, out);
+    default:
+      fail(cat("integers (", name_of(stored), ") are read as they are, not as ", name_of(to)));
+  }
+}
+
+// The tensor whose bytes begin the part of a file that is missing.
+std::string first_cut(const StoredFile& file, uint64_t bytes) {
+  for (const StoredPiece& p : file.pieces) {
+    if (p.offset + p.bytes() > bytes) return cat("tensor ", p.name, " is not whole");
+  }
+  return "its end is missing";
+}
+
+void verify_file(const StoredFile& file, const std::string& path, const MappedFile& map) {
+  if (map.size() != file.bytes) {
+    fail_data(cat(path, " has ", map.size(), " bytes but was written with ", file.bytes, ": ",
+                  map.size() < file.bytes ? first_cut(file, map.size()) : "something was added"));
+  }
+  for (const StoredPiece& p : file.pieces) {
+    Digest digest;
+    digest.add(map.data() + p.offset, p.bytes());
+    if (digest.text() != p.digest) {
+      fail_data(cat(path, ": tensor ", p.name, " (elements ", p.begin, " to ", p.end, ", bytes ",
+                    p.offset, " to ", p.offset + p.bytes(), ") is damaged"));
+    }
+  }
+  if (frame_digest(file, map.data()) != file.frame) {
+    fail_data(cat(path, " is damaged outside of its tensors"));
+  }
+}
+
+bool is_step_folder(const std::string& path) {
+  const std::string name = fs::path(path).lexically_normal().filename().string();
+  return fs::exists(path + "/manifest.json") || name.starts_with("step_");
+}
+
+}  // namespace
+
+struct Checkpoint::State {
+  std::string path;
+  Manifest manifest;
+  std::map<std::string, std::vector<PieceAt>> tensors;
+  std::map<const StoredFile*, std::unique_ptr<MappedFile>> files;
+
+  const std::vector<PieceAt>& pieces(const std::string& name) const {
+    const auto at = tensors.find(name);
+    if (at == tensors.end()) fail_data(cat(path, " holds no tensor ", name));
+    return at->second;
+  }
+
+  explicit State(const std::string& folder) : path(folder) {
+    const std::string manifest_path = folder + "/manifest.json";
+    if (!fs::exists(manifest_path))
+      fail_data(cat(folder, " is unfinished: it has no manifest.json"));
+    manifest = parse_manifest(read_small_file(manifest_path, manifest_limit), manifest_path);
+    tensors = pieces_by_tensor(manifest, manifest_path);
+    for (const StoredFile& file : manifest.files) {
+      if (file.name.empty()) continue;
+      const std::string file_path = folder + "/" + file.name;
+      auto map = std::make_unique<MappedFile>(file_path);
+      verify_file(file, file_path, *map);
+      files.emplace(&file, std::move(map));
+    }
+  }
+};
+
+std::optional<Checkpoint> Checkpoint::latest(const std::string& directory,
+                                             const std::function<void(const std::string&)>& warn) {
+  const CheckpointFolder folder(directory);
+  const std::vector<int64_t> steps = folder.steps();
+  std::string broken;
+  for (auto at = steps.rbegin(); at != steps.rend(); ++at) {
+    try {
+      return Checkpoint(std::make_shared<State>(folder.final_path(*at)));
+    } catch (const Error& e) {
+      if (warn) warn(cat("the checkpoint of step ", *at, " is passed over: ", e.what()));
+      append(broken, "\n  ", e.what());
+    }
+  }
+  if (steps.empty()) return std::nullopt;
+  fail_data(
+      cat("none of the checkpoints in ", directory, " can be used:", broken,
+          "\nput back a good copy of one, or remove that folder to start from the beginning"));
+}
+
+Checkpoint Checkpoint::open(const std::string& path) {
+  if (!fs::exists(path)) fail_data(cat("there is no checkpoint ", path));
+  if (is_step_folder(path)) return Checkpoint(std::make_shared<State>(path));
+  for (const std::string& directory : {path, path + "/checkpoints"}) {
+    if (auto found = latest(directory, [](const std::string& text) { log_warning(text); })) {
+      return *found;
+    }
+  }
+  fail_data(cat(path,
+                " holds no checkpoint: name a run's folder, its checkpoints folder or one of "
+                "the step_ folders in it"));
+}
+
+const std::string& Checkpoint::path() const { return state_->path; }
+int64_t Checkpoint::step() const { return state_->manifest.step; }
+const std::string& Checkpoint::config() const { return state_->manifest.config; }
+const std::string& Checkpoint::state() const { return state_->manifest.state; }
+bool Checkpoint::has(const std::string& name) const { return state_->tensors.contains(name); }
+
+std::vector<std::string> Checkpoint::names() const {
+  std::vector<std::string> list;
+  for (const auto& [name, pieces] : state_->tensors) list.push_back(name);
+  return list;
+}
+
+const Shape& Checkpoint::shape(const std::string& name) const {
+  return state_->pieces(name).front().piece->shape;
+}
+
+Dtype Checkpoint::dtype(const std::string& name) const {
+  return state_->pieces(name).front().piece->dtype;
+}
+
+void Checkpoint::read(const std::string& name, int64_t begin, int64_t end, Dtype to,
+                      std::byte* out) const {
+  const std::vector<PieceAt>& pieces = state_->pieces(name);
+  const Dtype stored = dtype(name);
+  if (begin < 0 || begin > end || end > shape(name).elements()) {
+    fail(
+        cat("elements ", begin, " to ", end, " are not in tensor ", name, " ", shape(name).text()));
+  }
+  if (to != stored && to != Dtype::f32 && to != Dtype::bf16) {
+    fail(cat("tensor ", name, " is ", name_of(stored), " and cannot be read as ", name_of(to)));
+  }
+  for (const PieceAt& at : pieces) {
+    const int64_t first = std::max(begin, at.piece->begin), last = std::min(end, at.piece->end);
+    if (first >= last) continue;
+    const uint8_t* from = state_->files.at(at.file)->data() + at.piece->offset +
+                          static_cast<uint64_t>(first - at.piece->begin) * size_of(stored);
+    std::byte* target = out + static_cast<size_t>(first - begin) * size_of(to);
+    const int64_t count = last - first;
+    if (to == stored) {
+      std::memcpy(target, from, static_cast<size_t>(count) * size_of(stored));
+    } else {
+      convert_elements(from, stored, count, to, target);
+    }
+  }
+}
+
+std::string compare_tensors(const Checkpoint& checkpoint,
+                            const std::vector<std::pair<std::string, Shape>>& wanted,
+                            const std::string& prefix) {
+  std::vector<std::string> lines;
+  std::map<std::string, Shape> left(wanted.begin(), wanted.end());
+  for (const auto& [name, shape] : left) {
+    if (!checkpoint.has(name)) {
+      lines.push_back(cat(name, " ", shape.text(), " is missing in the checkpoint"));
+    } else if (checkpoint.shape(name) != shape) {
+      lines.push_back(cat(name, " is ", checkpoint.shape(name).text(),
+                          " in the checkpoint but should be ", shape.text()));
+    }
+  }
+  for (const std::string& name : checkpoint.names()) {
+    if (name.starts_with(prefix) && !left.contains(name)) {
+      lines.push_back(
+          cat(name, " ", checkpoint.shape(name).text(), " is in the checkpoint but not expected"));
+    }
+  }
+  std::string text;
+  for (const std::string& line : lines) append(text, text.empty() ? "" : "\n", line);
+  return text;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,151 @@
+#include "io/checkpoint_file.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "io/digest.h"
+
+namespace shoestring {
+namespace {
+
+constexpr uint64_t block_bytes = 4 << 20;  // digested while it is in the cache, then written
+
+Hdf5Type stored_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::f32:
+      return Hdf5Type::f32;
+    case Dtype::f64:
+      return Hdf5Type::f64;
+    case Dtype::bf16:
+      return Hdf5Type::bf16;
+    case Dtype::f16:
+      return Hdf5Type::f16;
+    case Dtype::f8e5m2:
+      return Hdf5Type::f8e5m2;
+    case Dtype::i8:
+      return Hdf5Type::i8;
+    case Dtype::i16:
+      return Hdf5Type::i16;
+    case Dtype::u16:
+      return Hdf5Type::u16;
+    case Dtype::i32:
+      return Hdf5Type::i32;
+    case Dtype::u32:
+      return Hdf5Type::u32;
+    case Dtype::i64:
+      return Hdf5Type::i64;
+    case Dtype::u64:
+      return Hdf5Type::u64;
+    case Dtype::f8e4m3:
+    case Dtype::u8:
+      break;
+  }
+  return Hdf5Type::u8;
+}
+
+Hdf5Extent extent_of(const TensorPiece& piece) {
+  const std::vector<int64_t> dims(piece.shape.dims().begin(), piece.shape.dims().end());
+  Hdf5Extent extent{.type = stored_type(piece.dtype),
+                    .items = static_cast<uint64_t>(piece.end - piece.begin),
+                    .numbers = {{"begin", {piece.begin}}, {"end", {piece.end}}},
+                    .texts = {{"dtype", std::string(name_of(piece.dtype))}}};
+  if (dims.empty()) return extent;  // a scalar: one item
+  extent.numbers["global_shape"] = dims;
+  if (piece.begin == 0 && piece.end == piece.shape.elements()) {
+    extent.shape.assign(dims.begin(), dims.end());
+  }
+  return extent;
+}
+
+// Room for the data, its alignment and the structure; HDF5 then starts the file afresh.
+void make_space_sure(const std::string& path, const std::vector<StoredPiece>& pieces) {
+  constexpr uint64_t structure = 65536, for_each = 8192;
+  uint64_t bytes = structure;
+  for (const StoredPiece& p : pieces) bytes += p.bytes() + for_each;
+  DurableFile(path, DurableFile::Mode::create).reserve(bytes);
+}
+
+}  // namespace
+
+void check_piece(const TensorPiece& piece) {
+  if (piece.name.empty() || piece.name.front() == '/' || piece.name.back() == '/') {
+    fail(cat("a checkpoint cannot hold a tensor called \"", piece.name, "\""));
+  }
+  if (piece.begin < 0 || piece.begin > piece.end || piece.end > piece.shape.elements()) {
+    fail(cat("elements ", piece.begin, " to ", piece.end, " are not in tensor ", piece.name, " ",
+             piece.shape.text()));
+  }
+  if (piece.data == nullptr && piece.end > piece.begin) {
+    fail(cat("tensor ", piece.name, " has no data to save"));
+  }
+}
+
+CheckpointFile::CheckpointFile(const std::string& folder, const CheckpointOptions& options,
+                               const CheckpointContent& content) {
+  stored_.rank = options.rank;
+  if (content.pieces.empty()) return;
+  stored_.name = name_of_rank_file(options.rank);
+  path_ = folder + "/" + stored_.name;
+  Hdf5Layout layout;
+  layout.texts["format"] = "shoestring checkpoint";
+  layout.numbers = {{"step", content.step}, {"rank", options.rank}, {"ranks", options.ranks}};
+  for (const TensorPiece& piece : content.pieces) {
+    StoredPiece stored{.name = piece.name,
+                       .shape = piece.shape,
+                       .begin = piece.begin,
+                       .end = piece.end,
+                       .dtype = piece.dtype,
+                       .dataset = piece.name,
+                       .digest = {}};
+    if (layout.datasets.contains(stored.dataset)) stored.dataset += cat("@", piece.begin);
+    if (!layout.datasets.emplace(stored.dataset, extent_of(piece)).second) {
+      fail(cat("the piece at ", piece.begin, " of tensor ", piece.name, " is saved twice"));
+    }
+    stored_.pieces.push_back(std::move(stored));
+  }
+  make_space_sure(path_, stored_.pieces);
+  write_hdf5_layout(path_, layout);
+  for (StoredPiece& p : stored_.pieces) p.offset = layout.datasets.at(p.dataset).position;
+  file_.emplace_back(path_, DurableFile::Mode::keep);
+  file_[0].reserve(file_[0].size());
+}
+
+void CheckpointFile::write(size_t i, const std::byte* data) {
+  StoredPiece& piece = stored_.pieces.at(i);
+  Digest digest;
+  for (uint64_t at = 0; at < piece.bytes(); at += block_bytes) {
+    const uint64_t bytes = std::min(block_bytes, piece.bytes() - at);
+    digest.add(data + at, bytes);
+    file_[0].write_at(piece.offset + at, data + at, bytes);
+  }
+  piece.digest = digest.text();
+}
+
+StoredFile CheckpointFile::finish() {
+  if (file_.empty()) return std::move(stored_);
+  std::sort(stored_.pieces.begin(), stored_.pieces.end(),
+            [](const StoredPiece& a, const StoredPiece& b) {
+              return std::pair(a.offset, a.end) < std::pair(b.offset, b.end);
+            });
+  file_[0].sync();
+  stored_.bytes = file_[0].size();
+  file_[0].close();
+  file_.clear();
+  stored_.frame = frame_digest(stored_, MappedFile(path_).data());
+  return std::move(stored_);
+}
+
+std::string frame_digest(const StoredFile& file, const uint8_t* bytes) {
+  Digest digest;
+  uint64_t at = 0;
+  for (const StoredPiece& p : file.pieces) {
+    if (p.bytes() == 0) continue;
+    digest.add(bytes + at, p.offset - at);
+    at = p.offset + p.bytes();
+  }
+  digest.add(bytes + at, file.bytes - at);
+  return digest.text();
+}
+
+}  // namespace shoestring

@@ -1,0 +1,224 @@
+#include "io/checkpoint_manifest.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "io/digest.h"
+#include "nlohmann/json.hpp"
+
+namespace shoestring {
+namespace {
+
+using Json = nlohmann::json;
+constexpr int manifest_version = 1;
+constexpr std::string_view tail_begin = ",\n\"digest\": \"";
+constexpr std::string_view tail_end = "\"}\n";
+constexpr size_t digest_digits = 32;
+
+// Puts the digest of the text so far in front of the closing brace.
+std::string seal(const Json& object) {
+  std::string text = object.dump(0);
+  text.resize(text.rfind('}'));
+  while (text.ends_with('\n')) text.pop_back();
+  const std::string digest = digest_of(text);
+  append(text, tail_begin, digest, tail_end);
+  return text;
+}
+
+Json unseal(const std::string& text, const std::string& path) {
+  const size_t tail = tail_begin.size() + digest_digits + tail_end.size();
+  const size_t body = text.size() < tail ? 0 : text.size() - tail;
+  const std::string_view all = text;
+  if (text.size() < tail || !all.ends_with(tail_end) ||
+      all.substr(body, tail_begin.size()) != tail_begin) {
+    fail_data(cat(path, " is cut off or damaged: it does not end with its digest"));
+  }
+  const std::string_view told = all.substr(body + tail_begin.size(), digest_digits);
+  if (told != digest_of(all.substr(0, body))) {
+    fail_data(cat(path, " is damaged: its digest is not ", told));
+  }
+  Json object = Json::parse(text, nullptr, false);
+  if (!object.is_object()) fail_data(cat(path, " is not a JSON object"));
+  if (object.value("version", 0) != manifest_version) {
+    fail_data(cat(path, " was written by another version of the program: it has no \"version\": ",
+                  manifest_version));
+  }
+  return object;
+}
+
+Json json_of(const StoredFile& file) {
+  Json pieces = Json::array();
+  for (const StoredPiece& p : file.pieces) {
+    pieces.push_back({{"name", p.name},
+                      {"dtype", std::string(name_of(p.dtype))},
+                      {"shape", std::vector<int64_t>(p.shape.dims().begin(), p.shape.dims().end())},
+                      {"begin", p.begin},
+                      {"end", p.end},
+                      {"dataset", p.dataset},
+                      {"offset", p.offset},
+                      {"digest", p.digest}});
+  }
+  return {{"rank", file.rank},
+          {"name", file.name},
+          {"bytes", file.bytes},
+          {"frame_digest", file.frame},
+          {"pieces", std::move(pieces)}};
+}
+
+Shape shape_of(const Json& json, const std::string& name) {
+  const auto dims = json.get<std::vector<int64_t>>();
+  if (dims.size() > Shape::max_rank) fail_data(cat("tensor ", name, " has too many dims"));
+  int64_t elements = 1, largest = 1;
+  for (int64_t d : dims) {
+    if (d < 0 || __builtin_mul_overflow(elements, d, &elements) ||
+        __builtin_mul_overflow(largest, std::max<int64_t>(d, 1), &largest)) {
+      fail_data(cat("tensor ", name, " has an impossible shape"));
+    }
+  }
+  return Shape(std::span<const int64_t>(dims));
+}
+
+Dtype dtype_of_text(const std::string& text, const std::string& name) {
+  for (int code = 0; code <= static_cast<int>(Dtype::u64); ++code) {
+    if (name_of(static_cast<Dtype>(code)) == text) return static_cast<Dtype>(code);
+  }
+  fail_data(cat("tensor ", name, " has the unknown type ", text));
+}
+
+StoredPiece piece_of(const Json& json, uint64_t file_bytes) {
+  StoredPiece p;
+  p.name = json.at("name").get<std::string>();
+  p.shape = shape_of(json.at("shape"), p.name);
+  p.dtype = dtype_of_text(json.at("dtype").get<std::string>(), p.name);
+  p.begin = json.at("begin").get<int64_t>();
+  p.end = json.at("end").get<int64_t>();
+  p.dataset = json.at("dataset").get<std::string>();
+  p.offset = json.at("offset").get<uint64_t>();
+  p.digest = json.at("digest").get<std::string>();
+  if (p.begin < 0 || p.begin > p.end || p.end > p.shape.elements()) {
+    fail_data(cat("elements ", p.begin, " to ", p.end, " are not in tensor ", p.name, " ",
+                  p.shape.text()));
+  }
+  if (static_cast<uint64_t>(p.end - p.begin) > file_bytes || p.bytes() > file_bytes ||
+      p.offset > file_bytes - p.bytes()) {
+    fail_data(cat("tensor ", p.name, " reaches past the end of its file"));
+  }
+  return p;
+}
+
+StoredFile file_of(const Json& json) {
+  StoredFile file{.rank = json.at("rank").get<int>(),
+                  .name = json.at("name").get<std::string>(),
+                  .bytes = json.at("bytes").get<uint64_t>(),
+                  .frame = json.at("frame_digest").get<std::string>(),
+                  .pieces = {}};
+  if (!file.name.empty() && file.name != name_of_rank_file(file.rank)) {
+    fail_data(cat("the file of rank ", file.rank, " is called ", file.name));
+  }
+  uint64_t after = 0;
+  for (const Json& piece : json.at("pieces")) {
+    file.pieces.push_back(piece_of(piece, file.bytes));
+    const StoredPiece& p = file.pieces.back();
+    if (p.offset < after) fail_data(cat("tensor ", p.name, " overlaps the one before it"));
+    after = p.offset + p.bytes();
+  }
+  return file;
+}
+
+// Errors of the JSON library (a missing key, another type) and our own get the file's name.
+template <class F>
+auto in_file(const std::string& path, F&& read) {
+  try {
+    return read();
+  } catch (const Json::exception& e) {
+    fail_data(cat(path, " is not what this program writes: ", e.what()));
+  } catch (const Error& e) {
+    fail_data(cat(path, ": ", e.what()));
+  }
+}
+
+}  // namespace
+
+std::string name_of_rank_file(int rank) {
+  const std::string digits = cat(rank);
+  return cat("rank_", std::string(digits.size() < 5 ? 5 - digits.size() : 0, '0'), digits, ".h5");
+}
+
+std::string manifest_text(const Manifest& manifest) {
+  Json files = Json::array();
+  for (const StoredFile& file : manifest.files) files.push_back(json_of(file));
+  return seal({{"version", manifest_version},
+               {"step", manifest.step},
+               {"ranks", manifest.files.size()},
+               {"config", manifest.config},
+               {"state", manifest.state},
+               {"files", std::move(files)}});
+}
+
+std::string rank_text(const StoredFile& file) {
+  return seal({{"version", manifest_version}, {"file", json_of(file)}});
+}
+
+std::string rank_error_text(const std::string& message) {
+  return seal({{"version", manifest_version}, {"error", message}});
+}
+
+Manifest parse_manifest(const std::string& text, const std::string& path) {
+  const Json json = unseal(text, path);
+  return in_file(path, [&] {
+    Manifest manifest{.step = json.at("step").get<int64_t>(),
+                      .config = json.at("config").get<std::string>(),
+                      .state = json.at("state").get<std::string>(),
+                      .files = {}};
+    if (manifest.step < 0) fail_data(cat("the step is ", manifest.step));
+    for (const Json& file : json.at("files")) {
+      manifest.files.push_back(file_of(file));
+      if (manifest.files.back().rank + 1 != static_cast<int>(manifest.files.size())) {
+        fail_data("the files are not one a rank, in order");
+      }
+    }
+    return manifest;
+  });
+}
+
+StoredFile parse_rank(const std::string& text, const std::string& path) {
+  const Json json = unseal(text, path);
+  if (json.contains("error") && json["error"].is_string()) {
+    fail_data(json["error"].get<std::string>());
+  }
+  return in_file(path, [&] { return file_of(json.at("file")); });
+}
+
+std::map<std::string, std::vector<PieceAt>> pieces_by_tensor(const Manifest& manifest,
+                                                             const std::string& path) {
+  std::map<std::string, std::vector<PieceAt>> tensors;
+  for (const StoredFile& file : manifest.files) {
+    for (const StoredPiece& p : file.pieces) tensors[p.name].push_back({&file, &p});
+  }
+  for (auto& [name, list] : tensors) {
+    std::sort(list.begin(), list.end(),
+              [](const PieceAt& a, const PieceAt& b) { return a.piece->begin < b.piece->begin; });
+    const StoredPiece& first = *list.front().piece;
+    int64_t covered = 0;
+    for (const PieceAt& at : list) {
+      const StoredPiece& p = *at.piece;
+      if (p.shape != first.shape || p.dtype != first.dtype) {
+        fail_data(cat(path, ": ranks disagree on the shape or type of tensor ", name));
+      }
+      if (p.begin != covered) {
+        fail_data(cat(path, ": tensor ", name, " ", p.shape.text(), " has ",
+                      p.begin < covered ? "elements twice, from " : "a gap, from ",
+                      std::min(covered, p.begin), " to ", std::max(covered, p.begin)));
+      }
+      covered = p.end;
+    }
+    if (covered != first.shape.elements()) {
+      fail_data(
+          cat(path, ": tensor ", name, " ", first.shape.text(), " ends at element ", covered));
+    }
+  }
+  return tensors;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,199 @@
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "core/text.h"
+#include "io/checkpoint.h"
+#include "io/checkpoint_save.h"
+
+namespace shoestring {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+uint64_t bytes_of(const TensorPiece& p) {
+  return static_cast<uint64_t>(p.end - p.begin) * size_of(p.dtype);
+}
+
+// Without parts of no elements, unless the tensor itself has none.
+CheckpointContent checked(const CheckpointContent& content) {
+  CheckpointContent result = content;
+  result.pieces.clear();
+  if (content.step < 0) fail(cat("a checkpoint of step ", content.step));
+  for (const TensorPiece& piece : content.pieces) {
+    check_piece(piece);
+    if (piece.end > piece.begin || piece.shape.elements() == 0) result.pieces.push_back(piece);
+  }
+  return result;
+}
+
+}  // namespace
+
+// At most one save is in flight, in `thread`; everything but the statistics belongs to it until it
+// is joined.
+struct CheckpointWriter::State {
+  explicit State(CheckpointOptions o) : options(std::move(o)), folder(options.directory) {}
+
+  CheckpointOptions options;
+  CheckpointFolder folder;
+  int64_t sequence = 0;
+  std::atomic<bool> closing = false;
+  std::thread thread;
+  std::unique_ptr<std::byte[]> copy;  // kept, so that its pages are there the next time
+  uint64_t copy_bytes = 0;
+  std::string failure;                      // of the last save; empty: it is on the disk
+  std::vector<std::string> failed_folders;  // rank 0's, until every rank has passed them
+  mutable std::mutex mutex;
+  CheckpointStats stats;
+
+  void wait() {
+    if (thread.joinable()) thread.join();
+  }
+  size_t copy_pieces(CheckpointContent& content);
+  void attempt(CheckpointSave& save, const std::function<void()>& work);
+  void write_and_commit(CheckpointSave& save, size_t pieces);
+  void start(const std::shared_ptr<CheckpointSave>& save, size_t copied);
+};
+
+// Copies the first pieces, as many as the limit allows, and returns how many.
+size_t CheckpointWriter::State::copy_pieces(CheckpointContent& content) {
+  if (!options.background) return 0;
+  const auto limit = static_cast<uint64_t>(options.memory_limit_bytes);
+  uint64_t total = 0;
+  size_t count = 0;
+  for (; count < content.pieces.size(); ++count) {
+    const uint64_t bytes = bytes_of(content.pieces[count]);
+    if (limit > 0 && total + bytes > limit) break;
+    total += bytes;
+  }
+  if (total > copy_bytes) {
+    copy.reset();  // never two at a time
+    copy = std::make_unique_for_overwrite<std::byte[]>(total);
+    copy_bytes = total;
+  }
+  std::byte* to = copy.get();
+  for (size_t i = 0; i < count; ++i) {
+    TensorPiece& piece = content.pieces[i];
+    if (bytes_of(piece) == 0) continue;
+    std::memcpy(to, piece.data, bytes_of(piece));
+    piece.data = to;
+    to += bytes_of(piece);
+  }
+  return count;
+}
+
+// Any failure ends this save, not the training.
+void CheckpointWriter::State::attempt(CheckpointSave& save, const std::function<void()>& work) {
+  if (!failure.empty()) return;
+  const Clock::time_point start = Clock::now();
+  try {
+    work();
+  } catch (const std::exception& e) {
+    failure = cat("the checkpoint of step ", save.content().step, " was not saved: ", e.what());
+    save.give_up(e.what());
+    if (options.ranks > 1 && options.rank == 0) failed_folders.push_back(save.temporary());
+    log_warning(cat(failure, "; training goes on and the next save tries again"));
+  }
+  std::lock_guard lock(mutex);
+  stats.write_seconds += seconds_since(start);
+}
+
+void CheckpointWriter::State::write_and_commit(CheckpointSave& save, size_t pieces) {
+  for (size_t i = 0; i < pieces; ++i) save.write(i);
+  save.commit();
+  {
+    std::lock_guard lock(mutex);
+    stats.bytes += save.bytes();
+    ++stats.saves;
+  }
+  if (options.rank != 0) return;
+  try {
+    folder.retain(save.content().step, options.keep, options.keep_every);
+  } catch (const Error& e) {
+    log_warning(cat("an old checkpoint stays: ", e.what()));
+  }
+  // Every rank took part in this save, so none looks at these any more.
+  for (const std::string& path : std::exchange(failed_folders, {})) remove_folder(path);
+}
+
+void CheckpointWriter::State::start(const std::shared_ptr<CheckpointSave>& save, size_t copied) {
+  const size_t pieces = save->content().pieces.size();
+  if (copied < pieces || !options.background) {
+    attempt(*save, [&] {
+      save->begin();
+      for (size_t i = copied; i < pieces; ++i) save->write(i);
+    });
+    if (!options.background) return attempt(*save, [&] { write_and_commit(*save, copied); });
+  }
+  auto rest = [this, save, copied, begun = copied < pieces, rank = log_rank()] {
+    set_log_rank(rank);
+    attempt(*save, [&] {
+      if (!begun) save->begin();
+      write_and_commit(*save, copied);
+    });
+  };
+  try {
+    thread = std::thread(rest);
+  } catch (const std::system_error&) {
+    rest();  // no thread to be had: saving takes the caller's time
+  }
+}
+
+CheckpointWriter::CheckpointWriter(CheckpointOptions options)
+    : state_(std::make_unique<State>(std::move(options))) {
+  const CheckpointOptions& o = state_->options;
+  if (o.directory.empty() || o.rank < 0 || o.rank >= o.ranks || o.keep < 1 || o.keep_every < 0 ||
+      o.memory_limit_bytes < 0) {
+    fail_usage(
+        cat("checkpoints need a directory, keep >= 1, keep_every >= 0 and a memory limit "
+            ">= 0, but have \"",
+            o.directory, "\", ", o.keep, ", ", o.keep_every, " and ", o.memory_limit_bytes,
+            " bytes (rank ", o.rank, " of ", o.ranks, ")"));
+  }
+  if (o.rank == 0) state_->folder.clean();
+}
+
+CheckpointWriter::~CheckpointWriter() {
+  state_->closing = true;
+  state_->wait();
+}
+
+void CheckpointWriter::save(const CheckpointContent& content) {
+  const Clock::time_point start = Clock::now();
+  State& s = *state_;
+  CheckpointContent own = checked(content);
+  s.wait();
+  s.failure.clear();
+  const size_t copied = s.copy_pieces(own);
+  s.start(std::make_shared<CheckpointSave>(s.options, s.sequence++, std::move(own), s.closing),
+          copied);
+  std::lock_guard lock(s.mutex);
+  s.stats.stall_seconds += seconds_since(start);
+}
+
+void CheckpointWriter::finish() {
+  const Clock::time_point start = Clock::now();
+  state_->wait();
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->stats.stall_seconds += seconds_since(start);
+  }
+  if (!state_->failure.empty()) fail_data(state_->failure);
+}
+
+CheckpointStats CheckpointWriter::stats() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->stats;
+}
+
+}  // namespace shoestring
