@@ -15,7 +15,7 @@ namespace {
 // second-level cache, packed B in the third. Sums of a tile are kept between blocks along K.
 constexpr int64_t block_units = 512;
 constexpr int64_t block_rows = 168;
-constexpr int64_t tile_columns = 256;        // one block along K: the tile stays in the cache
+constexpr int64_t tile_columns = 128;        // one block along K: the tile stays in the cache
 constexpr int64_t long_tile_columns = 2048;  // several: few tiles, so that A is packed once
 constexpr int64_t packed_b_units = 4 << 20;
 // Where lanes are neighbours in memory, all panels are packed for a few k at a time, so that a
