@@ -47,7 +47,9 @@ void expect_exact(Device& device, int64_t m, int64_t n, int64_t k, Dtype dtype) 
 TEST(PanelProduct, EveryPanelHeightAndWidth) {
   Device device(DeviceKind::cpu, 0, 2);
   for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
-    for (int64_t m = 1; m <= 30; m += m < 15 ? 1 : 4) expect_exact(device, m, 65 - m, 19 + m, dtype);
+    for (int64_t m = 1; m <= 30; m += m < 15 ? 1 : 4) {
+      expect_exact(device, m, 65 - m, 19 + m, dtype);
+    }
   }
 }
 
