@@ -16,6 +16,13 @@
 
 namespace shoestring {
 
+// Elements [begin, end) of the flat numbering.
+struct FlatRange {
+  int64_t begin = 0, end = 0;
+  int64_t elements() const { return end - begin; }
+  friend bool operator==(const FlatRange&, const FlatRange&) = default;
+};
+
 // Decides initial deviation, learning-rate multiplier, decay and which optimiser (muP needs the
 // classes, see Yang et al. 2022, table 8).
 enum class ParamClass : uint8_t { embedding, hidden, head, gain, bias };

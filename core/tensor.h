@@ -29,7 +29,7 @@ class Shape {
   int64_t rows() const;      // all dims but the last, multiplied
   int64_t columns() const { return (*this)[-1]; }
   std::span<const int64_t> dims() const { return {dims_.data(), rank_}; }
-  std::string text() const;  // "[4, 512]"
+  std::string text() const;                                      // "[4, 512]"
   friend bool operator==(const Shape&, const Shape&) = default;  // unused dims are 0
 
  private:

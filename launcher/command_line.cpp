@@ -10,6 +10,8 @@
 #include "core/nearest_name.h"
 #include "core/text.h"
 #include "launcher/command_groups.h"
+#include "launcher/data_commands.h"
+#include "launcher/model_commands.h"
 
 namespace shoestring {
 namespace {
@@ -85,6 +87,8 @@ int run_command_line(std::span<const std::string> arguments) {
   app.set_version_flag("--version", "shoestring 0.1.0");
   app.require_subcommand(1);
   CommandAction action;
+  add_model_commands(app, action);
+  add_data_commands(app, action);
   add_config_commands(app, action);
 
   const CLI::App& command = named_command(app, arguments);

@@ -8,6 +8,9 @@
 #include <vector>
 
 #include "core/fields.h"
+#include "core/model/config.h"
+#include "io/loader_config.h"
+#include "optim/config.h"
 
 namespace shoestring {
 
@@ -36,6 +39,7 @@ struct TrainSection {
   int64_t sequence_length = 512;
   std::string recompute = "none";
   bool exact = false;
+  double z_loss = 0;
   int64_t log_every = 10;
   int64_t evaluate_every = 0;
   int64_t evaluate_sequences = 64;
@@ -68,6 +72,10 @@ struct TrainSection {
             .choices = "none|norms|attention|block"});
     v("exact", exact,
       Field{.help = "sums in one fixed order: any number of ranks gives the same bits"});
+    v("z_loss", z_loss,
+      Field{
+          .help = "coefficient of the squared logarithm of the softmax's denominator (PaLM: 1e-4)",
+          .min = 0});
     v("log_every", log_every,
       Field{.help = "a console line every so many steps; 0 = none", .unit = "steps", .min = 0});
     v("evaluate_every", evaluate_every,
@@ -141,6 +149,8 @@ struct StageSection {
   std::optional<int64_t> micro_batch;
   std::optional<int64_t> batch;
   std::optional<double> lr_multiplier;
+  std::optional<std::string> rope_scaling;
+  std::optional<double> rope_theta, rope_factor;
   std::vector<double> weights;
 
   template <class V>
@@ -156,19 +166,55 @@ struct StageSection {
     v("batch", batch, Field{.help = "replaces train.batch", .unit = "sequences", .min = 1});
     v("lr_multiplier", lr_multiplier,
       Field{.help = "times the learning rate of the schedule", .min = 0});
+    v("rope_scaling", rope_scaling,
+      Field{.help = "replaces model.rope.scaling", .choices = "none|linear|llama3|yarn"});
+    v("rope_theta", rope_theta, Field{.help = "replaces model.rope.theta", .min = 1});
+    v("rope_factor", rope_factor, Field{.help = "replaces model.rope.factor", .min = 1});
     v("weights", weights,
       Field{.help = "mixture weights of the data sources, in their order; empty: unchanged",
             .min = 0});
   }
 };
 
+// How ranks share the work.
+struct ParallelSection {
+  int64_t data_parallel = 1;
+  int64_t zero_stage = 0;
+  double bucket_mb = 25;
+  bool checked = false;
+
+  template <class V>
+  void visit(V&& v) {
+    v("data_parallel", data_parallel,
+      Field{.help = "ranks that share each batch: threads of this process, or the processes that "
+                    "mpirun or srun started (then it must be their number or 1)",
+            .min = 1,
+            .max = 4096});
+    v("zero_stage", zero_stage,
+      Field{.help = "1: each rank keeps its share of the optimiser's state", .min = 0, .max = 1});
+    v("bucket_mb", bucket_mb,
+      Field{.help = "gradients are reduced in pieces of this size while the backward pass goes on",
+            .unit = "MB",
+            .min = 0.001});
+    v("checked", checked,
+      Field{.help =
+                "compare every collective among ranks before it moves data; names the rank that "
+                "diverged"});
+  }
+};
+
 struct RunConfig {
   std::string device = "cpu";
   int64_t threads = 0;
+  std::string tokenizer;
   RunSection run;
   TrainSection train;
   CheckpointSection checkpoint;
   CostSection cost;
+  ModelConfig model;
+  OptimConfig optim;
+  LoaderConfig data;
+  ParallelSection parallel;
   std::vector<StageSection> stages;
 
   template <class V>
@@ -178,10 +224,18 @@ struct RunConfig {
       Field{.help = "processor cores to use, shared out among ranks; 0 = all",
             .min = 0,
             .max = 4096});
+    v("tokenizer", tokenizer,
+      Field{.help =
+                "tokenizer.json, its folder or a .tiktoken file: for samples and bits per byte; "
+                "must be the one the stores were packed with"});
     v("run", run, Field{.help = "The run's place and its seed."});
     v("train", train, Field{.help = "The training loop."});
     v("checkpoint", checkpoint, Field{.help = "What is saved and what stays."});
     v("cost", cost, Field{.help = "What the machine costs."});
+    v("model", model, Field{.help = "The model's shape and scales."});
+    v("optim", optim, Field{.help = "Update rule, schedule, clipping."});
+    v("data", data, Field{.help = "What is read."});
+    v("parallel", parallel, Field{.help = "How ranks share the work."});
     v("stages", stages, Field{.help = "Changes at token counts"});
   }
   // Rules between sections: batches, stages.

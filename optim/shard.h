@@ -12,11 +12,6 @@
 
 namespace shoestring {
 
-struct FlatRange {
-  int64_t begin = 0, end = 0;
-  int64_t elements() const { return end - begin; }
-};
-
 // Part of a flat store: values[0] is element `first` of the numbering. A shard's buffer and the
 // whole store (first = 0) look the same to the optimiser.
 template <class T>

@@ -38,7 +38,7 @@ DataParallel::DataParallel(Communicator& communicator, Stream& stream,
   const std::vector<Bucket>& buckets = layout_.buckets();
   int64_t owned = 0, largest = 0;
   for (size_t b = 0; b < buckets.size(); ++b) {
-    const ElementRange range = buckets[b].range;
+    const FlatRange range = buckets[b].range;
     for (size_t p = 0; p < params.size(); ++p) {
       if (params[p].begin < range.end && params[p].end > range.begin) {
         buckets_of_param_[p].push_back(b);
@@ -179,7 +179,7 @@ void DataParallel::launch(size_t index) {
   ++stats_.reductions;
 }
 
-Buffer DataParallel::gradient_buffer(ElementRange range) const {
+Buffer DataParallel::gradient_buffer(FlatRange range) const {
   return buffer_of(gradients_).part(range.begin, range.elements());
 }
 
@@ -250,7 +250,7 @@ void DataParallel::write_back_exact(size_t index) {
   });
 }
 
-std::vector<ElementRange> DataParallel::owned_ranges() const {
+std::vector<FlatRange> DataParallel::owned_ranges() const {
   if (config_.zero_stage == 0) return {{0, elements_}};
   return layout_.owned(communicator_.rank());
 }
@@ -262,7 +262,7 @@ Event DataParallel::gather_parameters(Buffer store) {
   if (config_.zero_stage == 0 || communicator_.size() == 1) return {};
   const std::vector<Bucket>& buckets = layout_.buckets();
   for (auto bucket = buckets.rbegin(); bucket != buckets.rend(); ++bucket) {
-    const ElementRange piece = layout_.piece(*bucket, communicator_.rank());
+    const FlatRange piece = layout_.piece(*bucket, communicator_.rank());
     const Buffer own = store.part(piece.begin, piece.elements());
     stats_.bytes_sent += static_cast<int64_t>(own.bytes()) * (communicator_.size() - 1);
     communicator_.all_gather(own, bucket->counts,

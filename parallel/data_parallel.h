@@ -86,7 +86,7 @@ class DataParallel {
   void accumulate_slot(std::span<float> gradients, int64_t slot, int64_t micro_batches);
 
   // Ascending. Stage 0: everything. Outside of them, finish() leaves gradients undefined.
-  std::vector<ElementRange> owned_ranges() const;
+  std::vector<FlatRange> owned_ranges() const;
   // How the ranks would share the store out, in both stages; for work on shares such as the norm.
   const ShardLayout& layout() const { return layout_; }
   // Stage 1: every rank gets the owners' values of a flat store (compute copies or masters; `store`
@@ -111,7 +111,7 @@ class DataParallel {
   void wait_exposed();
   template <class F>
   void timed(F&& enqueue);
-  Buffer gradient_buffer(ElementRange range) const;
+  Buffer gradient_buffer(FlatRange range) const;
   std::span<float> accumulated(size_t index) const;
 
   Communicator& communicator_;

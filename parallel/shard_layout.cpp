@@ -80,7 +80,7 @@ void ShardLayout::share_out(Bucket& bucket, const std::vector<ParamExtent>& para
   }
 }
 
-ElementRange ShardLayout::piece(const Bucket& bucket, int rank) const {
+FlatRange ShardLayout::piece(const Bucket& bucket, int rank) const {
   const auto first = bucket.counts.begin();
   const int64_t begin = std::accumulate(first, first + rank, bucket.range.begin);
   return {begin, begin + bucket.counts.at(static_cast<size_t>(rank))};
@@ -90,15 +90,15 @@ std::vector<ShardLayout::Piece> ShardLayout::pieces() const {
   std::vector<Piece> result;
   for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket) {
     for (int r = 0; r < ranks_; ++r) {
-      const ElementRange range = piece(*bucket, r);
+      const FlatRange range = piece(*bucket, r);
       if (range.elements() > 0) result.push_back({range, r});
     }
   }
   return result;
 }
 
-std::vector<ElementRange> ShardLayout::owned(int rank) const {
-  std::vector<ElementRange> result;
+std::vector<FlatRange> ShardLayout::owned(int rank) const {
+  std::vector<FlatRange> result;
   for (const Piece& p : pieces()) {
     if (p.rank != rank) continue;
     if (!result.empty() && result.back().end == p.range.begin) {

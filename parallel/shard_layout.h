@@ -5,13 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace shoestring {
+#include "core/param.h"
 
-struct ElementRange {
-  int64_t begin = 0, end = 0;
-  int64_t elements() const { return end - begin; }
-  friend bool operator==(const ElementRange&, const ElementRange&) = default;
-};
+namespace shoestring {
 
 // A parameter's place in the flat numbering. `whole`: no border may cut it (Muon needs matrices).
 struct ParamExtent {
@@ -26,11 +22,11 @@ class ShardLayout {
   static constexpr int64_t granule = 4096;
 
   struct Bucket {
-    ElementRange range;
+    FlatRange range;
     std::vector<int64_t> counts;  // elements of each rank's piece, in rank order
   };
   struct Piece {
-    ElementRange range;
+    FlatRange range;
     int rank = 0;
   };
 
@@ -41,9 +37,9 @@ class ShardLayout {
 
   // From the end of the store to its begin: the order in which backward finishes. They cover it.
   const std::vector<Bucket>& buckets() const { return buckets_; }
-  ElementRange piece(const Bucket& bucket, int rank) const;
+  FlatRange piece(const Bucket& bucket, int rank) const;
   // Ascending; neighbours joined.
-  std::vector<ElementRange> owned(int rank) const;
+  std::vector<FlatRange> owned(int rank) const;
   // All pieces that are not empty, ascending: they cover the store.
   std::vector<Piece> pieces() const;
 

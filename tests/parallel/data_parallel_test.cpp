@@ -99,7 +99,7 @@ Floats reduce(const Plan& run) {
     DataParallel dp(world, stream, run.config, elements, test_params());
     for (int step = 0; step < run.steps; ++step) run_step(dp, world, run, gradients);
     std::lock_guard lock(mutex);
-    for (const ElementRange& range : dp.owned_ranges()) {
+    for (const FlatRange& range : dp.owned_ranges()) {
       for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
         if (covered[i] != 0 && std::memcmp(&result[i], &gradients[i], 4) != 0) {
           fail(cat("ranks disagree about element ", i));
@@ -177,7 +177,7 @@ TEST(DataParallel, OwnersParametersReachEverybody) {
     Stream stream = Stream::worker(device, "comm");
     DataParallel dp(world, stream, {.bucket_bytes = 30000, .zero_stage = 1}, elements,
                     test_params());
-    for (const ElementRange& range : dp.owned_ranges()) {
+    for (const FlatRange& range : dp.owned_ranges()) {
       for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
         master[i] = static_cast<float>(i);
         compute[i] = BFloat16(static_cast<float>(i));

@@ -87,7 +87,7 @@ Outcome train_rank(Communicator& world, const Plan& plan) {
       dp.end_slot();
     }
     dp.finish();
-    for (const ElementRange& range : dp.owned_ranges()) {
+    for (const FlatRange& range : dp.owned_ranges()) {
       for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
         store.master()[i] -= 0.1f * store.gradients()[i];
       }

@@ -53,7 +53,7 @@ void expect_sound(const ShardLayout& layout, const std::vector<ParamExtent>& par
   ASSERT_EQ(at, elements);
   int64_t owned = 0;
   for (int r = 0; r < ranks; ++r) {
-    for (const ElementRange& range : layout.owned(r)) owned += range.elements();
+    for (const FlatRange& range : layout.owned(r)) owned += range.elements();
   }
   ASSERT_EQ(owned, elements);
 }
@@ -93,7 +93,7 @@ TEST(ShardLayout, WholeMatricesGoRound) {
 
 TEST(ShardLayout, OneRankOwnsEverything) {
   const ShardLayout layout(10000, {{0, 5000, false}}, 4096, 1);
-  EXPECT_EQ(layout.owned(0), (std::vector<ElementRange>{{0, 10000}}));
+  EXPECT_EQ(layout.owned(0), (std::vector<FlatRange>{{0, 10000}}));
   EXPECT_EQ(layout.buckets().size(), 3u);
 }
 

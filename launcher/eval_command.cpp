@@ -1,0 +1,119 @@
+#include "launcher/eval_command.h"
+
+#include <cmath>
+#include <cstdio>
+#include <iomanip>
+#include <iostream>
+#include <numbers>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "io/text_source.h"
+#include "io/tokenizer/encoder.h"
+#include "launcher/measurement.h"
+
+namespace shoestring {
+namespace {
+
+// Cuts tokens into rows of `length` and runs them `micro_batch` at a time.
+class RowRunner {
+ public:
+  RowRunner(LoadedModel& loaded, const EvalOptions& options)
+      : loaded_(loaded),
+        length_(options.length > 0 ? options.length : loaded.config.train.sequence_length),
+        rows_(options.micro_batch) {
+    if (length_ > loaded.config.model.max_positions) {
+      fail_usage(cat("--length ", length_, " is more than the model's ",
+                     loaded.config.model.max_positions, " positions"));
+    }
+    if (rows_ < 1) fail_usage(cat("--micro-batch must be at least 1 but is ", rows_));
+  }
+
+  // ids[0] is context only; the others are predicted.
+  void add_document(const std::vector<int32_t>& ids) {
+    for (size_t at = 0; at + 1 < ids.size(); at += static_cast<size_t>(length_)) {
+      for (int64_t t = 0; t < length_; ++t) {
+        const size_t i = at + static_cast<size_t>(t);
+        const bool inside = i + 1 < ids.size();
+        batch_.tokens.push_back(inside ? ids[i] : ids.back());
+        batch_.labels.push_back(inside ? ids[i + 1] : -1);
+        batch_.positions.push_back(static_cast<int32_t>(t));
+        batch_.first_key.push_back(0);
+      }
+      if (++batch_.sequences == rows_) flush();
+    }
+  }
+  void flush() {
+    if (batch_.sequences == 0) return;
+    batch_.length = length_;
+    sums_.add(evaluate_micro_batches(loaded_.stream, *loaded_.model, *loaded_.source, nullptr, 1,
+                                     [&](int64_t) { return batch_; }, {}));
+    batch_ = {};
+  }
+  const EvalSums& sums() const { return sums_; }
+
+ private:
+  LoadedModel& loaded_;
+  int64_t length_, rows_;
+  MicroBatch batch_;
+  EvalSums sums_;
+};
+
+FileLoss evaluate_file(LoadedModel& loaded, const EvalOptions& options, const TextInput& input) {
+  const Tokenizer& tokenizer = loaded.need_tokenizer();
+  Encoder encoder(tokenizer);
+  const auto first = tokenizer.end_of_text_id();
+  if (!first) fail_usage("the tokenizer has no end-of-text token to begin documents with");
+  RowRunner runner(loaded, options);
+  FileLoss result{.path = input.path, .sums = {}};
+  int64_t bytes = 0;
+  std::vector<int32_t> ids = {*first};
+  auto sink = [&](TextPiece&& piece) {
+    bytes += static_cast<int64_t>(piece.text.size());
+    encoder.encode(piece.text, ids, {.special_as_text = true});
+    if (!piece.last) return;
+    ++result.documents;
+    runner.add_document(ids);
+    ids.assign(1, *first);
+  };
+  TextOptions text;
+  text.format = input.format;
+  read_documents(input, text, sink);
+  runner.flush();
+  result.sums = runner.sums();
+  result.sums.bytes = bytes;
+  return result;
+}
+
+}  // namespace
+
+std::vector<FileLoss> evaluate_files(LoadedModel& loaded, const EvalOptions& options) {
+  std::vector<FileLoss> list;
+  for (const TextInput& input : list_inputs(options.files, TextFormat::by_name, nullptr)) {
+    list.push_back(evaluate_file(loaded, options, input));
+  }
+  return list;
+}
+
+void run_eval(const EvalOptions& options) {
+  LoadedModel loaded(options.model);
+  std::vector<FileLoss> list = evaluate_files(loaded, options);
+  FileLoss all{.path = "all", .sums = {}};
+  for (const FileLoss& f : list) {
+    all.documents += f.documents;
+    all.sums.add(f.sums);
+  }
+  if (list.size() > 1) list.push_back(all);
+  std::vector<Measurement> rows;
+  for (const FileLoss& f : list) {
+    const std::string at = list.size() > 1 ? cat(f.path, " ") : "";
+    rows.push_back({cat(at, "loss"), f.sums.mean(), "nats/token"});
+    rows.push_back({cat(at, "perplexity"), std::exp(f.sums.mean()), "per token"});
+    rows.push_back({cat(at, "bits_per_byte"), f.sums.bits_per_byte(), "bits/byte"});
+    rows.push_back({cat(at, "tokens"), static_cast<double>(f.sums.labels), "tokens"});
+    rows.push_back({cat(at, "documents"), static_cast<double>(f.documents), "documents"});
+  }
+  print_measurements(rows, options.json, std::cout);
+}
+
+}  // namespace shoestring

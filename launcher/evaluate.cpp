@@ -1,0 +1,134 @@
+#include "launcher/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "core/check.h"
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+EvalSums evaluate_one(Stream& stream, const Transformer& model, ParamSource& source,
+                      const MicroBatch& micro, const std::vector<int32_t>& token_bytes) {
+  const BatchTensors tensors = to_device(stream.device(), micro);
+  Tape tape(stream, source, Tape::Mode::inference);
+  LayerContext context{.tape = tape, .batch = tensors};
+  const HeadLoss::Result r = model.run(context, {});
+  EvalSums sums{.loss = r.loss_sum, .labels = r.count, .correct = r.correct};
+  if (token_bytes.empty()) return sums;
+  for (int32_t label : micro.labels) {
+    if (label >= 0 && static_cast<size_t>(label) < token_bytes.size()) {
+      sums.bytes += token_bytes[static_cast<size_t>(label)];
+    }
+  }
+  return sums;
+}
+
+}  // namespace
+
+std::vector<int32_t> bytes_of_tokens(const Tokenizer& tokenizer) {
+  std::vector<int32_t> bytes(static_cast<size_t>(tokenizer.vocabulary_size()), 0);
+  for (int32_t id = 0; id < tokenizer.vocabulary_size(); ++id) {
+    if (!tokenizer.has_id(id) || tokenizer.is_special(id)) continue;
+    bytes[static_cast<size_t>(id)] = static_cast<int32_t>(tokenizer.id_to_bytes(id).size());
+  }
+  return bytes;
+}
+
+double EvalSums::mean() const { return labels == 0 ? 0 : loss / static_cast<double>(labels); }
+
+double EvalSums::bits_per_byte() const {
+  return bytes == 0 ? 0 : loss / std::numbers::ln2 / static_cast<double>(bytes);
+}
+
+void EvalSums::add(const EvalSums& other) {
+  loss += other.loss;
+  labels += other.labels;
+  correct += other.correct;
+  bytes += other.bytes;
+}
+
+EvalSums evaluate_micro_batches(Stream& stream, const Transformer& model, ParamSource& source,
+                                Communicator* ranks, int64_t count,
+                                const std::function<MicroBatch(int64_t)>& make,
+                                const std::vector<int32_t>& token_bytes) {
+  const int64_t size = ranks ? ranks->size() : 1, rank = ranks ? ranks->rank() : 0;
+  constexpr int64_t fields = 4;
+  std::vector<double> table(static_cast<size_t>(count * fields), 0);  // exact up to 2^53
+  for (int64_t i = rank; i < count; i += size) {
+    const EvalSums s = evaluate_one(stream, model, source, make(i), token_bytes);
+    const double row[] = {s.loss, static_cast<double>(s.labels), static_cast<double>(s.correct),
+                          static_cast<double>(s.bytes)};
+    std::copy(std::begin(row), std::end(row), table.begin() + i * fields);
+  }
+  if (size > 1) {  // every row has one owner, the others add zeros
+    ranks->all_reduce(buffer_of(std::span(table)), Reduce::sum, stream);
+    stream.synchronize();
+  }
+  EvalSums sums;
+  for (int64_t i = 0; i < count; ++i) {
+    const double* row = table.data() + i * fields;
+    sums.add({.loss = row[0],
+              .labels = static_cast<int64_t>(row[1]),
+              .correct = static_cast<int64_t>(row[2]),
+              .bytes = static_cast<int64_t>(row[3])});
+  }
+  return sums;
+}
+
+std::vector<SourceLoss> evaluate_sources(Stream& stream, const Transformer& model,
+                                         ParamSource& source, Communicator* ranks,
+                                         const Loader& loader, int64_t sequences,
+                                         int64_t micro_batch, int64_t length,
+                                         const std::vector<int32_t>& token_bytes) {
+  std::vector<SourceLoss> losses;
+  for (int64_t i = 0; i < loader.sources(); ++i) {
+    const int64_t rows = std::min(sequences, loader.eval_rows(i, length));
+    if (rows == 0) continue;
+    const int64_t count = (rows + micro_batch - 1) / micro_batch;
+    auto make = [&](int64_t m) {
+      const int64_t first = m * micro_batch;
+      return loader.eval_micro_batch(i, first, std::min(micro_batch, rows - first), length);
+    };
+    losses.push_back({loader.source_name(i), evaluate_micro_batches(stream, model, source, ranks,
+                                                                    count, make, token_bytes)});
+  }
+  return losses;
+}
+
+double unigram_loss(const Loader& loader, int64_t vocabulary, int64_t sequences, int64_t length,
+                    int64_t limit) {
+  std::vector<double> counts(static_cast<size_t>(vocabulary), 1.0);
+  auto total = static_cast<double>(vocabulary);
+  constexpr int64_t piece = int64_t{1} << 20;
+  std::vector<int32_t> tokens(static_cast<size_t>(piece));
+  for (int64_t i = 0; i < loader.sources(); ++i) {
+    const DocumentStream& stream = loader.train_stream(i);
+    const int64_t wanted = std::min(limit, stream.tokens());
+    for (int64_t at = 0; at < wanted; at += piece) {
+      const int64_t n = std::min(piece, wanted - at);
+      stream.read(at, n, tokens.data());
+      for (int64_t t = 0; t < n; ++t) {
+        counts.at(static_cast<size_t>(tokens[static_cast<size_t>(t)])) += 1;
+      }
+      total += static_cast<double>(n);
+    }
+  }
+  double loss = 0;
+  int64_t labels = 0;
+  for (int64_t i = 0; i < loader.sources(); ++i) {
+    const int64_t rows = std::min(sequences, loader.eval_rows(i, length));
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int32_t label : loader.eval_micro_batch(i, row, 1, length).labels) {
+        if (label < 0) continue;
+        loss -= std::log(counts.at(static_cast<size_t>(label)) / total);
+        ++labels;
+      }
+    }
+  }
+  return labels == 0 ? 0 : loss / static_cast<double>(labels);
+}
+
+}  // namespace shoestring

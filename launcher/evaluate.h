@@ -1,0 +1,51 @@
+#pragma once
+// Loss on held-out text: mean over labels in nats, and bits per byte of the text those labels
+// spell.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/model/transformer.h"
+#include "io/loader.h"
+#include "io/tokenizer/tokenizer.h"
+#include "parallel/communicator.h"
+
+namespace shoestring {
+
+// Bytes of text per token id; special tokens stand for no text. Empty without a tokenizer.
+std::vector<int32_t> bytes_of_tokens(const Tokenizer& tokenizer);
+
+struct EvalSums {
+  double loss = 0;  // nats, summed over labels
+  int64_t labels = 0, correct = 0, bytes = 0;
+  double mean() const;           // nats a label
+  double bits_per_byte() const;  // 0 when bytes are not known
+  void add(const EvalSums& other);
+};
+
+// Runs the micro-batches [0, count) that `make` gives, each on rank i % ranks, and sums in the
+// order of the micro-batches, so that any number of ranks gives the same bits.
+EvalSums evaluate_micro_batches(Stream& stream, const Transformer& model, ParamSource& source,
+                                Communicator* ranks, int64_t count,
+                                const std::function<MicroBatch(int64_t)>& make,
+                                const std::vector<int32_t>& token_bytes);
+
+struct SourceLoss {
+  std::string name;
+  EvalSums sums;
+};
+// The held-out rows of every source, at most `sequences` each.
+std::vector<SourceLoss> evaluate_sources(Stream& stream, const Transformer& model,
+                                         ParamSource& source, Communicator* ranks,
+                                         const Loader& loader, int64_t sequences,
+                                         int64_t micro_batch, int64_t length,
+                                         const std::vector<int32_t>& token_bytes);
+
+// Cross-entropy of the held-out labels under the training tokens' frequencies (add-one smoothed),
+// nats a label; at most `limit` training tokens of each source are counted.
+double unigram_loss(const Loader& loader, int64_t vocabulary, int64_t sequences, int64_t length,
+                    int64_t limit);
+
+}  // namespace shoestring

@@ -1,0 +1,60 @@
+#include "launcher/generate_command.h"
+
+#include <cstdio>
+
+#include "core/log.h"
+#include "core/text.h"
+#include "launcher/progress.h"
+#include "nlohmann/json.hpp"
+
+namespace shoestring {
+namespace {
+
+void put(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+nlohmann::ordered_json json_of(const GenerateRequest& request, const GenerateResult& result) {
+  nlohmann::ordered_json out;
+  out["outputs"] = nlohmann::json::array();
+  for (size_t i = 0; i < result.texts.size(); ++i) {
+    // Text cut inside a character is shown with the replacement character.
+    out["outputs"].push_back(
+        {{"prompt", request.prompts[i]}, {"text", result.texts[i]}, {"ids", result.ids[i]}});
+  }
+  out["tokens"] = result.tokens;
+  out["prefill_seconds"] = result.prefill_seconds;
+  out["decode_seconds"] = result.decode_seconds;
+  return out;
+}
+
+}  // namespace
+
+void run_generate(const GenerateOptions& options) {
+  LoadedModel loaded(options.model);
+  GenerateRequest request = options.request;
+  if (request.prompts.empty()) request.prompts.emplace_back();
+  const bool live = !options.json && request.prompts.size() == 1;
+  if (live) {
+    put(request.prompts[0]);
+    request.on_text = [](size_t, const std::string& text) { put(text); };
+  }
+  const GenerateResult result =
+      generate(loaded.stream, *loaded.model, *loaded.source, loaded.need_tokenizer(), request);
+  if (options.json) {
+    put(json_of(request, result).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+        "\n");
+  } else if (live) {
+    put("\n");
+  } else {
+    for (size_t i = 0; i < result.texts.size(); ++i) {
+      put(cat("[", i, "] ", request.prompts[i], result.texts[i], "\n"));
+    }
+  }
+  const double seconds = result.prefill_seconds + result.decode_seconds;
+  log_info(cat(result.tokens, " tokens in ", text_of_seconds(seconds), ", ",
+               text_of_count(static_cast<double>(result.tokens) / seconds), " tokens/s"));
+}
+
+}  // namespace shoestring

@@ -1,0 +1,38 @@
+#pragma once
+// A model read from a PATH, ready to run forward: what generate, eval and logits share. PATH is a
+// run's folder, its checkpoints folder or one checkpoint.
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/model/transformer.h"
+#include "io/tokenizer/tokenizer.h"
+#include "launcher/run_config.h"
+
+namespace shoestring {
+
+struct ModelRequest {
+  std::string path;
+  std::string tokenizer;  // empty: the one in the run's folder
+  std::string dtype;      // empty: the checkpoint's train.dtype
+  int threads = 0;        // 0: all cores
+};
+
+struct LoadedModel {
+  explicit LoadedModel(const ModelRequest& request);
+
+  RunConfig config;  // of the run that made it
+  int64_t step = 0;
+  Device device;
+  Stream stream;
+  std::unique_ptr<ParamStore> store;
+  std::unique_ptr<StoreSource> source;
+  std::unique_ptr<Transformer> model;
+  std::optional<Tokenizer> tokenizer;
+
+  // The tokenizer, or a usage error that says how to name one.
+  const Tokenizer& need_tokenizer() const;
+};
+
+}  // namespace shoestring

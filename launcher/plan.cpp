@@ -1,0 +1,92 @@
+#include "launcher/plan.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/check.h"
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+// The ramp's batch at a token count, or 0 when the ramp is over.
+int64_t ramp_sequences(const RampConfig& ramp, int64_t tokens) {
+  for (size_t i = 0; i < ramp.tokens.size(); ++i) {
+    if (tokens < ramp.tokens[i]) return ramp.sequences[i];
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::vector<LoadSegment> load_segments(const RunConfig& config) {
+  std::set<int64_t> borders = {0};
+  for (const StageSection& stage : config.stages) borders.insert(stage.from_tokens);
+  for (int64_t tokens : config.optim.ramp.tokens) borders.insert(tokens);
+  std::vector<LoadSegment> segments;
+  for (int64_t from : borders) {
+    int64_t length = config.train.sequence_length, batch = config.train.batch;
+    int64_t micro = config.train.micro_batch;
+    std::vector<double> weights;
+    for (const StageSection& stage : config.stages) {
+      if (stage.from_tokens > from) continue;
+      length = stage.sequence_length.value_or(length);
+      batch = stage.batch.value_or(batch);
+      micro = stage.micro_batch.value_or(micro);
+      if (!stage.weights.empty()) weights = stage.weights;
+    }
+    if (int64_t ramp = ramp_sequences(config.optim.ramp, from); ramp > 0) batch = ramp;
+    if (batch % micro != 0) {
+      fail_usage(cat("from ", from, " tokens on, the batch of ", batch,
+                     " sequences is not a multiple of the micro-batch of ", micro,
+                     "; change optim.ramp.sequences or train.micro_batch"));
+    }
+    segments.push_back({.from_tokens = from,
+                        .length = length,
+                        .sequences = micro,
+                        .micro_batches = batch / micro,
+                        .weights = weights});
+  }
+  return segments;
+}
+
+StageEffect stage_effect(const RunConfig& config, int64_t tokens) {
+  StageEffect effect{.rope = config.model.rope};
+  for (const StageSection& stage : config.stages) {
+    if (stage.from_tokens > tokens) continue;
+    effect.lr_multiplier = stage.lr_multiplier.value_or(effect.lr_multiplier);
+    effect.rope.scaling = stage.rope_scaling.value_or(effect.rope.scaling);
+    effect.rope.theta = stage.rope_theta.value_or(effect.rope.theta);
+    effect.rope.factor = stage.rope_factor.value_or(effect.rope.factor);
+  }
+  return effect;
+}
+
+int64_t longest_sequence(const RunConfig& config) {
+  int64_t longest = config.train.sequence_length;
+  for (const StageSection& stage : config.stages) {
+    longest = std::max(longest, stage.sequence_length.value_or(0));
+  }
+  return longest;
+}
+
+SchedulePlan schedule_plan(const RunConfig& config, const BatchSchedule& schedule) {
+  const ScheduleConfig& s = config.optim.schedule;
+  const bool by_tokens = s.drive == "tokens";
+  const int64_t run = by_tokens ? schedule.at(config.train.steps).first_token : config.train.steps;
+  SchedulePlan plan{.total = s.total > 0 ? s.total : run,
+                    .warmup = 0,
+                    .unit = by_tokens ? schedule.at(0).tokens() : 1};
+  if (by_tokens) {
+    plan.warmup = s.warmup_tokens > 0 ? s.warmup_tokens : schedule.at(s.warmup_steps).first_token;
+  } else {
+    plan.warmup = s.warmup_tokens > 0 ? schedule.steps_for_tokens(s.warmup_tokens) : s.warmup_steps;
+  }
+  if (plan.warmup > plan.total) {
+    fail_usage(cat("optim.schedule: the warm-up of ", plan.warmup, " ", s.drive,
+                   " is longer than the whole schedule of ", plan.total));
+  }
+  return plan;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,30 @@
+#pragma once
+// What a config means over the length of a run: which step has which size, rate and positions.
+
+#include <cstdint>
+#include <vector>
+
+#include "core/ops/rope.h"
+#include "io/batch_schedule.h"
+#include "launcher/run_config.h"
+#include "optim/schedule.h"
+
+namespace shoestring {
+
+// The pieces of constant batch and sequence length: stages by tokens, cut further by the batch-size
+// ramp. A usage error when a ramp's batch is not a multiple of the micro-batch.
+std::vector<LoadSegment> load_segments(const RunConfig& config);
+
+// What the stage that holds at `tokens` changes besides the rows.
+struct StageEffect {
+  double lr_multiplier = 1;
+  RopeConfig rope;
+};
+StageEffect stage_effect(const RunConfig& config, int64_t tokens);
+
+// The longest sequence of any stage; the rotary table must cover it.
+int64_t longest_sequence(const RunConfig& config);
+
+SchedulePlan schedule_plan(const RunConfig& config, const BatchSchedule& schedule);
+
+}  // namespace shoestring

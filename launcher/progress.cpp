@@ -1,0 +1,75 @@
+#include "launcher/progress.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <cmath>
+#include <cstdio>
+
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+std::string formatted(const char* format, double value) {
+  std::array<char, 64> buffer;
+  std::snprintf(buffer.data(), buffer.size(), format, value);
+  return buffer.data();
+}
+
+void put(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
+}  // namespace
+
+std::string text_of_seconds(double seconds) {
+  if (!std::isfinite(seconds)) return "unknown";
+  if (seconds < 60) return formatted("%.1f s", seconds);
+  const auto whole = static_cast<int64_t>(std::lround(seconds));
+  if (whole < 3600) return cat(whole / 60, " min ", formatted("%02.0f", whole % 60), " s");
+  if (whole < 48 * 3600) {
+    return cat(whole / 3600, " h ", formatted("%02.0f", (whole % 3600) / 60), " min");
+  }
+  return cat(whole / 86400, " d ", whole % 86400 / 3600, " h");
+}
+
+std::string text_of_count(double count) {
+  constexpr std::array<const char*, 5> units = {"", " k", " M", " G", " T"};
+  size_t unit = 0;
+  while (std::fabs(count) >= 999.5 && unit + 1 < units.size()) {
+    count /= 1000;
+    ++unit;
+  }
+  return formatted(unit == 0 ? "%.0f" : "%.3g", count) + units[unit];
+}
+
+std::string text_of_bytes(double bytes) {
+  constexpr std::array<const char*, 5> units = {" B", " KiB", " MiB", " GiB", " TiB"};
+  size_t unit = 0;
+  while (std::fabs(bytes) >= 1024 && unit + 1 < units.size()) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return formatted(unit == 0 ? "%.0f" : "%.2f", bytes) + units[unit];
+}
+
+ProgressLine::ProgressLine() : terminal_(::isatty(STDERR_FILENO) == 1) {}
+
+ProgressLine::~ProgressLine() {
+  if (live_) put("\n");
+}
+
+void ProgressLine::update(std::string_view text) {
+  if (!terminal_) return;
+  put(cat("\r\x1b[K", text));
+  live_ = true;
+}
+
+void ProgressLine::line(std::string_view text) {
+  put(cat(live_ ? "\r\x1b[K" : "", text, "\n"));
+  live_ = false;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,32 @@
+#pragma once
+// What a person sees while a run goes on: one line that rewrites itself on a terminal, plain lines
+// elsewhere; and the texts for durations, counts and bytes that all commands share.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace shoestring {
+
+std::string text_of_seconds(double seconds);  // "1 h 02 min", "4 min 10 s", "12.3 s"
+std::string text_of_count(double count);      // "3.69 M", "812"
+std::string text_of_bytes(double bytes);      // "1.25 GiB"
+
+// Writes to standard error. Not thread-safe: one rank owns it.
+class ProgressLine {
+ public:
+  ProgressLine();
+  explicit ProgressLine(bool terminal) : terminal_(terminal) {}
+  ~ProgressLine();
+  // Replaces the live line; elsewhere than on a terminal it does nothing.
+  void update(std::string_view text);
+  // A line that stays, above the live one.
+  void line(std::string_view text);
+  bool terminal() const { return terminal_; }
+
+ private:
+  bool terminal_;
+  bool live_ = false;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,120 @@
+#include "launcher/rank_state.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "launcher/evaluate.h"
+#include "parallel/reducing_source.h"
+
+namespace shoestring {
+namespace {
+
+// Embedding rows are rounded up so that products have even tiles and shards are equal.
+constexpr int64_t vocabulary_multiple = 64;
+
+DataParallelConfig sharing_of(const RunConfig& config) {
+  return {.bucket_bytes = static_cast<int64_t>(config.parallel.bucket_mb * 1e6),
+          .zero_stage = config.parallel.zero_stage,
+          .exact = config.train.exact};
+}
+
+void fill_in_vocabulary(RunConfig& config, const TokenStores& stores) {
+  int64_t needed = 0;
+  for (const auto& store : stores) needed = std::max(needed, store->facts().vocabulary);
+  if (config.model.vocabulary == 0) {
+    config.model.vocabulary =
+        (needed + vocabulary_multiple - 1) / vocabulary_multiple * vocabulary_multiple;
+  }
+  for (const auto& store : stores) require_vocabulary(*store, config.model.vocabulary);
+}
+
+void check_lengths(const RunConfig& config) {
+  const int64_t longest = longest_sequence(config);
+  if (longest <= config.model.max_positions) return;
+  fail_usage(cat("train.sequence_length = ", longest, " is longer than model.max_positions = ",
+                 config.model.max_positions, "; raise the latter or shorten the sequences"));
+}
+
+}  // namespace
+
+RankState::RankState(const RunConfig& run, Communicator& communicator, int threads)
+    : config(run),
+      ranks(communicator),
+      device(DeviceKind::cpu, 0, threads),
+      compute(Stream::immediate(device)),
+      communication(communicator.size() > 1 ? Stream::worker(device, "communication")
+                                            : Stream::immediate(device)),
+      guard(run.optim.skip) {
+  check_lengths(config);
+  if (config.data.sources.empty()) {
+    fail_usage(
+        "data.sources is empty; pack a corpus with `shoestring data pack` and name it there");
+  }
+  TokenStores stores = open_sources(config.data);
+  tokenizer_hash = stores[0]->facts().tokenizer_hash;
+  if (!config.tokenizer.empty()) {
+    tokenizer = Tokenizer::load(config.tokenizer);
+    for (const auto& s : stores) require_tokenizer(*s, tokenizer->hash(), config.tokenizer);
+    token_bytes = bytes_of_tokens(*tokenizer);
+  }
+  fill_in_vocabulary(config, stores);
+  loader = std::make_unique<Loader>(config.data, std::move(stores), load_segments(config),
+                                    static_cast<uint64_t>(config.run.seed));
+  schedule = schedule_plan(config, loader->schedule());
+  const Dtype compute_type = dtype_from_name(config.train.dtype);
+  const Chunk chunk = whole_model(config.model);
+  store = std::make_unique<ParamStore>(device, parameters_of(config.model, chunk), compute_type);
+  source = std::make_unique<StoreSource>(*store);
+  model = std::make_unique<Transformer>(config.model, *store, chunk);
+  auto whole = [&](const Param& p) { return updated_by_muon(p.info, config.optim); };
+  parallel = std::make_unique<DataParallel>(ranks, communication, sharing_of(config),
+                                            store->elements(), extents_of(*store, whole));
+  const std::vector<FlatRange> owned = parallel->owned_ranges();
+  optimizer = std::make_unique<Optimizer>(device, store->params(), config.optim, owned,
+                                          static_cast<uint64_t>(config.run.seed));
+  store->initialise(static_cast<uint64_t>(config.run.seed));
+  if (config.optim.ema_decay > 0) {
+    ema = std::make_unique<WeightAverage>(device, store->params(), owned,
+                                          FlatSpan<const float>{store->master()},
+                                          config.optim.ema_decay);
+  }
+}
+
+double RankState::lr_at(int64_t at) const {
+  const int64_t tokens = loader->schedule().at(at).first_token;
+  return learning_rate(config.optim, at, tokens, schedule) *
+         stage_effect(config, tokens).lr_multiplier;
+}
+
+void RankState::publish_weights() {
+  store->raise_version();
+  const bool copies = store->compute() == Dtype::bf16;
+  const Event gathered = copies ? parallel->gather_parameters(buffer_of(store->compute_copy()))
+                                : parallel->gather_parameters(buffer_of(store->master()));
+  gathered.wait();
+}
+
+int64_t forecast_activations(const RunConfig& config, int64_t sequences, int64_t length) {
+  const ModelConfig& m = config.model;
+  const int64_t rows = sequences * length, d = m.hidden, f = m.ffn, hd = m.dim_of_head();
+  const int64_t q = m.heads * hd, kv = m.kv_heads * hd;
+  const int64_t width = config.train.dtype == "bf16" ? 2 : 4;
+  const int64_t statistics = 4 * (2 + m.heads);  // inverse rms of two norms, log-sum-exp
+  // Two sums and two normalised inputs of width d, q k v o, gate and up, their product.
+  int64_t norms = 2 * d + f, attention = 2 * q + 2 * kv, rest = 2 * d + 2 * f;
+  if (m.qk_norm) attention += q + kv;
+  const int64_t whole = norms + attention + rest;
+  int64_t block = whole;
+  const Recompute policy = recompute_from_name(config.train.recompute);
+  if (policy == Recompute::norms) block -= norms;
+  if (policy == Recompute::attention) block -= attention;
+  if (policy == Recompute::block) block = d;
+  // While one block runs backward its dropped values are back, and the widest gradients exist.
+  const int64_t working = whole - block + 4 * f + 2 * d;
+  const int64_t values =
+      m.layers * block + working + 3 * d;  // embedding, last norm, dx of the head
+  return rows * (values * width + (policy == Recompute::block ? 0 : m.layers) * statistics);
+}
+
+}  // namespace shoestring

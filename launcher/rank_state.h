@@ -1,0 +1,59 @@
+#pragma once
+// Everything one rank of a run holds, built from the config: device, data, model, optimiser and the
+// sharing of gradients.
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/model/transformer.h"
+#include "io/loader.h"
+#include "io/tokenizer/tokenizer.h"
+#include "launcher/plan.h"
+#include "launcher/run_config.h"
+#include "optim/ema.h"
+#include "optim/optimizer.h"
+#include "optim/outlier.h"
+#include "parallel/communicator.h"
+#include "parallel/data_parallel.h"
+
+namespace shoestring {
+
+struct RankState {
+  // `threads`: cores of this rank. Fails with a usage or data error before any memory is spent on
+  // the model when config, stores and tokenizer do not fit together.
+  RankState(const RunConfig& config, Communicator& ranks, int threads);
+
+  RunConfig config;  // with the vocabulary filled in
+  Communicator& ranks;
+  Device device;
+  Stream compute, communication;
+  std::optional<Tokenizer> tokenizer;
+  std::vector<int32_t> token_bytes;
+  std::unique_ptr<Loader> loader;
+  std::string tokenizer_hash;  // of the stores
+  std::unique_ptr<ParamStore> store;
+  std::unique_ptr<StoreSource> source;  // weights for evaluation and samples
+  std::unique_ptr<Transformer> model;
+  std::unique_ptr<DataParallel> parallel;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<WeightAverage> ema;  // null without optim.ema_decay
+  StepGuard guard;
+  SchedulePlan schedule;
+
+  int64_t step = 0;     // steps done
+  int64_t updates = 0;  // of them, not skipped
+  double seconds = 0;   // training time so far, over all starts of the run
+
+  double lr_at(int64_t step) const;
+  // After this rank's masters changed: every rank gets what its forward pass reads.
+  void publish_weights();
+};
+
+// Activations of one micro-batch at the end of the forward pass, bytes: what the ops of each block
+// save under the config's recompute policy, and the largest working set of one block's backward
+// pass.
+int64_t forecast_activations(const RunConfig& config, int64_t sequences, int64_t length);
+
+}  // namespace shoestring

@@ -1,0 +1,242 @@
+#include "launcher/report.h"
+
+#include <sys/resource.h>
+
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+
+#include "core/check.h"
+#include "core/peak.h"
+#include "core/text.h"
+#include "launcher/run_directory.h"
+#include "nlohmann/json.hpp"
+
+namespace shoestring {
+namespace {
+
+double wall_now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string fixed(double value, int digits) {
+  std::string text(64, '\0');
+  text.resize(static_cast<size_t>(std::snprintf(text.data(), text.size(), "%.*f", digits, value)));
+  return text;
+}
+
+int64_t resident_peak_bytes() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+EvalSums total_of(const std::vector<SourceLoss>& losses) {
+  EvalSums sums;
+  for (const SourceLoss& s : losses) sums.add(s.sums);
+  return sums;
+}
+
+}  // namespace
+
+Reporter::Reporter(RankState& rank) : rank_(rank) {}
+
+double Reporter::money(double seconds) const {
+  const CostSection& cost = rank_.config.cost;
+  return seconds / 3600 * cost.price_per_hour * static_cast<double>(cost.chips);
+}
+
+std::string Reporter::text_of_memory() const {
+  const Ledger& ledger = rank_.device.ledger();
+  std::string text;
+  for (int k = 0; k < num_memory_kinds; ++k) {
+    const auto kind = static_cast<MemoryKind>(k);
+    if (ledger.peak(kind) == 0) continue;
+    append(text, text.empty() ? "" : ", ", name_of(kind), " ",
+           text_of_bytes(static_cast<double>(ledger.peak(kind))));
+  }
+  return text;
+}
+
+void Reporter::begin() {
+  if (!active()) return;
+  const RunConfig& c = rank_.config;
+  const RunDirectory directory(c.run.directory);
+  metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step > 0 ? rank_.step : -1);
+  tensorboard_ = std::make_unique<TensorboardWriter>(directory.tensorboard());
+  peak_flops_ =
+      measured_peak_flops(rank_.device, dtype_from_name(c.train.dtype)) * rank_.ranks.size();
+  const StepShape shape = rank_.loader->schedule().at(rank_.step);
+  const double activations =
+      static_cast<double>(forecast_activations(c, shape.sequences, shape.length));
+  const Ledger& ledger = rank_.device.ledger();
+  progress_.line(cat("model: ", text_of_count(static_cast<double>(rank_.store->parameters())),
+                     " parameters, ", c.train.dtype, ", ", c.model.layers, " layers, hidden ",
+                     c.model.hidden, ", vocabulary ", c.model.vocabulary));
+  progress_.line(cat("batch: ", shape.samples(), " sequences of ", shape.length, " tokens, ",
+                     shape.micro_batches, " micro-batches on ", rank_.ranks.size(), " rank",
+                     rank_.ranks.size() == 1 ? "" : "s"));
+  progress_.line(cat(
+      "memory forecast: ", text_of_bytes(static_cast<double>(ledger.current_total()) + activations),
+      " a rank (state ", text_of_bytes(static_cast<double>(ledger.current_total())),
+      ", activations ", text_of_bytes(activations), ")"));
+  progress_.line(cat(rank_.step > 0 ? cat("resuming after step ", rank_.step) : "training", ": ",
+                     c.train.steps - rank_.step, " steps in ", c.run.directory));
+}
+
+double Reporter::seconds_left() const {
+  const BatchSchedule& schedule = rank_.loader->schedule();
+  const int64_t done = schedule.at(rank_.step).first_token;
+  const int64_t all = schedule.at(rank_.config.train.steps).first_token;
+  return tokens_here_ == 0
+             ? NAN
+             : seconds_here_ / static_cast<double>(tokens_here_) * static_cast<double>(all - done);
+}
+
+double Reporter::flop_per_second() const {
+  return seconds_here_ > 0 ? flop_here_ / seconds_here_ : 0;
+}
+
+std::string Reporter::console_text(const StepReport& r, const Batch& batch) const {
+  const RunConfig& c = rank_.config;
+  const double rate = static_cast<double>(batch.global_tokens) / smooth_seconds_;
+  std::string text =
+      cat("step ", rank_.step, "/", c.train.steps, "  loss ", fixed(r.loss, 4), "  norm ",
+          fixed(r.gradient_norm, 3), "  ", text_of_count(rate), " tokens/s");
+  if (peak_flops_ > 0) {
+    append(text, "  MFU ", fixed(100 * flop_per_second() / peak_flops_, 1), "%");
+  }
+  if (c.cost.price_per_hour > 0) {
+    append(text, "  ", fixed(money(rank_.seconds), 4), " ", c.cost.currency);
+  }
+  append(text, "  left ", text_of_seconds(seconds_left()));
+  return text;
+}
+
+void Reporter::step(const StepReport& r, const Batch& batch, double data_seconds, double seconds) {
+  rank_.seconds += seconds;
+  if (!active()) return;
+  const int64_t length = batch.micro.empty() ? 0 : batch.micro[0].length;
+  tokens_here_ += batch.global_tokens;
+  seconds_here_ += seconds;
+  flop_here_ += static_cast<double>(batch.global_tokens) *
+                training_flop_per_token(rank_.config.model, length);
+  smooth_seconds_ = smooth_seconds_ == 0 ? seconds : 0.9 * smooth_seconds_ + 0.1 * seconds;
+  if (r.skipped) {
+    ++skipped_;
+    progress_.line(cat("step ", rank_.step, " skipped: ", r.skip_reason));
+  }
+  record(r, batch, data_seconds, seconds);
+  const std::string text = console_text(r, batch);
+  const int64_t every = rank_.config.train.log_every;
+  if (every > 0 && (rank_.step % every == 0 || rank_.step == rank_.config.train.steps)) {
+    progress_.line(text);
+  } else {
+    progress_.update(text);
+  }
+}
+
+void Reporter::record(const StepReport& r, const Batch& batch, double data_seconds,
+                      double seconds) {
+  MetricsRecord m;
+  const double rate = static_cast<double>(batch.global_tokens) / seconds;
+  m.set("step", rank_.step);
+  m.set("loss", r.loss);
+  m.set("tokens", rank_.loader->schedule().at(rank_.step).first_token);
+  m.set("gradient_norm", r.gradient_norm);
+  m.set("lr", r.lr);
+  m.set("accuracy", r.accuracy);
+  if (rank_.config.train.z_loss > 0) m.set("z_loss", r.penalty);
+  m.set("tokens_per_second", rate);
+  m.set("mfu", peak_flops_ > 0 ? flop_per_second() / peak_flops_ : 0.0);
+  m.set("seconds", seconds);
+  m.set("data_seconds", data_seconds);
+  m.set("compute_seconds", r.compute_seconds);
+  m.set("exposed_seconds", r.exposed_seconds);
+  m.set("update_seconds", r.update_seconds);
+  m.set("skipped", skipped_);
+  const Ledger& ledger = rank_.device.ledger();
+  for (int k = 0; k < num_memory_kinds; ++k) {
+    const auto kind = static_cast<MemoryKind>(k);
+    m.set(cat("bytes/", name_of(kind)), ledger.peak(kind));
+  }
+  m.set("cost", money(rank_.seconds));
+  m.set("cost_at_end", money(rank_.seconds + seconds_left()));
+  metrics_->write(m);
+  const double now = wall_now();
+  for (const auto& [name, value] : m.items()) {
+    if (const double* x = std::get_if<double>(&value)) {
+      tensorboard_->scalar(name, *x, rank_.step, now);
+    } else if (const int64_t* n = std::get_if<int64_t>(&value)) {
+      tensorboard_->scalar(name, static_cast<double>(*n), rank_.step, now);
+    }
+  }
+}
+
+void Reporter::evaluation(const std::vector<SourceLoss>& losses, double seconds) {
+  if (!active() || losses.empty()) return;
+  const double now = wall_now();
+  std::string text = cat("validation after step ", rank_.step, ":");
+  for (const SourceLoss& s : losses) {
+    append(text, losses.size() > 1 ? cat("  ", s.name) : "", "  loss ", fixed(s.sums.mean(), 4));
+    if (s.sums.bytes > 0) append(text, " (", fixed(s.sums.bits_per_byte(), 4), " bits per byte)");
+    tensorboard_->scalar(cat("validation/", s.name), s.sums.mean(), rank_.step, now);
+  }
+  tensorboard_->scalar("validation_loss", total_of(losses).mean(), rank_.step, now);
+  append(text, "  in ", text_of_seconds(seconds));
+  progress_.line(text);
+}
+
+void Reporter::sample(const std::string& prompt, const std::string& text) {
+  if (active()) progress_.line(cat("sample after step ", rank_.step, ": ", prompt, "|", text));
+}
+
+void Reporter::line(const std::string& text) {
+  if (active()) progress_.line(text);
+}
+
+void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving) {
+  if (!active()) return;
+  const RunConfig& c = rank_.config;
+  const EvalSums sums = total_of(losses);
+  const int64_t length = rank_.loader->schedule().at(rank_.step).length;
+  const int64_t vocabulary =
+      rank_.tokenizer ? rank_.tokenizer->vocabulary_size() : c.model.vocabulary;
+  const double unigram = sums.labels == 0
+                             ? 0
+                             : unigram_loss(*rank_.loader, c.model.vocabulary,
+                                            c.train.evaluate_sequences, length, int64_t{20} << 20);
+  nlohmann::ordered_json s;
+  s["steps"] = rank_.step;
+  s["tokens"] = rank_.loader->schedule().at(rank_.step).first_token;
+  s["parameters"] = rank_.store->parameters();
+  s["validation_loss"] = sums.labels > 0 ? nlohmann::json(sums.mean()) : nlohmann::json();
+  s["bits_per_byte"] = sums.bytes > 0 ? nlohmann::json(sums.bits_per_byte()) : nlohmann::json();
+  s["unigram_loss"] = unigram;
+  s["uniform_loss"] = std::log(static_cast<double>(vocabulary));
+  s["tokens_per_second"] =
+      seconds_here_ > 0 ? static_cast<double>(tokens_here_) / seconds_here_ : 0.0;
+  s["flop_per_second"] = flop_per_second();
+  s["peak_flop_per_second"] = peak_flops_;
+  s["mfu"] = peak_flops_ > 0 ? flop_per_second() / peak_flops_ : 0.0;
+  s["peak_bytes"] = resident_peak_bytes();
+  s["ledger_peak_bytes"] = rank_.device.ledger().peak_total();
+  s["skipped_steps"] = rank_.guard.skipped();
+  s["checkpoint_stall_seconds"] = saving.stall_seconds;
+  s["checkpoint_write_seconds"] = saving.write_seconds;
+  s["cost"] = money(rank_.seconds);
+  s["currency"] = c.cost.currency;
+  s["seconds"] = rank_.seconds;
+  for (const SourceLoss& l : losses) {
+    s["sources"][l.name] = {{"validation_loss", l.sums.mean()},
+                            {"bits_per_byte", l.sums.bits_per_byte()},
+                            {"labels", l.sums.labels}};
+  }
+  RunDirectory(c.run.directory).write_text("summary.json", s.dump(2) + "\n");
+  progress_.line(
+      cat("memory peak: ", text_of_bytes(static_cast<double>(rank_.device.ledger().peak_total())),
+          " a rank (", text_of_memory(), "); process ",
+          text_of_bytes(static_cast<double>(resident_peak_bytes()))));
+}
+
+}  // namespace shoestring

@@ -1,0 +1,55 @@
+#pragma once
+// What a run tells: lines on the console, metrics.jsonl, TensorBoard, summary.json. Only rank 0
+// reports; the other ranks' reporters do nothing.
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "io/metrics.h"
+#include "io/tensorboard.h"
+#include "launcher/evaluate.h"
+#include "launcher/progress.h"
+#include "launcher/rank_state.h"
+#include "launcher/step.h"
+
+namespace shoestring {
+
+class Reporter {
+ public:
+  explicit Reporter(RankState& rank);
+
+  // After resume: opens the files behind the last saved step and prints what is going to happen.
+  void begin();
+  void step(const StepReport& report, const Batch& batch, double data_seconds, double seconds);
+  void evaluation(const std::vector<SourceLoss>& losses, double seconds);
+  void sample(const std::string& prompt, const std::string& text);
+  void line(const std::string& text);
+  // Writes summary.json and prints the closing table.
+  void finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving);
+
+  double money(double seconds) const;
+
+ private:
+  bool active() const { return rank_.ranks.rank() == 0; }
+  void record(const StepReport& report, const Batch& batch, double data_seconds, double seconds);
+  std::string console_text(const StepReport& report, const Batch& batch) const;
+  std::string text_of_memory() const;
+  double seconds_left() const;
+  double flop_per_second() const;
+
+  RankState& rank_;
+  ProgressLine progress_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<TensorboardWriter> tensorboard_;
+  double peak_flops_ = 0;      // of this rank's cores, measured at start
+  double smooth_seconds_ = 0;  // per step
+  int64_t tokens_here_ = 0;    // trained on since this start
+  double seconds_here_ = 0;
+  double flop_here_ = 0;
+  int64_t skipped_ = 0;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,37 @@
+#include "launcher/run_directory.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "io/durable_file.h"
+
+namespace shoestring {
+
+void RunDirectory::create() const {
+  std::error_code error;
+  std::filesystem::create_directories(path_, error);
+  if (error) fail_usage(cat("run.directory = ", path_, " cannot be made: ", error.message()));
+}
+
+void RunDirectory::write_text(std::string_view name, std::string_view text) const {
+  const std::string target = cat(path_, "/", name), temporary = target + ".new";
+  {
+    DurableFile file(temporary, DurableFile::Mode::create);
+    file.append(text);
+    file.sync();
+  }
+  rename_durably(temporary, target);
+}
+
+std::optional<std::string> RunDirectory::read_text(std::string_view name) const {
+  std::ifstream in(cat(path_, "/", name), std::ios::binary);
+  if (!in) return std::nullopt;
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+}  // namespace shoestring

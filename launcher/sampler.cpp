@@ -1,0 +1,74 @@
+#include "launcher/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/check.h"
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+struct Candidate {
+  double logit;
+  int32_t id;
+};
+
+bool likelier(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+}
+
+}  // namespace
+
+Sampler::Sampler(const SamplerOptions& options, uint64_t sequence)
+    : options_(options), random_(options.seed, cat("sample/", sequence)) {
+  if (options.temperature < 0 || options.top_p <= 0 || options.top_p > 1 || options.min_p < 0 ||
+      options.min_p > 1 || options.repetition_penalty <= 0 || options.top_k < 0) {
+    fail_usage(cat("sampling needs temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1, ",
+                   "repetition penalty > 0, top-k >= 0, but got ", options.temperature, ", ",
+                   options.top_p, ", ", options.min_p, ", ", options.repetition_penalty, ", ",
+                   options.top_k));
+  }
+}
+
+int32_t Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
+  std::vector<Candidate> list(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) list[i] = {logits[i], static_cast<int32_t>(i)};
+  if (options_.repetition_penalty != 1) {
+    std::vector<int32_t> once(seen.begin(), seen.end());
+    std::sort(once.begin(), once.end());
+    once.erase(std::unique(once.begin(), once.end()), once.end());
+    for (int32_t id : once) {
+      double& x = list.at(static_cast<size_t>(id)).logit;
+      x = x > 0 ? x / options_.repetition_penalty : x * options_.repetition_penalty;
+    }
+  }
+  if (options_.temperature == 0) {
+    return std::min_element(list.begin(), list.end(), likelier)->id;
+  }
+  std::sort(list.begin(), list.end(), likelier);
+  if (options_.top_k > 0 && options_.top_k < static_cast<int64_t>(list.size())) {
+    list.resize(static_cast<size_t>(options_.top_k));
+  }
+  std::vector<double> weight(list.size());
+  double total = 0;
+  for (size_t i = 0; i < list.size(); ++i) {
+    weight[i] = std::exp((list[i].logit - list[0].logit) / options_.temperature);
+    total += weight[i];
+  }
+  size_t kept = 0;
+  double sum = 0;
+  while (kept < list.size() && sum < options_.top_p * total &&
+         (kept == 0 || weight[kept] >= options_.min_p)) {
+    sum += weight[kept++];
+  }
+  double draw = random_.uniform(draws_++) * sum;
+  for (size_t i = 0; i + 1 < kept; ++i) {
+    draw -= weight[i];
+    if (draw < 0) return list[i].id;
+  }
+  return list[kept - 1].id;
+}
+
+}  // namespace shoestring

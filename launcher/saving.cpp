@@ -1,0 +1,129 @@
+#include "launcher/saving.h"
+
+#include "core/check.h"
+#include "core/text.h"
+#include "launcher/config.h"
+#include "nlohmann/json.hpp"
+
+namespace shoestring {
+namespace {
+
+std::string model_name(const Param& p) { return cat("model/", p.info.name); }
+std::string state_name(const StateTensor& s) { return cat("optim/", s.kind, "/", s.name); }
+
+bool saves(const RankState& rank) {
+  return rank.config.parallel.zero_stage > 0 || rank.ranks.rank() == 0;
+}
+
+std::vector<StateTensor> all_state(const RankState& rank) {
+  std::vector<StateTensor> list = rank.optimizer->state();
+  if (rank.ema) {
+    for (StateTensor& s : rank.ema->state()) list.push_back(std::move(s));
+  }
+  return list;
+}
+
+// The masters that this rank owns: with sharded state, those it updates.
+void add_masters(const RankState& rank, std::vector<TensorPiece>& pieces) {
+  const std::byte* master = reinterpret_cast<const std::byte*>(rank.store->master().data());
+  for (const Param& p : rank.store->params()) {
+    for (FlatRange owned : rank.parallel->owned_ranges()) {
+      const int64_t begin = std::max(owned.begin, p.offset) - p.offset;
+      const int64_t end = std::min(owned.end, p.offset + p.elements) - p.offset;
+      if (begin >= end) continue;
+      pieces.push_back({.name = model_name(p),
+                        .shape = p.info.shape,
+                        .begin = begin,
+                        .end = end,
+                        .dtype = Dtype::f32,
+                        .data = master + (p.offset + begin) * 4});
+    }
+  }
+}
+
+std::string facts_of(const RankState& rank) {
+  const nlohmann::json facts = {
+      {"step", rank.step},
+      {"updates", rank.updates},
+      {"seconds", rank.seconds},
+      {"guard", rank.guard.state()},
+      {"tokenizer_hash", rank.tokenizer_hash},
+      {"seed", rank.config.run.seed},
+      {"micro_batches_done", rank.loader->schedule().at(rank.step).first_sample}};
+  return facts.dump();
+}
+
+void check_same_model(const ParamStore& store, const Checkpoint& checkpoint,
+                      std::string_view path) {
+  std::vector<std::pair<std::string, Shape>> wanted;
+  for (const Param& p : store.params()) wanted.emplace_back(model_name(p), p.info.shape);
+  const std::string difference = compare_tensors(checkpoint, wanted, "model/");
+  if (!difference.empty()) {
+    fail_data(cat(path, " holds another model:\n", difference,
+                  "\nuse the config that the checkpoint was made with, or another run.directory"));
+  }
+}
+
+}  // namespace
+
+CheckpointContent content_of(const RankState& rank) {
+  CheckpointContent content{
+      .step = rank.step, .config = dump_config(rank.config), .state = facts_of(rank), .pieces = {}};
+  if (!saves(rank)) return content;
+  add_masters(rank, content.pieces);
+  for (const StateTensor& s : all_state(rank)) {
+    content.pieces.push_back({.name = state_name(s),
+                              .shape = rank.store->param(s.name).info.shape,
+                              .begin = s.begin,
+                              .end = s.end,
+                              .dtype = s.values.dtype(),
+                              .data = s.values.raw()});
+  }
+  return content;
+}
+
+void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::string_view path) {
+  check_same_model(store, checkpoint, path);
+  for (const Param& p : store.params()) {
+    checkpoint.read(model_name(p), 0, p.elements, Dtype::f32, store.master(p).raw());
+  }
+  store.refresh_compute(0, store.elements());
+  store.raise_version();
+}
+
+void restore(RankState& rank, const Checkpoint& checkpoint) {
+  const auto facts = nlohmann::json::parse(checkpoint.state(), nullptr, false);
+  if (!facts.is_object() || !facts.contains("updates")) {
+    fail_data("the checkpoint's facts are not those of a training run");
+  }
+  const std::vector<StateTensor> state = all_state(rank);
+  for (const StateTensor& s : state) {
+    if (!checkpoint.has(state_name(s))) {
+      fail_data(cat("the checkpoint has no ", state_name(s),
+                    "; it was made with another optim section (optimizer, ema_decay)"));
+    }
+  }
+  restore_weights(*rank.store, checkpoint, "the checkpoint");
+  for (const StateTensor& s : state) {
+    checkpoint.read(state_name(s), s.begin, s.end, s.values.dtype(), s.values.raw());
+  }
+  rank.step = checkpoint.step();
+  rank.updates = facts.at("updates").get<int64_t>();
+  if (rank.config.optim.stochastic_rounding && rank.updates > 0) {
+    // The copies were rounded with the random bits of the last update.
+    rank.optimizer->refresh_copies({.step = rank.updates,
+                                    .master = {rank.store->master()},
+                                    .gradients = {rank.store->gradients()},
+                                    .copy = {rank.store->compute_copy()}});
+    rank.publish_weights();
+  }
+  rank.seconds = facts.at("seconds").get<double>();
+  rank.guard.restore(facts.at("guard").get<std::vector<double>>());
+  const std::string hash = facts.value("tokenizer_hash", rank.tokenizer_hash);
+  if (hash != rank.tokenizer_hash) {
+    fail_data(cat("the run was trained on stores of tokenizer ", hash, " but data.sources now has ",
+                  rank.tokenizer_hash, "; name the same stores or start in another run.directory"));
+  }
+}
+
+}  // namespace shoestring

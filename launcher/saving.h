@@ -1,0 +1,23 @@
+#pragma once
+// Between a rank's state and checkpoints: which pieces are saved, and how any number of ranks takes
+// them back.
+
+#include "io/checkpoint.h"
+#include "launcher/rank_state.h"
+
+namespace shoestring {
+
+// Masters under the parameters' names ("model/layers.0..."), optimiser state under
+// "optim/<kind>/<parameter>", small facts (step, updates, guard, time) as JSON. With sharded state
+// every rank saves what it owns; without, rank 0 saves all and the others nothing.
+CheckpointContent content_of(const RankState& rank);
+
+// Puts weights, optimiser state and facts back, bit for bit, whatever the number of ranks that
+// saved them. The checkpoint is verified and compared with the model before anything changes: a
+// data error lists the parameters that differ.
+void restore(RankState& rank, const Checkpoint& checkpoint);
+
+// Only the weights, for train.init_from and for commands that read models. Same checks.
+void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::string_view path);
+
+}  // namespace shoestring

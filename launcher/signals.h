@@ -1,0 +1,12 @@
+#pragma once
+// SIGINT and SIGTERM ask a run to stop: it finishes the step, saves and exits with the preemption
+// code. A second signal ends the process at once.
+
+namespace shoestring {
+
+// Installs the handlers; signals are process-wide, so this is called once, by the train command.
+void catch_stop_signals();
+// The number of the signal that came, 0 when none did. Safe from any thread.
+int stop_signal();
+
+}  // namespace shoestring

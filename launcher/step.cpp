@@ -1,0 +1,171 @@
+#include "launcher/step.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "optim/norm.h"
+#include "parallel/ordered_sums.h"
+#include "parallel/reducing_source.h"
+
+namespace shoestring {
+namespace {
+
+constexpr int64_t figures = 3;  // loss, penalty, correct
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::string text_of_samples(const Batch& batch) {
+  std::string text;
+  for (const MicroBatch& micro : batch.micro) {
+    for (uint64_t id : micro.sample_ids) append(text, text.empty() ? "" : ", ", id);
+  }
+  return text;
+}
+
+}  // namespace
+
+// Records its own lifetime on the compute lane.
+class StepRunner::Span {
+ public:
+  Span(const StepRunner& runner, std::string name)
+      : runner_(runner), name_(std::move(name)), begin_(runner.trace_ ? runner.trace_->now() : 0) {}
+  ~Span() {
+    if (TraceWriter* trace = runner_.trace_) {
+      trace->event(runner_.rank_.ranks.rank(), "compute", name_, begin_, trace->now());
+    }
+  }
+  Span(const Span&) = delete;
+  Span& operator=(const Span&) = delete;
+
+ private:
+  const StepRunner& runner_;
+  std::string name_;
+  double begin_;
+};
+
+void StepRunner::check_loss(const Batch& batch, size_t slot, const HeadLoss::Result& result) const {
+  if (std::isfinite(result.loss_sum) && std::isfinite(result.penalty_sum)) return;
+  const MicroBatch& micro = batch.micro[slot];
+  const int64_t row = std::max<int64_t>(result.first_not_finite, 0) / micro.length;
+  fail(cat("the loss is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1,
+           ", tensor logits, sample ", micro.sample_ids.at(static_cast<size_t>(row)), ", position ",
+           std::max<int64_t>(result.first_not_finite, 0) % micro.length,
+           "; nothing was updated. Resume from the last checkpoint with a lower optim.lr, or set ",
+           "optim.skip to step over outliers"));
+}
+
+HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
+  const RunConfig& config = rank_.config;
+  const BatchTensors tensors = to_device(rank_.device, batch.micro[slot]);
+  ReducingSource source(*rank_.store, *rank_.parallel, rank_.compute);
+  Tape tape(rank_.compute, source, Tape::Mode::training);
+  LayerContext context{.tape = tape,
+                       .batch = tensors,
+                       .recompute = recompute_from_name(config.train.recompute),
+                       .exact = config.train.exact};
+  HeadLoss::Result result;
+  {
+    const Span span(*this, cat("forward ", batch.global_indices[slot]));
+    const LossOptions options{
+        .loss_scale = 1.0 / static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1)),
+        .z_loss = config.train.z_loss,
+        .exact = config.train.exact};
+    result = rank_.model->run(context, options);
+  }
+  check_loss(batch, slot, result);
+  const Span span(*this, cat("backward ", batch.global_indices[slot]));
+  tape.backward();
+  return result;
+}
+
+std::vector<double> StepRunner::accumulate(const Batch& batch) {
+  DataParallel& parallel = *rank_.parallel;
+  std::vector<double> own;
+  size_t next = 0;
+  for (int64_t slot = 0; slot < parallel.slots(batch.global_micro_batches); ++slot) {
+    parallel.begin_slot(rank_.store->gradients(), slot, batch.global_micro_batches);
+    if (parallel.zero_before(slot)) rank_.store->zero_gradients();
+    if (parallel.has_micro_batch(slot, batch.global_micro_batches)) {
+      const HeadLoss::Result r = run_micro_batch(batch, next++);
+      own.insert(own.end(), {r.loss_sum, r.penalty_sum, static_cast<double>(r.correct)});
+    }
+    parallel.end_slot();
+  }
+  const Span span(*this, "wait for gradients");
+  parallel.finish();
+  return own;
+}
+
+double StepRunner::gradient_norm(const Batch& batch) const {
+  ParamStore& store = *rank_.store;
+  const FlatSpan<const float> gradients{store.gradients()};
+  std::vector<double> own;
+  std::vector<TermRun> runs;
+  std::vector<FlatRange> ranges;
+  for (const ShardLayout::Piece& piece : rank_.parallel->layout().pieces()) {
+    ranges.push_back(piece.range);
+    runs.push_back({piece.rank, norm_terms(ranges.back())});
+    if (piece.rank != rank_.ranks.rank()) continue;
+    const std::vector<double> terms = square_sums(rank_.device, gradients, ranges.back());
+    own.insert(own.end(), terms.begin(), terms.end());
+  }
+  const std::vector<double> terms = gather_terms(rank_.ranks, rank_.communication, own, runs);
+  const double norm = std::sqrt(sum_of_squares(ranges, terms));
+  if (std::isfinite(norm)) return norm;
+  std::string where = "another rank's share";
+  for (FlatRange range : rank_.parallel->owned_ranges()) {
+    if (auto bad = first_non_finite(store.params(), gradients, range)) {
+      where = cat("tensor ", bad->name, ", element ", bad->element, " is ", bad->value);
+      break;
+    }
+  }
+  fail(cat("a gradient is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1, ", ",
+           where, ", samples of this rank: ", text_of_samples(batch),
+           "; nothing was updated. Resume from the last checkpoint with a lower optim.lr"));
+}
+
+void StepRunner::update(const StepReport& report) {
+  const Span span(*this, "update");
+  ParamStore& store = *rank_.store;
+  rank_.optimizer->update(
+      {.step = rank_.updates + 1,
+       .lr = report.lr,
+       .gradient_scale = clip_coefficient(report.gradient_norm, rank_.config.optim.clip),
+       .master = {store.master()},
+       .gradients = {store.gradients()},
+       .copy = {store.compute_copy()}});
+  if (rank_.ema) rank_.ema->update({store.master()});
+  ++rank_.updates;
+  rank_.publish_weights();
+}
+
+StepReport StepRunner::run(const Batch& batch) {
+  StepReport report;
+  auto start = std::chrono::steady_clock::now();
+  rank_.parallel->reset_stats();
+  const std::vector<double> own = accumulate(batch);
+  report.exposed_seconds = rank_.parallel->stats().exposed_seconds;
+  report.compute_seconds = seconds_since(start) - report.exposed_seconds;
+  start = std::chrono::steady_clock::now();
+  const std::vector<double> sums =
+      sum_micro_batches(rank_.ranks, rank_.communication, own, batch.global_micro_batches, figures);
+  const auto labels = static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1));
+  report.loss = sums[0] / labels;
+  report.penalty = sums[1] / labels;
+  report.accuracy = sums[2] / labels;
+  report.gradient_norm = gradient_norm(batch);
+  report.lr = rank_.lr_at(batch.step);
+  const StepGuard::Verdict verdict = rank_.guard.judge(report.loss, report.gradient_norm);
+  report.skipped = verdict.skip;
+  report.skip_reason = verdict.reason;
+  if (!report.skipped) update(report);
+  ++rank_.step;
+  report.update_seconds = seconds_since(start);
+  return report;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,50 @@
+#pragma once
+// One optimiser step of one rank: forward and backward of its micro-batches, reduction, norm, clip,
+// update. The page to read first.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/batch.h"
+#include "core/layers/context.h"
+#include "io/trace.h"
+#include "launcher/rank_state.h"
+
+namespace shoestring {
+
+struct StepReport {
+  double loss = 0;     // mean cross-entropy over the step's valid labels, in nats
+  double penalty = 0;  // mean z-loss, its coefficient included
+  double accuracy = 0;
+  double gradient_norm = 0;
+  double lr = 0;
+  bool skipped = false;     // an outlier: masters and moments are untouched
+  std::string skip_reason;  // "loss 9.1 is 7.2 deviations above the mean of 128 steps"
+  double compute_seconds = 0, update_seconds = 0, exposed_seconds = 0;
+};
+
+class StepRunner {
+ public:
+  // `trace`: null for none; may change between steps.
+  explicit StepRunner(RankState& rank) : rank_(rank) {}
+  void trace_to(TraceWriter* trace) { trace_ = trace; }
+
+  // Raises rank.step, and rank.updates unless the step is skipped. A loss or gradient that is not
+  // finite is an error that names rank, step, tensor and sample ids; nothing is updated.
+  StepReport run(const Batch& batch);
+
+ private:
+  // Of this rank's micro-batches: {loss, penalty, correct} each.
+  std::vector<double> accumulate(const Batch& batch);
+  HeadLoss::Result run_micro_batch(const Batch& batch, size_t slot);
+  void check_loss(const Batch& batch, size_t slot, const HeadLoss::Result& result) const;
+  double gradient_norm(const Batch& batch) const;
+  void update(const StepReport& report);
+  class Span;
+
+  RankState& rank_;
+  TraceWriter* trace_ = nullptr;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,189 @@
+#include "launcher/trainer.h"
+
+#include <chrono>
+
+#include "core/log.h"
+#include "core/text.h"
+#include "launcher/generator.h"
+#include "launcher/run_directory.h"
+#include "launcher/saving.h"
+#include "launcher/signals.h"
+#include "parallel/ordered_sums.h"
+
+namespace shoestring {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+CheckpointOptions writer_options(const RankState& rank) {
+  const CheckpointSection& c = rank.config.checkpoint;
+  return {.directory = RunDirectory(rank.config.run.directory).checkpoints(),
+          .rank = rank.ranks.rank(),
+          .ranks = rank.ranks.size(),
+          .keep = c.keep,
+          .keep_every = c.keep_every,
+          .background = c.background,
+          .memory_limit_bytes = static_cast<int64_t>(c.memory_limit_gb * 1e9)};
+}
+
+}  // namespace
+
+Trainer::Trainer(RankState& rank, const TraceRange& trace)
+    : rank_(rank),
+      trace_range_(trace),
+      runner_(rank),
+      writer_(writer_options(rank)),
+      reporter_(rank) {}
+
+void Trainer::begin() {
+  const std::string directory = RunDirectory(rank_.config.run.directory).checkpoints();
+  auto warn = [&](const std::string& text) {
+    if (rank_.ranks.rank() == 0) log_warning(text);
+  };
+  if (auto checkpoint = Checkpoint::latest(directory, warn)) {
+    restore(rank_, *checkpoint);
+    saved_step_ = rank_.step;
+  } else if (!rank_.config.train.init_from.empty()) {
+    const std::string& path = rank_.config.train.init_from;
+    restore_weights(*rank_.store, Checkpoint::open(path), path);
+  }
+  apply_stage(rank_.step);
+  reporter_.begin();
+}
+
+// Positions stretch when a stage says so; the other effects of a stage are functions of the step.
+void Trainer::apply_stage(int64_t step) {
+  if (rank_.config.stages.empty()) return;
+  const BatchSchedule& schedule = rank_.loader->schedule();
+  const StageEffect now = stage_effect(rank_.config, schedule.at(step).first_token);
+  const RopeConfig& rope = rank_.model->config().rope;
+  if (now.rope.scaling != rope.scaling || now.rope.theta != rope.theta ||
+      now.rope.factor != rope.factor) {
+    rank_.model->set_rope(now.rope);
+    reporter_.line(cat("stage: rope ", now.rope.scaling, ", theta ", now.rope.theta, ", factor ",
+                       now.rope.factor, " from step ", step + 1, " on"));
+  }
+}
+
+// The batch of the current step was made while the previous one was computed.
+Batch Trainer::next_batch() {
+  auto make = [loader = rank_.loader.get(), rank = rank_.ranks.rank(),
+               size = rank_.ranks.size()](int64_t step) { return loader->batch(step, rank, size); };
+  Batch batch = prefetched_.valid() ? prefetched_.get() : make(rank_.step);
+  if (batch.step != rank_.step) batch = make(rank_.step);
+  if (rank_.step + 1 < rank_.config.train.steps) {
+    prefetched_ = std::async(std::launch::async, make, rank_.step + 1);
+  }
+  return batch;
+}
+
+void Trainer::trace_around(int64_t step) {
+  if (trace_range_.last < trace_range_.first) return;
+  if (step == trace_range_.first) trace_ = std::make_unique<TraceWriter>();
+  if (step == trace_range_.last + 1 && trace_) {
+    trace_->write(RunDirectory(rank_.config.run.directory).trace());
+    reporter_.line(cat("trace of steps ", trace_range_.first, " to ", trace_range_.last, " in ",
+                       RunDirectory(rank_.config.run.directory).trace()));
+    trace_.reset();
+  }
+  runner_.trace_to(trace_.get());
+}
+
+void Trainer::do_step() {
+  trace_around(rank_.step + 1);
+  apply_stage(rank_.step);
+  const Clock::time_point start = Clock::now();
+  const double traced = trace_ ? trace_->now() : 0;
+  const Batch batch = next_batch();
+  const double data_seconds = seconds_since(start);
+  if (trace_) {
+    trace_->event(rank_.ranks.rank(), "data", "wait for batch", traced, trace_->now());
+  }
+  const StepReport report = runner_.run(batch);
+  reporter_.step(report, batch, data_seconds, seconds_since(start));
+}
+
+void Trainer::save_if_due(bool last) {
+  const int64_t every = rank_.config.checkpoint.every;
+  const bool due = last || (every > 0 && rank_.step % every == 0);
+  if (!due || saved_step_ == rank_.step) return;
+  writer_.save(content_of(rank_));
+  saved_step_ = rank_.step;
+}
+
+void Trainer::sample_if_due() {
+  const TrainSection& t = rank_.config.train;
+  if (t.sample_every == 0 || rank_.step % t.sample_every != 0) return;
+  if (rank_.ranks.rank() != 0 || !rank_.tokenizer) return;
+  const GenerateRequest request{.prompts = {t.sample_prompt},
+                                .max_tokens = t.sample_tokens,
+                                .sampler = {.temperature = t.sample_temperature,
+                                            .seed = static_cast<uint64_t>(rank_.config.run.seed)},
+                                .stop = {}};
+  reporter_.sample(
+      t.sample_prompt,
+      generate(rank_.compute, *rank_.model, *rank_.source, *rank_.tokenizer, request).texts[0]);
+}
+
+std::vector<SourceLoss> Trainer::evaluate() {
+  const TrainSection& t = rank_.config.train;
+  const StepShape shape = rank_.loader->schedule().at(std::max<int64_t>(rank_.step - 1, 0));
+  auto exchange_average = [&] {
+    if (!rank_.ema) return;
+    rank_.ema->swap({rank_.store->master()});
+    for (FlatRange owned : rank_.parallel->owned_ranges()) {
+      rank_.store->refresh_compute(owned.begin, owned.end);
+    }
+    rank_.publish_weights();
+  };
+  exchange_average();
+  std::vector<SourceLoss> losses =
+      evaluate_sources(rank_.compute, *rank_.model, *rank_.source, &rank_.ranks, *rank_.loader,
+                       t.evaluate_sequences, shape.sequences, shape.length, rank_.token_bytes);
+  exchange_average();
+  return losses;
+}
+
+void Trainer::evaluate_if_due() {
+  const int64_t every = rank_.config.train.evaluate_every;
+  if (every == 0 || rank_.step % every != 0 || rank_.step == rank_.config.train.steps) return;
+  const Clock::time_point start = Clock::now();
+  reporter_.evaluation(evaluate(), seconds_since(start));
+}
+
+// All ranks stop after the same step, whoever got the signal.
+bool Trainer::stop_requested() {
+  stopped_ = any_rank(rank_.ranks, rank_.communication, stop_signal() != 0);
+  return stopped_;
+}
+
+bool Trainer::run() {
+  begin();
+  while (rank_.step < rank_.config.train.steps && !stop_requested()) {
+    do_step();
+    evaluate_if_due();
+    sample_if_due();
+    save_if_due(false);
+  }
+  if (prefetched_.valid()) prefetched_.wait();
+  trace_around(trace_range_.last + 1);
+  save_if_due(true);
+  if (stopped_) {
+    writer_.finish();
+    reporter_.line(cat("stopped by a signal after step ", rank_.step,
+                       "; the state is saved: start the same command again to go on"));
+    return false;
+  }
+  const Clock::time_point start = Clock::now();
+  const std::vector<SourceLoss> losses = evaluate();
+  reporter_.evaluation(losses, seconds_since(start));
+  writer_.finish();
+  reporter_.finish(losses, writer_.stats());
+  return true;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,53 @@
+#pragma once
+// The loop over steps of one rank: batches in, steps done, lines and files out, state saved.
+
+#include <cstdint>
+#include <future>
+#include <memory>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "launcher/rank_state.h"
+#include "launcher/report.h"
+#include "launcher/step.h"
+
+namespace shoestring {
+
+// Steps (counted from 1) whose events go to trace.json.
+struct TraceRange {
+  int64_t first = 0, last = -1;
+};
+
+class Trainer {
+ public:
+  // Resumes when run.directory holds a checkpoint; otherwise begins with fresh weights or those of
+  // train.init_from.
+  Trainer(RankState& rank, const TraceRange& trace);
+  // Trains until train.steps or until a stop signal. Returns false when it was stopped early; the
+  // state is saved in both cases.
+  bool run();
+
+ private:
+  void begin();
+  void do_step();
+  void save_if_due(bool last);
+  std::vector<SourceLoss> evaluate();
+  void evaluate_if_due();
+  void sample_if_due();
+  void trace_around(int64_t step);
+  bool stop_requested();
+  void apply_stage(int64_t step);
+  Batch next_batch();
+
+  RankState& rank_;
+  TraceRange trace_range_;
+  std::unique_ptr<TraceWriter> trace_;
+  StepRunner runner_;
+  CheckpointWriter writer_;
+  Reporter reporter_;
+  std::future<Batch> prefetched_;
+  int64_t saved_step_ = -1;
+  bool stopped_ = false;
+};
+
+}  // namespace shoestring

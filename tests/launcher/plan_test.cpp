@@ -1,0 +1,76 @@
+#include "launcher/plan.h"
+
+#include <gtest/gtest.h>
+
+#include "core/check.h"
+
+namespace shoestring {
+namespace {
+
+RunConfig base() {
+  RunConfig c;
+  c.train.batch = 8;
+  c.train.micro_batch = 2;
+  c.train.sequence_length = 128;
+  c.train.steps = 100;
+  return c;
+}
+
+TEST(Plan, OneSegmentWithoutStages) {
+  const auto segments = load_segments(base());
+  ASSERT_EQ(segments.size(), 1u);
+  EXPECT_EQ(segments[0].micro_batches, 4);
+  EXPECT_EQ(segments[0].length, 128);
+}
+
+TEST(Plan, StagesAndTheRampCutTheRun) {
+  RunConfig c = base();
+  c.optim.ramp.tokens = {5000};
+  c.optim.ramp.sequences = {4};
+  StageSection first, second;
+  second.from_tokens = 20000;
+  second.sequence_length = 256;
+  second.batch = 4;
+  second.weights = {1, 3};
+  second.lr_multiplier = 0.5;
+  second.rope_scaling = "linear";
+  second.rope_factor = 2;
+  c.stages = {first, second};
+  const auto segments = load_segments(c);
+  ASSERT_EQ(segments.size(), 3u);
+  EXPECT_EQ(segments[0].micro_batches, 2);  // the ramp
+  EXPECT_EQ(segments[1].from_tokens, 5000);
+  EXPECT_EQ(segments[1].micro_batches, 4);
+  EXPECT_EQ(segments[2].length, 256);
+  EXPECT_EQ(segments[2].micro_batches, 2);
+  EXPECT_EQ(segments[2].weights, (std::vector<double>{1, 3}));
+  EXPECT_EQ(longest_sequence(c), 256);
+  EXPECT_EQ(stage_effect(c, 19999).lr_multiplier, 1);
+  EXPECT_EQ(stage_effect(c, 19999).rope.scaling, "none");
+  EXPECT_EQ(stage_effect(c, 20000).lr_multiplier, 0.5);
+  EXPECT_EQ(stage_effect(c, 20000).rope.factor, 2);
+}
+
+TEST(Plan, ARampThatDoesNotFitTheMicroBatchIsAUsageError) {
+  RunConfig c = base();
+  c.optim.ramp.tokens = {5000};
+  c.optim.ramp.sequences = {3};
+  EXPECT_THROW(load_segments(c), Error);
+}
+
+TEST(Plan, SchedulesRunOverTheTokensOfTheRun) {
+  RunConfig c = base();
+  c.optim.schedule.warmup_steps = 10;
+  const BatchSchedule schedule(load_segments(c));
+  const SchedulePlan plan = schedule_plan(c, schedule);
+  EXPECT_EQ(plan.total, 100 * 8 * 128);
+  EXPECT_EQ(plan.warmup, 10 * 8 * 128);
+  EXPECT_EQ(plan.unit, 8 * 128);
+  c.optim.schedule.drive = "steps";
+  EXPECT_EQ(schedule_plan(c, schedule).total, 100);
+  c.optim.schedule.warmup_steps = 101;
+  EXPECT_THROW(schedule_plan(c, schedule), Error);
+}
+
+}  // namespace
+}  // namespace shoestring

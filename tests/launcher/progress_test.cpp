@@ -1,0 +1,41 @@
+#include "launcher/progress.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace shoestring {
+namespace {
+
+TEST(Progress, Texts) {
+  EXPECT_EQ(text_of_seconds(12.34), "12.3 s");
+  EXPECT_EQ(text_of_seconds(250), "4 min 10 s");
+  EXPECT_EQ(text_of_seconds(3720), "1 h 02 min");
+  EXPECT_EQ(text_of_seconds(3 * 86400 + 7200), "3 d 2 h");
+  EXPECT_EQ(text_of_seconds(NAN), "unknown");
+  EXPECT_EQ(text_of_count(812), "812");
+  EXPECT_EQ(text_of_count(3.69e6), "3.69 M");
+  EXPECT_EQ(text_of_bytes(100), "100 B");
+  EXPECT_EQ(text_of_bytes(1.25 * 1024 * 1024 * 1024), "1.25 GiB");
+}
+
+TEST(Progress, TerminalsGetOneLiveLineOthersPlainLines) {
+  ::testing::internal::CaptureStderr();
+  {
+    ProgressLine live(true);
+    live.update("a");
+    live.update("b");
+    live.line("stays");
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "\r\x1b[Ka\r\x1b[Kb\r\x1b[Kstays\n");
+  ::testing::internal::CaptureStderr();
+  {
+    ProgressLine plain(false);
+    plain.update("a");
+    plain.line("stays");
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "stays\n");
+}
+
+}  // namespace
+}  // namespace shoestring
