@@ -1,7 +1,6 @@
 #include "io/checkpoint.h"
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <map>
 
@@ -11,6 +10,7 @@
 #include "io/checkpoint_file.h"
 #include "io/checkpoint_folder.h"
 #include "io/checkpoint_manifest.h"
+#include "io/convert_elements.h"
 #include "io/digest.h"
 #include "io/durable_file.h"
 
@@ -19,53 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr uint64_t manifest_limit = uint64_t{1} << 28;
-
-float to_float(float x) { return x; }
-float to_float(double x) { return static_cast<float>(x); }
-template <class T>
-float to_float(T x) {
-  return static_cast<float>(x);
-}
-struct Half {
-  uint16_t bits;
-};
-float to_float(Half x) { return half_to_float(x.bits); }
-
-// Unaligned on both sides: a small dataset may begin anywhere in the file.
-template <class From, class To>
-void convert(const uint8_t* from, int64_t count, std::byte* to) {
-  for (int64_t i = 0; i < count; ++i) {
-    From x;
-    std::memcpy(&x, from + i * static_cast<int64_t>(sizeof x), sizeof x);
-    const To y(to_float(x));
-    std::memcpy(to + i * static_cast<int64_t>(sizeof y), &y, sizeof y);
-  }
-}
-
-template <class From>
-void convert_to(const uint8_t* from, int64_t count, Dtype type, std::byte* to) {
-  return type == Dtype::f32 ? convert<From, float>(from, count, to)
-                            : convert<From, BFloat16>(from, count, to);
-}
-
-void convert_elements(const uint8_t* from, Dtype stored, int64_t count, Dtype to, std::byte* out) {
-  switch (stored) {
-    case Dtype::f32:
-      return convert_to<float>(from, count, to, out);
-    case Dtype::f64:
-      return convert_to<double>(from, count, to, out);
-    case Dtype::bf16:
-      return convert_to<BFloat16>(from, count, to, out);
-    case Dtype::f16:
-      return convert_to<Half>(from, count, to, out);
-    case Dtype::f8e4m3:
-      return convert_to<Float8E4M3>(from, count, to, out);
-    case Dtype::f8e5m2:
-      return convert_to<Float8E5M2>(from, count, to, out);
-    default:
-      fail(cat("integers (", name_of(stored), ") are read as they are, not as ", name_of(to)));
-  }
-}
 
 // The tensor whose bytes begin the part of a file that is missing.
 std::string first_cut(const StoredFile& file, uint64_t bytes) {
@@ -188,21 +141,13 @@ void Checkpoint::read(const std::string& name, int64_t begin, int64_t end, Dtype
     fail(
         cat("elements ", begin, " to ", end, " are not in tensor ", name, " ", shape(name).text()));
   }
-  if (to != stored && to != Dtype::f32 && to != Dtype::bf16) {
-    fail(cat("tensor ", name, " is ", name_of(stored), " and cannot be read as ", name_of(to)));
-  }
   for (const PieceAt& at : pieces) {
     const int64_t first = std::max(begin, at.piece->begin), last = std::min(end, at.piece->end);
     if (first >= last) continue;
     const uint8_t* from = state_->files.at(at.file)->data() + at.piece->offset +
                           static_cast<uint64_t>(first - at.piece->begin) * size_of(stored);
-    std::byte* target = out + static_cast<size_t>(first - begin) * size_of(to);
-    const int64_t count = last - first;
-    if (to == stored) {
-      std::memcpy(target, from, static_cast<size_t>(count) * size_of(stored));
-    } else {
-      convert_elements(from, stored, count, to, target);
-    }
+    convert_elements(reinterpret_cast<const std::byte*>(from), stored, last - first, to,
+                     out + static_cast<size_t>(first - begin) * size_of(to));
   }
 }
 
