@@ -205,14 +205,20 @@ void Tape::replay(int region) {
     // A region may reach over segments whose weights are not at hand in this phase.
     const bool elsewhere = node.segment >= 0 && node.segment != backward_segment_;
     if (elsewhere) source_->acquire(node.segment, Phase::forward);
-    node.replay(*stream_, *source_);
+    {
+      const Watch watch(*this, node.name(), Phase::forward);
+      node.replay(*stream_, *source_);
+    }
     if (elsewhere) source_->release(node.segment, Phase::forward);
   }
 }
 
 void Tape::settle(std::unique_ptr<TapeNode> node) {
   if (node->owes_weight()) {
-    node->grad_weight(*stream_, *source_);
+    {
+      const Watch watch(*this, node->name(), Phase::weight);
+      node->grad_weight(*stream_, *source_);
+    }
     for (const TapeNode::SavedRef& s : node->saved()) {
       if (*s.tensor) weight_arena_.release(s.tensor->block());
     }
@@ -245,7 +251,11 @@ void Tape::step_back(int n, bool weights_too) {
     nodes_[static_cast<size_t>(n)] = std::move(node);  // replay may need to find it
     refill(*nodes_[static_cast<size_t>(n)]);
     node = std::move(nodes_[static_cast<size_t>(n)]);
-    std::vector<Tensor> dx = node->grad_input(*stream_, *source_, dy);
+    std::vector<Tensor> dx;
+    {
+      const Watch watch(*this, node->name(), Phase::input);
+      dx = node->grad_input(*stream_, *source_, dy);
+    }
     for (size_t i = 0; i < dx.size(); ++i) add_gradient(node->input_ids[i], std::move(dx[i]));
   }
   for (const BlockPtr& block : input_blocks) input_arena_.release(block);

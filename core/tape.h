@@ -24,6 +24,14 @@
 
 namespace shoestring {
 
+// Told of every op that runs: for traces and profiles.
+class OpObserver {
+ public:
+  virtual ~OpObserver() = default;
+  virtual void begin(std::string_view op, Phase phase) = 0;
+  virtual void end() = 0;
+};
+
 class Tape {
  public:
   enum class Mode { inference, training };  // inference records nothing
@@ -32,6 +40,23 @@ class Tape {
   Stream& stream() { return *stream_; }
   ParamSource& source() { return *source_; }
   bool recording() const { return mode_ == Mode::training; }
+  void observe(OpObserver* observer) { observer_ = observer; }  // null: nobody
+
+  // Reports its own lifetime to the observer.
+  class Watch {
+   public:
+    Watch(const Tape& tape, std::string_view op, Phase phase) : observer_(tape.observer_) {
+      if (observer_) observer_->begin(op, phase);
+    }
+    ~Watch() {
+      if (observer_) observer_->end();
+    }
+    Watch(const Watch&) = delete;
+    Watch& operator=(const Watch&) = delete;
+
+   private:
+    OpObserver* observer_;
+  };
 
   // A leaf: token ids (no gradient) or what another chunk sent (gradient wanted).
   Value leaf(Tensor tensor, bool wants_gradient);
@@ -96,6 +121,7 @@ class Tape {
   Stream* stream_;
   ParamSource* source_;
   Mode mode_;
+  OpObserver* observer_ = nullptr;
   std::vector<std::unique_ptr<TapeNode>> nodes_;
   std::vector<std::unique_ptr<TapeNode>> pending_;  // owed weight gradients, oldest first
   std::vector<Tensor> gradients_;                   // by value id
@@ -121,7 +147,11 @@ auto apply(Tape& tape, const typename Op::Attributes& attributes,
   for (size_t i = 0; i < x.size(); ++i) {
     if (inputs[i]) x[i] = inputs[i].tensor();
   }
-  const Tensors<Op::num_outputs> y = node->run_forward(tape.stream(), tape.source(), x);
+  Tensors<Op::num_outputs> y;
+  {
+    const Tape::Watch watch(tape, Op::name, Phase::forward);
+    y = node->run_forward(tape.stream(), tape.source(), x);
+  }
   std::vector<Value> values = tape.record(std::move(node), inputs, y);
   if constexpr (Op::num_outputs == 1) {
     return std::move(values[0]);

@@ -214,12 +214,16 @@ HeadLoss::Result Transformer::loss(LayerContext& context, const Residual& x,
                                   .logit_multiplier = config_.output_multiplier,
                                   .z_coefficient = options.z_loss,
                                   .exact = options.exact};
-  HeadLoss::Result result = HeadLoss::forward(
-      tape.stream(), attributes,
-      {.x = normalised.tensor(), .weight = source.weight(*head_), .labels = context.batch.labels},
-      {.dx = tape.recording() ? &dx : nullptr,
-       .dw = tape.recording() ? &dw : nullptr,
-       .token_losses = options.token_losses});
+  HeadLoss::Result result;
+  {
+    const Tape::Watch watch(tape, HeadLoss::name, Phase::forward);
+    result = HeadLoss::forward(
+        tape.stream(), attributes,
+        {.x = normalised.tensor(), .weight = source.weight(*head_), .labels = context.batch.labels},
+        {.dx = tape.recording() ? &dx : nullptr,
+         .dw = tape.recording() ? &dw : nullptr,
+         .token_losses = options.token_losses});
+  }
   if (tape.recording()) {
     tape.use_done(*head_);
     tape.record_gradient("head_loss", normalised, std::move(dx));
