@@ -41,24 +41,6 @@ double deepseek_v3(const ScheduleConfig& config, double at) {
 
 }  // namespace
 
-SchedulePlan plan_schedule(const ScheduleConfig& config, const BatchRamp& ramp, int64_t run_steps) {
-  const bool by_tokens = config.drive == "tokens";
-  SchedulePlan plan;
-  plan.unit = by_tokens ? ramp.tokens_before(1) : 1;
-  plan.total = config.total > 0 ? config.total
-               : by_tokens      ? ramp.tokens_before(run_steps)
-                                : run_steps;
-  plan.warmup = !by_tokens                 ? config.warmup_steps
-                : config.warmup_tokens > 0 ? config.warmup_tokens
-                                           : ramp.tokens_before(config.warmup_steps);
-  if (plan.warmup > plan.total) {
-    fail_usage(cat("optim.schedule: the warm-up (", plan.warmup, " ", config.drive,
-                   ") is longer than the schedule (", plan.total, " ", config.drive,
-                   "); shorten it or train longer"));
-  }
-  return plan;
-}
-
 double schedule_factor(const ScheduleConfig& config, int64_t step, int64_t tokens,
                        const SchedulePlan& plan) {
   const double at = static_cast<double>(config.drive == "tokens" ? tokens : step);

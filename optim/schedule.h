@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "optim/config.h"
-#include "optim/ramp.h"
 
 namespace shoestring {
 
@@ -15,9 +14,6 @@ struct SchedulePlan {
   int64_t warmup = 0;  // end of the warm-up
   int64_t unit = 1;    // what the first step adds: its tokens, or 1 step
 };
-
-// `run_steps`: the run's length. Fails with a usage error when the warm-up is longer than the run.
-SchedulePlan plan_schedule(const ScheduleConfig& config, const BatchRamp& ramp, int64_t run_steps);
 
 // Learning rate of the 0-based `step`, before which `tokens` were consumed.
 // Warm-up: lr * (s+1)/W over warmup_steps, also when tokens drive the rest; over warmup_tokens the
