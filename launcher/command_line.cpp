@@ -12,6 +12,7 @@
 #include "launcher/command_groups.h"
 #include "launcher/data_commands.h"
 #include "launcher/model_commands.h"
+#include "launcher/tokenizer_commands.h"
 
 namespace shoestring {
 namespace {
@@ -90,6 +91,7 @@ int run_command_line(std::span<const std::string> arguments) {
   add_model_commands(app, action);
   add_data_commands(app, action);
   add_config_commands(app, action);
+  add_tokenizer_commands(app, action);  // after the other commands of the group `data`
 
   const CLI::App& command = named_command(app, arguments);
   check_options(command, arguments);

@@ -159,10 +159,13 @@ void BatchEncoder::encode(std::span<const std::string_view> texts,
   std::exception_ptr error;
   std::mutex error_lock;
   const auto work = [&](Encoder& encoder) {
+    // Neighbouring results lie in one cache line, so each thread appends to a vector of its own.
+    std::vector<int32_t> own;
     try {
       for (size_t i = next++; i < texts.size(); i = next++) {
-        ids[i].clear();
-        encoder.encode(texts[i], ids[i], options);
+        own.clear();
+        encoder.encode(texts[i], own, options);
+        ids[i].assign(own.begin(), own.end());
       }
     } catch (...) {
       const std::lock_guard lock(error_lock);

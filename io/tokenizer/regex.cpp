@@ -184,13 +184,15 @@ std::string to_pcre2_pattern(std::string_view pattern) { return Translator(patte
 struct Regex::Scratch::Handles {
   // Backtracking over a long run of blanks takes stack in proportion to the run.
   static constexpr size_t jit_stack_bytes = size_t{256} << 20;
+  // Ends catastrophic patterns after a second or two; a megabyte of blanks needs a million.
+  static constexpr uint32_t match_limit = 200'000'000;
 
   Handles()
       : data(pcre2_match_data_create(1, nullptr)),
         context(pcre2_match_context_create(nullptr)),
         stack(pcre2_jit_stack_create(32 << 10, jit_stack_bytes, nullptr)) {
     check(data != nullptr && context != nullptr, "no memory for a regular expression's search");
-    pcre2_set_match_limit(context, UINT32_MAX);
+    pcre2_set_match_limit(context, match_limit);
     pcre2_jit_stack_assign(context, nullptr, stack);
   }
   ~Handles() {

@@ -163,21 +163,27 @@ SplitStep step_of(const BpeTrainOptions& options) {
 
 }  // namespace
 
-std::string train_bpe(const DocumentSource& next_document, const BpeTrainOptions& options,
+std::string train_bpe(const DocumentSource& read_documents, const BpeTrainOptions& options,
                       const std::function<void(const BpeTrainProgress&)>& progress) {
-  const SplitStep step = step_of(options);
   BpeTrainProgress state;
   const auto report = [&] {
     if (progress) {
       progress(state);
     }
   };
-  const WordCounts counted =
-      count_words(step, next_document, options.threads, [&](int64_t documents, int64_t bytes) {
-        state.documents = documents;
-        state.bytes = bytes;
-        report();
-      });
+  WordCounter counter(step_of(options), options.threads);
+  const auto note_reading = [&] {
+    state.documents = counter.documents();
+    state.bytes = counter.bytes();
+    report();
+  };
+  read_documents([&](std::string document) {
+    if (counter.add(std::move(document))) {
+      note_reading();
+    }
+  });
+  const WordCounts counted = counter.finish();
+  note_reading();
   if (counted.empty()) {
     fail_data("there is no text to train a tokenizer on");
   }

@@ -27,13 +27,13 @@ struct BpeTrainProgress {
   int32_t tokens = 0;  // made so far; 0 while words are counted
 };
 
-// Fills in the next document and returns true, or returns false at the end.
-using DocumentSource = std::function<bool(std::string& document)>;
+// Hands every document of the corpus to `add`.
+using DocumentSource = std::function<void(const std::function<void(std::string)>& add)>;
 
-// Returns the text of tokenizer.json. Documents are read one batch of a few MB at a time; memory
+// Returns the text of tokenizer.json. Documents are held one batch of a few MB at a time; memory
 // grows with the number of distinct words. Calls `progress` now and then from the calling thread.
 // Throws fail_usage for impossible options, fail_data if the source holds no text.
-std::string train_bpe(const DocumentSource& next_document, const BpeTrainOptions& options,
+std::string train_bpe(const DocumentSource& read_documents, const BpeTrainOptions& options,
                       const std::function<void(const BpeTrainProgress&)>& progress = nullptr);
 
 }  // namespace shoestring

@@ -33,8 +33,8 @@ std::span<const CodeRange> newer_code_points(char category);
 // The 25 code points of White_Space, ascending.
 std::span<const CodeRange> white_space();
 
-// Combining characters that are younger than the reference library's NFC (Unicode 9): to it they are
-// plain characters, which neither move nor join anything.
+// Combining characters that are younger than the reference library's NFC (Unicode 9): to it they
+// are plain characters, which neither move nor join anything.
 std::span<const CodeRange> newer_than_nfc();
 
 // What stands for a byte that is no part of well-formed UTF-8: such a byte is one character of no

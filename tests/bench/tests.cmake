@@ -14,3 +14,9 @@ add_test(NAME bench.step_smoke COMMAND bench_step --layers 2 --dim 64 --heads 4 
   --ffn 96 --vocab 128 --micro-batch 2 --seq 24 --warmup 1 --steps 2 --dtype bf16 --profile)
 set_tests_properties(bench.step_smoke PROPERTIES LABELS bench TIMEOUT 120
   PASS_REGULAR_EXPRESSION "ms in ops")
+# Our side of tests/bench/tokenizer_speed.
+add_executable(tokenizer_encode ${CMAKE_CURRENT_LIST_DIR}/tokenizer_encode.cpp)
+target_link_libraries(tokenizer_encode PRIVATE shoestring_io)
+add_test(NAME bench.tokenizer_encode COMMAND tokenizer_encode
+  ${CMAKE_SOURCE_DIR}/tests/data/tokenizer/gpt2.json ${CMAKE_SOURCE_DIR}/tests/data/tokenizer/corpus.txt 2 1)
+set_tests_properties(bench.tokenizer_encode PROPERTIES LABELS bench TIMEOUT 60)

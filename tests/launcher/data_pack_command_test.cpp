@@ -12,10 +12,8 @@ namespace {
 
 // A tokenizer of 300 ids, trained on one sentence.
 void write_tokenizer(const std::string& path) {
-  bool done = false;
-  const DocumentSource source = [&](std::string& document) {
-    document = "the cat sat on the mat and the dog sat on the log";
-    return !std::exchange(done, true);
+  const DocumentSource source = [](const std::function<void(std::string)>& add) {
+    add("the cat sat on the mat and the dog sat on the log");
   };
   write_file(path, train_bpe(source, {.vocabulary_size = 300}));
 }

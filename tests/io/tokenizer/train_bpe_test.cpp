@@ -14,16 +14,18 @@ namespace {
 const std::string data_folder = SHOESTRING_SOURCE_DIR "/tests/data/tokenizer/";
 
 DocumentSource lines_of(std::istream& file) {
-  return [&file](std::string& line) { return static_cast<bool>(std::getline(file, line)); };
+  return [&file](const std::function<void(std::string)>& add) {
+    for (std::string line; std::getline(file, line);) {
+      add(line);
+    }
+  };
 }
 
 DocumentSource texts(std::vector<std::string> all) {
-  return [all = std::move(all), next = size_t{0}](std::string& text) mutable {
-    if (next == all.size()) {
-      return false;
+  return [all = std::move(all)](const std::function<void(std::string)>& add) {
+    for (const std::string& text : all) {
+      add(text);
     }
-    text = all[next++];
-    return true;
   };
 }
 

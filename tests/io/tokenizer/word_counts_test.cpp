@@ -8,39 +8,25 @@ namespace shoestring {
 namespace {
 
 TEST(WordCountsTest, CountsPiecesWhateverTheThreads) {
+  const std::string large(3 << 20, 'x');  // fills a batch every few documents
   for (const int threads : {1, 2, 5}) {
-    int left = 1000;
-    int64_t documents = 0, bytes = 0;
-    const WordCounts counts = count_words(
-        SplitStep::from_pattern(patterns::gpt2),
-        [&](std::string& text) {
-          text = left % 2 == 0 ? "a b" : "b b";
-          return left-- > 0;
-        },
-        threads,
-        [&](int64_t d, int64_t b) {
-          documents = d;
-          bytes = b;
-        });
-    EXPECT_EQ(counts, (WordCounts{{" b", 1000}, {"a", 500}, {"b", 500}}));
-    EXPECT_EQ(documents, 1000);
-    EXPECT_EQ(bytes, 3000);
+    WordCounter counter(SplitStep::from_pattern(patterns::gpt2), threads);
+    int batches = 0;
+    for (int i = 0; i < 1000; ++i) {
+      batches += counter.add(i % 100 == 99 ? large : i % 2 == 0 ? "a b" : "b b");
+    }
+    EXPECT_EQ(counter.finish(), (WordCounts{{" b", 990}, {"a", 500}, {"b", 490}, {large, 10}}));
+    EXPECT_EQ(counter.documents(), 1000);
+    EXPECT_EQ(counter.bytes(), 990 * 3 + 10 * (3 << 20));
+    EXPECT_GE(batches, 3);
   }
 }
 
-TEST(WordCountsTest, ErrorsOfTheSourceReachTheCaller) {
-  int left = 3;
-  EXPECT_THROW(count_words(
-                   SplitStep::from_pattern(patterns::gpt2),
-                   [&](std::string& text) -> bool {
-                     text = std::string(9 << 20, 'x');
-                     if (left-- == 0) {
-                       fail_data("the disk is gone");
-                     }
-                     return true;
-                   },
-                   2, [](int64_t, int64_t) {}),
-               Error);
+TEST(WordCountsTest, ErrorsOfTheThreadsReachTheCaller) {
+  // Backtracking without end.
+  WordCounter counter(SplitStep::from_pattern("(a+)+(a+)+(a+)+$"), 2);
+  counter.add(std::string(200, 'a') + "b");
+  EXPECT_THROW(counter.finish(), Error);
 }
 
 }  // namespace
