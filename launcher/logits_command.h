@@ -1,6 +1,8 @@
 #pragma once
-// `shoestring logits`: the raw logits of given ids, for judges of numbers.
+// `shoestring logits`: the raw logits of given ids, for judges of numbers. Written a block of rows
+// at a time, so [batch, sequence, vocabulary] never exists in memory.
 
+#include <cstdint>
 #include <string>
 
 #include "launcher/loaded_model.h"
@@ -11,6 +13,7 @@ struct LogitsOptions {
   ModelRequest model;
   std::string ids;  // JSON file: a list of equally long lists of ids
   std::string out;  // safetensors file with `logits` f32 [batch, sequence, vocabulary]
+  int64_t chunk_bytes = int64_t{64} << 20;  // of logits that exist at once, about
 };
 
 void run_logits(const LogitsOptions& options);

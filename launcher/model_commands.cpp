@@ -5,6 +5,7 @@
 
 #include "launcher/eval_command.h"
 #include "launcher/generate_command.h"
+#include "launcher/logits_command.h"
 #include "launcher/train_command.h"
 
 namespace shoestring {
@@ -116,12 +117,35 @@ void add_eval(CLI::App& app, CommandAction& action) {
   });
 }
 
+void add_logits(CLI::App& app, CommandAction& action) {
+  auto* command = app.add_subcommand("logits", "write a model's raw logits of given ids");
+  auto o = std::make_shared<LogitsOptions>();
+  add_model_request(*command, o->model);
+  command->add_option("--ids", o->ids, "JSON: a list of equally long lists of ids")
+      ->type_name("FILE")
+      ->required();
+  command->add_option("--out", o->out, "safetensors: logits, f32 [batch, sequence, vocabulary]")
+      ->type_name("FILE")
+      ->required();
+  command->footer(
+      "Example:\n"
+      "  echo '[[1, 2, 3], [4, 5, 6]]' > ids.json\n"
+      "  shoestring logits --model runs/quickstart --ids ids.json --out logits.safetensors");
+  command->callback([o, &action] {
+    action = [o] {
+      run_logits(*o);
+      return 0;
+    };
+  });
+}
+
 }  // namespace
 
 void add_model_commands(CLI::App& app, CommandAction& action) {
   add_train(app, action);
   add_generate(app, action);
   add_eval(app, action);
+  add_logits(app, action);
 }
 
 }  // namespace shoestring
