@@ -104,13 +104,13 @@ TextCounts read_documents(const TextInput& input, const TextOptions& options, co
                           const std::function<void(uint64_t)>& progress) {
   check_options(options);
   const std::unique_ptr<ByteStream> stream = open_byte_stream(input.path);
-  Utf8Check check(input.path == "-" ? "standard input" : input.path, options.bad_utf8);
+  const std::string name = input.path == "-" ? "standard input" : input.path;
+  Utf8Check check(name, options.bad_utf8);
   DocumentBuilder builder(options.piece_bytes, sink);
   const bool json = input.format == TextFormat::json_lines;
-  JsonLines lines({.path = input.path,
-                   .field = options.field,
-                   .replace_bad = options.bad_utf8 != BadUtf8::error},
-                  builder);
+  JsonLines lines(
+      {.path = name, .field = options.field, .replace_bad = options.bad_utf8 != BadUtf8::error},
+      builder);
   TextCutter cutter(options.split, options.separator, builder);
   std::vector<char> bytes(kReadBytes);
   std::string text;

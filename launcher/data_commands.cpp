@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "launcher/data_inspect_command.h"
+#include "launcher/data_mix_command.h"
 #include "launcher/data_pack_command.h"
 
 namespace shoestring {
@@ -78,6 +79,20 @@ void add_inspect(CLI::App& group, CommandAction& action) {
   command->callback([o, &action] { action = [o] { return print(data_inspect(*o)); }; });
 }
 
+void add_mix(CLI::App& group, CommandAction& action) {
+  auto* command =
+      group.add_subcommand("mix", "print what a run would draw from each of its sources");
+  auto o = std::make_shared<DataMixOptions>();
+  command->add_option("config", o->config, "the run's config")->type_name("FILE")->required();
+  command->add_option("--set", o->overrides, "override one key of the config; may be repeated")
+      ->type_name("SECTION.KEY=VALUE")
+      ->allow_extra_args(false);
+  command->add_option("--tokens", o->tokens, "length of the run; default: its train.steps");
+  command->add_flag("--json", o->json, "as JSON");
+  command->footer("Example:\n  shoestring data mix configs/runs/tiny.toml --tokens 1000000000");
+  command->callback([o, &action] { action = [o] { return print(data_mix(*o)); }; });
+}
+
 }  // namespace
 
 void add_data_commands(CLI::App& app, CommandAction& action) {
@@ -86,6 +101,7 @@ void add_data_commands(CLI::App& app, CommandAction& action) {
   group->footer("Try 'shoestring data pack --help'.");
   add_pack(*group, action);
   add_inspect(*group, action);
+  add_mix(*group, action);
 }
 
 }  // namespace shoestring
