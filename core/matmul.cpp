@@ -172,20 +172,21 @@ void matmul_onednn(Device& device, const MatrixView& c, const MatrixView& a, con
 
 // Measured (docs/decisions/0002-matrix-products.md): oneDNN wins for a few rows, which do not pay
 // for packing (generation), where it has matrix tiles for bf16, and with AVX-512 in weight
-// gradients of f32; below AVX-512 it is up to twice as slow and has no bf16.
-bool onednn_is_faster(Dtype operand, const MatmulSpec& spec, int64_t rows) {
+// gradients: of f32 all, of bf16 the wide ones, whose B is the larger operand. Below AVX-512 it is
+// up to twice as slow and has no bf16.
+bool onednn_is_faster(Dtype operand, const MatmulSpec& spec, const MatrixView& c) {
   constexpr int64_t few_rows = 8;
-  if (rows <= few_rows) return onednn_multiplies(operand);
-  if (operand == Dtype::bf16) {
-    return has_bf16_products() && dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
-  }
-  return spec.transpose_a && instruction_set().starts_with("avx512");
+  if (c.rows <= few_rows) return onednn_multiplies(operand);
+  if (operand == Dtype::f32) return spec.transpose_a && instruction_set().starts_with("avx512");
+  if (!has_bf16_products()) return false;
+  return dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx ||
+         (spec.transpose_a && c.columns > c.rows);
 }
 
-bool use_onednn(Dtype operand, const MatmulSpec& spec, int64_t rows) {
+bool use_onednn(Dtype operand, const MatmulSpec& spec, const MatrixView& c) {
   if (spec.exact || spec.library == ProductLibrary::own) return false;
   if (spec.library == ProductLibrary::onednn) return onednn_multiplies(operand);
-  return onednn_is_faster(operand, spec, rows);
+  return onednn_is_faster(operand, spec, c);
 }
 
 }  // namespace
@@ -226,7 +227,7 @@ void matmul(Device& device, const MatrixView& c, const MatrixView& a, const Matr
     matmul_plain<double, double, double>(device, c, a, b, spec);
   } else if (inner == 0) {
     if (!spec.accumulate) clear(c);  // an empty sum
-  } else if (use_onednn(a.dtype, spec, c.rows)) {
+  } else if (use_onednn(a.dtype, spec, c)) {
     matmul_onednn(device, c, a, b, spec);
   } else {
     panel_product(device, c, a, b, spec);
