@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "core/nearest_name.h"
 #include "core/text.h"
+#include "launcher/bench_commands.h"
 #include "launcher/command_groups.h"
 #include "launcher/data_commands.h"
 #include "launcher/model_commands.h"
@@ -90,6 +91,7 @@ int run_command_line(std::span<const std::string> arguments) {
   CommandAction action;
   add_model_commands(app, action);
   add_data_commands(app, action);
+  add_bench_commands(app, action);
   add_config_commands(app, action);
   add_tokenizer_commands(app, action);  // after the other commands of the group `data`
 
