@@ -82,7 +82,8 @@ std::string train_tokenizer(const TrainTokenizerOptions& options,
                   progress(line_of(now, options.vocabulary_size));
                 });
   const Tokenizer trained = Tokenizer::from_json(json, options.out);
-  const fs::path file = to_folder ? fs::path(options.out) / "tokenizer.json" : fs::path(options.out);
+  const fs::path out = options.out;
+  const fs::path file = to_folder ? out / "tokenizer.json" : out;
   std::error_code error;
   if (file.has_parent_path()) {
     fs::create_directories(file.parent_path(), error);  // if it fails, so does write_file

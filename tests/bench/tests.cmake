@@ -17,6 +17,7 @@ set_tests_properties(bench.step_smoke PROPERTIES LABELS bench TIMEOUT 120
 # Our side of tests/bench/tokenizer_speed.
 add_executable(tokenizer_encode ${CMAKE_CURRENT_LIST_DIR}/tokenizer_encode.cpp)
 target_link_libraries(tokenizer_encode PRIVATE shoestring_io)
-add_test(NAME bench.tokenizer_encode COMMAND tokenizer_encode
-  ${CMAKE_SOURCE_DIR}/tests/data/tokenizer/gpt2.json ${CMAKE_SOURCE_DIR}/tests/data/tokenizer/corpus.txt 2 1)
+set(tokenizer_data ${CMAKE_SOURCE_DIR}/tests/data/tokenizer)
+add_test(NAME bench.tokenizer_encode
+  COMMAND tokenizer_encode ${tokenizer_data}/gpt2.json ${tokenizer_data}/corpus.txt 2 1)
 set_tests_properties(bench.tokenizer_encode PROPERTIES LABELS bench TIMEOUT 60)

@@ -66,7 +66,7 @@ const std::vector<Door> doors = {
     {"toml++", {"launcher/config_toml.cpp"}},
     {"CLI/",
      {"launcher/command_line.cpp", "launcher/command_groups", "launcher/bench_commands",
-      "launcher/data_commands", "launcher/model_commands"}},
+      "launcher/data_commands", "launcher/model_commands", "launcher/tokenizer_commands"}},
     {"mpi.h", {"parallel/"}},
     {"hdf5", {"io/"}},
     {"pcre2.h", {"io/tokenizer/"}},
