@@ -87,6 +87,17 @@ double RankState::lr_at(int64_t at) const {
          stage_effect(config, tokens).lr_multiplier;
 }
 
+void RankState::refresh_copies() {
+  for (FlatRange owned : parallel->owned_ranges()) store->refresh_compute(owned.begin, owned.end);
+  if (config.optim.stochastic_rounding && updates > 0) {
+    optimizer->refresh_copies({.step = updates,
+                               .master = {store->master()},
+                               .gradients = {store->gradients()},
+                               .copy = {store->compute_copy()}});
+  }
+  publish_weights();
+}
+
 void RankState::publish_weights() {
   store->raise_version();
   const bool copies = store->compute() == Dtype::bf16;

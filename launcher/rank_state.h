@@ -47,6 +47,9 @@ struct RankState {
   double seconds = 0;   // training time so far, over all starts of the run
 
   double lr_at(int64_t step) const;
+  // Makes the compute copies of the owned masters again, with the random bits of the last update
+  // where that rounded stochastically, and publishes them: after masters were replaced.
+  void refresh_copies();
   // After this rank's masters changed: every rank gets what its forward pass reads.
   void publish_weights();
 };

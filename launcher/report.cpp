@@ -64,8 +64,10 @@ void Reporter::begin() {
   const RunDirectory directory(c.run.directory);
   metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step > 0 ? rank_.step : -1);
   tensorboard_ = std::make_unique<TensorboardWriter>(directory.tensorboard());
-  peak_flops_ =
-      measured_peak_flops(rank_.device, dtype_from_name(c.train.dtype)) * rank_.ranks.size();
+  if (c.train.measure_peak) {
+    peak_flops_ =
+        measured_peak_flops(rank_.device, dtype_from_name(c.train.dtype)) * rank_.ranks.size();
+  }
   const StepShape shape = rank_.loader->schedule().at(rank_.step);
   const double activations =
       static_cast<double>(forecast_activations(c, shape.sequences, shape.length));
@@ -122,10 +124,7 @@ void Reporter::step(const StepReport& r, const Batch& batch, double data_seconds
   flop_here_ += static_cast<double>(batch.global_tokens) *
                 training_flop_per_token(rank_.config.model, length);
   smooth_seconds_ = smooth_seconds_ == 0 ? seconds : 0.9 * smooth_seconds_ + 0.1 * seconds;
-  if (r.skipped) {
-    ++skipped_;
-    progress_.line(cat("step ", rank_.step, " skipped: ", r.skip_reason));
-  }
+  if (r.skipped) progress_.line(cat("step ", rank_.step, " skipped: ", r.skip_reason));
   record(r, batch, data_seconds, seconds);
   const std::string text = console_text(r, batch);
   const int64_t every = rank_.config.train.log_every;
@@ -154,7 +153,7 @@ void Reporter::record(const StepReport& r, const Batch& batch, double data_secon
   m.set("compute_seconds", r.compute_seconds);
   m.set("exposed_seconds", r.exposed_seconds);
   m.set("update_seconds", r.update_seconds);
-  m.set("skipped", skipped_);
+  m.set("skipped", rank_.guard.skipped());
   const Ledger& ledger = rank_.device.ledger();
   for (int k = 0; k < num_memory_kinds; ++k) {
     const auto kind = static_cast<MemoryKind>(k);

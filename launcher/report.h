@@ -49,7 +49,6 @@ class Reporter {
   int64_t tokens_here_ = 0;    // trained on since this start
   double seconds_here_ = 0;
   double flop_here_ = 0;
-  int64_t skipped_ = 0;
 };
 
 }  // namespace shoestring

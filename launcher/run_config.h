@@ -41,6 +41,7 @@ struct TrainSection {
   bool exact = false;
   double z_loss = 0;
   int64_t log_every = 10;
+  bool measure_peak = true;
   int64_t evaluate_every = 0;
   int64_t evaluate_sequences = 64;
   int64_t sample_every = 0;
@@ -78,6 +79,8 @@ struct TrainSection {
           .min = 0});
     v("log_every", log_every,
       Field{.help = "a console line every so many steps; 0 = none", .unit = "steps", .min = 0});
+    v("measure_peak", measure_peak,
+      Field{.help = "measure the machine's product rate at start, about a second; MFU needs it"});
     v("evaluate_every", evaluate_every,
       Field{.help = "validation loss every so many steps, and at the end; 0 = at the end only",
             .unit = "steps",

@@ -109,14 +109,7 @@ void restore(RankState& rank, const Checkpoint& checkpoint) {
   }
   rank.step = checkpoint.step();
   rank.updates = facts.at("updates").get<int64_t>();
-  if (rank.config.optim.stochastic_rounding && rank.updates > 0) {
-    // The copies were rounded with the random bits of the last update.
-    rank.optimizer->refresh_copies({.step = rank.updates,
-                                    .master = {rank.store->master()},
-                                    .gradients = {rank.store->gradients()},
-                                    .copy = {rank.store->compute_copy()}});
-    rank.publish_weights();
-  }
+  rank.refresh_copies();
   rank.seconds = facts.at("seconds").get<double>();
   rank.guard.restore(facts.at("guard").get<std::vector<double>>());
   const std::string hash = facts.value("tokenizer_hash", rank.tokenizer_hash);

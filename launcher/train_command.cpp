@@ -64,9 +64,7 @@ TraceRange parse_trace_range(const std::string& text) {
   fail_usage(cat("--trace-steps must be FIRST:LAST, steps counted from 1, but is '", text, "'"));
 }
 
-ExitCode run_train(const TrainOptions& options) {
-  const auto config = read_config<RunConfig>({options.config, options.overrides});
-  catch_stop_signals();
+ExitCode train(const RunConfig& config, const TraceRange& trace) {
   std::atomic<bool> finished{true};
   if (const auto place = rank_place()) {
     const int64_t wanted = config.parallel.data_parallel;
@@ -77,15 +75,21 @@ ExitCode run_train(const TrainOptions& options) {
     run_mpi([&](Communicator& world) {
       std::unique_ptr<Communicator> here =
           world.split(place->rank - place->local_rank, world.rank());
-      if (!run_rank(config, options.trace, world, here->size())) finished = false;
+      if (!run_rank(config, trace, world, here->size())) finished = false;
     });
   } else {
     const auto ranks = static_cast<int>(config.parallel.data_parallel);
     run_ranks(ranks, [&](Communicator& world) {
-      if (!run_rank(config, options.trace, world, ranks)) finished = false;
+      if (!run_rank(config, trace, world, ranks)) finished = false;
     });
   }
   return finished ? ExitCode::done : ExitCode::preempted;
+}
+
+ExitCode run_train(const TrainOptions& options) {
+  const auto config = read_config<RunConfig>({options.config, options.overrides});
+  catch_stop_signals();
+  return train(config, options.trace);
 }
 
 }  // namespace shoestring

@@ -19,7 +19,11 @@ struct TrainOptions {
 // "3:5" -> steps 3 to 5; a usage error otherwise.
 TraceRange parse_trace_range(const std::string& text);
 
+// Runs the config's ranks: as threads, or as this process's part of what mpirun or srun started.
 // Done, or preempted after a signal; errors are thrown.
+ExitCode train(const RunConfig& config, const TraceRange& trace);
+
+// Reads the config, catches stop signals and trains.
 ExitCode run_train(const TrainOptions& options);
 
 }  // namespace shoestring

@@ -132,19 +132,20 @@ void Trainer::sample_if_due() {
 std::vector<SourceLoss> Trainer::evaluate() {
   const TrainSection& t = rank_.config.train;
   const StepShape shape = rank_.loader->schedule().at(std::max<int64_t>(rank_.step - 1, 0));
-  auto exchange_average = [&] {
-    if (!rank_.ema) return;
+  if (rank_.ema) {  // the average stands in for the weights while it is evaluated
     rank_.ema->swap({rank_.store->master()});
     for (FlatRange owned : rank_.parallel->owned_ranges()) {
       rank_.store->refresh_compute(owned.begin, owned.end);
     }
     rank_.publish_weights();
-  };
-  exchange_average();
+  }
   std::vector<SourceLoss> losses =
       evaluate_sources(rank_.compute, *rank_.model, *rank_.source, &rank_.ranks, *rank_.loader,
                        t.evaluate_sequences, shape.sequences, shape.length, rank_.token_bytes);
-  exchange_average();
+  if (rank_.ema) {
+    rank_.ema->swap({rank_.store->master()});
+    rank_.refresh_copies();
+  }
   return losses;
 }
 
