@@ -40,7 +40,8 @@ Json unseal(const std::string& text, const std::string& path) {
   }
   Json object = Json::parse(text, nullptr, false);
   if (!object.is_object()) fail_data(cat(path, " is not a JSON object"));
-  if (object.value("version", 0) != manifest_version) {
+  const auto version = object.find("version");
+  if (version == object.end() || *version != manifest_version) {
     fail_data(cat(path, " was written by another version of the program: it has no \"version\": ",
                   manifest_version));
   }

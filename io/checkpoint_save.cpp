@@ -17,7 +17,7 @@ using Clock = std::chrono::steady_clock;
 constexpr uint64_t manifest_limit = uint64_t{1} << 28;
 constexpr const char* failed_marker = "/failed";
 constexpr std::chrono::milliseconds longest_pause{50};
-constexpr std::chrono::seconds grace{10};  // for peers, when the run is ending
+constexpr std::chrono::seconds grace{5};  // for peers, when the run is ending
 
 bool exists(const std::string& path) {
   std::error_code error;

@@ -1,0 +1,143 @@
+#include "io/checkpoint_manifest.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "io/digest.h"
+
+namespace shoestring {
+namespace {
+
+// Tensor a [2, 3] in two parts on two ranks, b [] on the first.
+Manifest sample() {
+  StoredPiece a{.name = "a",
+                .shape = {2, 3},
+                .begin = 0,
+                .end = 4,
+                .dataset = "a",
+                .offset = 100,
+                .digest = std::string(32, '1')};
+  StoredPiece b{.name = "b",
+                .shape = {},
+                .begin = 0,
+                .end = 1,
+                .dtype = Dtype::f64,
+                .dataset = "b",
+                .offset = 116,
+                .digest = std::string(32, '2')};
+  StoredPiece rest = a;
+  rest.begin = 4;
+  rest.end = 6;
+  return {.step = 12,
+          .config = "x = \"ü\"\n",
+          .state = "{}",
+          .files = {{.rank = 0,
+                     .name = name_of_rank_file(0),
+                     .bytes = 200,
+                     .frame = std::string(32, '3'),
+                     .pieces = {a, b}},
+                    {.rank = 1,
+                     .name = name_of_rank_file(1),
+                     .bytes = 112,
+                     .frame = std::string(32, '4'),
+                     .pieces = {rest}}}};
+}
+
+std::string refusal(const Manifest& manifest) {
+  try {
+    pieces_by_tensor(parse_manifest(manifest_text(manifest), "m.json"), "m.json");
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::data);
+    EXPECT_TRUE(std::string(e.what()).starts_with("m.json")) << e.what();
+    return e.what();
+  }
+  return "";
+}
+
+TEST(CheckpointManifest, ReadsBackWhatItWrites) {
+  const std::string text = manifest_text(sample());
+  const Manifest read = parse_manifest(text, "m.json");
+  EXPECT_EQ(manifest_text(read), text);
+  EXPECT_EQ(read.step, 12);
+  EXPECT_EQ(read.config, sample().config);
+  EXPECT_EQ(read.files[1].pieces[0].begin, 4);
+  EXPECT_EQ(pieces_by_tensor(read, "m.json").at("a").size(), 2u);
+  const StoredFile file = parse_rank(rank_text(sample().files[1]), "r.json");
+  EXPECT_EQ(rank_text(file), rank_text(sample().files[1]));
+  EXPECT_EQ(refusal(sample()), "");
+}
+
+TEST(CheckpointManifest, PassesOnAnotherRanksError) {
+  try {
+    parse_rank(rank_error_text("rank 3: no space"), "r.json");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "rank 3: no space");
+  }
+}
+
+TEST(CheckpointManifest, RefusesContradictions) {
+  auto refused = [](auto change, const std::string& why) {
+    Manifest manifest = sample();
+    change(manifest);
+    const std::string message = refusal(manifest);
+    EXPECT_NE(message.find(why), std::string::npos) << why << ": " << message;
+  };
+  refused([](Manifest& m) { m.files[1].pieces.clear(); }, "ends at element 4");
+  refused([](Manifest& m) { m.files[1].pieces[0].begin = 5; }, "gap, from 4 to 5");
+  refused([](Manifest& m) { m.files[1].pieces[0].begin = 3; }, "twice, from 3 to 4");
+  refused([](Manifest& m) { m.files[1].pieces[0].shape = {3, 2}; }, "disagree");
+  refused([](Manifest& m) { m.files[1].pieces[0].end = 7; }, "not in tensor a");
+  refused([](Manifest& m) { m.files[1].pieces[0].offset = 105; }, "past the end");
+  refused([](Manifest& m) { m.files[1].pieces[0].offset = UINT64_MAX; }, "past the end");
+  refused([](Manifest& m) { m.files[0].pieces[1].offset = 115; }, "overlaps");
+  refused([](Manifest& m) { m.files[1].name = "../../etc/passwd"; }, "is called");
+  refused([](Manifest& m) { m.files[1].rank = 0; }, "");
+  refused([](Manifest& m) { std::swap(m.files[0], m.files[1]); }, "in order");
+  refused([](Manifest& m) { m.step = -1; }, "step is -1");
+}
+
+TEST(CheckpointManifest, FindsEveryFlippedBitAndEveryCut) {
+  const std::string good = manifest_text(sample());
+  for (size_t i = 0; i < good.size(); ++i) {
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string bad = good;
+      bad[i] = static_cast<char>(bad[i] ^ (1 << bit));
+      ASSERT_THROW(parse_manifest(bad, "m.json"), Error) << i;
+    }
+    ASSERT_THROW(parse_manifest(good.substr(0, i), "m.json"), Error) << i;
+  }
+}
+
+// With a digest that fits, anything may stand before it.
+TEST(CheckpointManifest, SurvivesAnySealedText) {
+  const std::string good = manifest_text(sample());
+  const std::string body = good.substr(0, good.rfind(",\n\"digest\""));
+  std::mt19937_64 random(5);
+  constexpr std::string_view alphabet = "{}[],:\"0123456789-.eatrufn \xff";
+  int accepted = 0;
+  for (int round = 0; round < 5000; ++round) {
+    std::string text = body;
+    for (uint64_t edits = random() % 3 + 1; edits > 0; --edits) {
+      const size_t at = random() % text.size();
+      if (random() % 2 == 0) text[at] = alphabet[random() % alphabet.size()];
+      if (random() % 2 == 0) text.insert(at, 1, alphabet[random() % alphabet.size()]);
+      if (random() % 2 == 0) text.erase(at, random() % 30);
+      if (text.empty()) text.push_back('{');
+    }
+    text = cat(text, ",\n\"digest\": \"", digest_of(text), "\"}\n");
+    try {
+      pieces_by_tensor(parse_manifest(text, "m.json"), "m.json");
+      ++accepted;
+    } catch (const Error& e) {
+      ASSERT_EQ(e.code(), ExitCode::data);
+    }
+  }
+  EXPECT_GT(accepted, 0);
+}
+
+}  // namespace
+}  // namespace shoestring
