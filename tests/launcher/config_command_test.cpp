@@ -63,9 +63,9 @@ TEST(ConfigCommand, SchemaAndDocsNameEveryKey) {
     if (const auto* list = std::get_if<FieldList>(&section.content)) {
       for (const std::string& name : names_of(*list)) {
         EXPECT_TRUE(schema["properties"][section.name]["properties"].contains(name)) << name;
-        // A table row, or the heading of an array of tables.
+        // A table row, or the heading of a section or of an array of tables.
         const bool named = docs.find(cat("| `", name, "` |")) != std::string::npos ||
-                           docs.find(cat("[[", section.name, ".", name, "]]")) != std::string::npos;
+                           docs.find(cat("[", section.name, ".", name, "]")) != std::string::npos;
         EXPECT_TRUE(named) << name;
       }
     }

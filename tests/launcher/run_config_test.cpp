@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "core/check.h"
+#include "core/text.h"
 #include "launcher/config.h"
 
 namespace shoestring {
@@ -60,6 +63,31 @@ TEST(RunConfig, RulesBetweenFields) {
             "run.toml:1:1: train.sample_prompt: is empty, but sample_every asks for samples");
   EXPECT_EQ(complaint("[checkpoint]\nevery = 10\nkeep_every = 25\n"),
             "run.toml:3:14: checkpoint.keep_every: must be a multiple of every = 10 but is 25");
+}
+
+TEST(RunConfig, EveryConfigOfTheTreeIsValid) {
+  int files = 0;
+  for (const char* folder : {"/configs/models", "/configs/runs"}) {
+    for (const auto& entry :
+         std::filesystem::directory_iterator(std::string(SHOESTRING_SOURCE_DIR) + folder)) {
+      if (entry.path().extension() != ".toml") continue;
+      EXPECT_NO_THROW(read_config<RunConfig>({.file = entry.path().string(), .overrides = {}}))
+          << entry.path();
+      ++files;
+    }
+  }
+  EXPECT_GE(files, 7);
+}
+
+// The counts the models were published with.
+TEST(RunConfig, PublishedModelsHaveTheirSizes) {
+  auto parameters = [](const std::string& name) {
+    std::string file = cat(SHOESTRING_SOURCE_DIR "/configs/models/", name, ".toml");
+    return count_parameters(read_config<RunConfig>({.file = file, .overrides = {}}).model).total;
+  };
+  EXPECT_EQ(parameters("smollm2-135m"), 134'515'008);
+  EXPECT_EQ(parameters("llama-3.2-1b"), 1'235'814'400);
+  EXPECT_EQ(parameters("qwen3-0.6b"), 596'049'920);
 }
 
 }  // namespace
