@@ -126,10 +126,10 @@ void expect_same_bits(const AttentionResult<T>& x, const AttentionResult<T>& y) 
 }
 
 // Shapes at and around every border of the blocks.
-inline std::vector<AttentionCase> attention_cases() {
+inline std::vector<AttentionCase> shape_cases() {
   std::vector<AttentionCase> cases;
-  const auto add = [&](std::string name, Attention::Attributes a, int64_t document = 0) {
-    cases.push_back(make_case(std::move(name), a, document));
+  const auto add = [&](std::string name, Attention::Attributes a) {
+    cases.push_back(make_case(std::move(name), a, 0));
   };
   add("one token",
       {.batch = 1, .length = 1, .q_heads = 1, .kv_heads = 1, .head_dim = 16, .v_head_dim = 16});
@@ -149,6 +149,15 @@ inline std::vector<AttentionCase> attention_cases() {
       {.batch = 1, .length = 150, .q_heads = 2, .kv_heads = 2, .head_dim = 192, .v_head_dim = 128});
   add("group of 8",
       {.batch = 1, .length = 130, .q_heads = 8, .kv_heads = 1, .head_dim = 32, .v_head_dim = 32});
+  return cases;
+}
+
+// Windows, documents, both, and scores far apart.
+inline std::vector<AttentionCase> attention_cases() {
+  std::vector<AttentionCase> cases = shape_cases();
+  const auto add = [&](std::string name, Attention::Attributes a, int64_t document = 0) {
+    cases.push_back(make_case(std::move(name), a, document));
+  };
   add("window of 1", {.batch = 1,
                       .length = 100,
                       .q_heads = 2,
