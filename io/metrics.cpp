@@ -58,7 +58,8 @@ std::string MetricsRecord::json() const {
         },
         value);
   }
-  return object.dump();
+  // A generated text may end inside a character.
+  return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 MetricsWriter::MetricsWriter(const std::string& path, int64_t last_step) : path_(path) {

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <fstream>
 #include <set>
+#include <utility>
 
 #include "core/check.h"
 #include "core/text.h"
@@ -46,7 +47,11 @@ size_t TraceWriter::events() const {
   return items_.size();
 }
 
-void TraceWriter::write(const std::string& path) const {
+double TraceWriter::at(std::chrono::steady_clock::time_point time) const {
+  return std::chrono::duration<double>(time.time_since_epoch()).count() - start_;
+}
+
+std::string TraceWriter::text() const {
   std::lock_guard lock(mutex_);
   nlohmann::json list = nlohmann::json::array();
   std::set<std::pair<int, int>> named;
@@ -64,9 +69,21 @@ void TraceWriter::write(const std::string& path) const {
     if (!item.detail.empty()) event["args"] = {{"detail", item.detail}};
     list.push_back(std::move(event));
   }
+  return list.dump();
+}
+
+void TraceWriter::write(const std::string& path) const { write_trace(path, {text()}); }
+
+void write_trace(const std::string& path, const std::vector<std::string>& texts) {
   const std::string temporary = path + ".new";
   std::ofstream out(temporary, std::ios::binary);
-  out << nlohmann::json{{"traceEvents", std::move(list)}, {"displayTimeUnit", "ms"}}.dump() << "\n";
+  out << R"({"displayTimeUnit":"ms","traceEvents":[)";
+  bool first = true;
+  for (const std::string& text : texts) {
+    if (text.size() <= 2) continue;  // an empty list
+    out << (std::exchange(first, false) ? "" : ",") << text.substr(1, text.size() - 2);
+  }
+  out << "]}\n";
   out.close();
   if (!out || std::rename(temporary.c_str(), path.c_str()) != 0) {
     fail_data(cat(path, ": the trace cannot be written"));

@@ -1,6 +1,7 @@
 #pragma once
 // Chrome / Perfetto trace files: complete events ("X") on one process a rank and one lane a stream.
 
+#include <chrono>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -14,10 +15,12 @@ class TraceWriter {
  public:
   TraceWriter();
   double now() const;
+  double at(std::chrono::steady_clock::time_point time) const;
   // `lane`: "compute", "data", "communication", ...; `detail` is shown when the event is selected.
   void event(int rank, std::string_view lane, std::string_view name, double begin, double end,
              std::string_view detail = "");
-  // Writes {"traceEvents": [...]} with names for ranks and lanes; temporary name, then rename.
+  // A JSON list of the events, with names for ranks and lanes.
+  std::string text() const;
   void write(const std::string& path) const;
   size_t events() const;
 
@@ -33,5 +36,9 @@ class TraceWriter {
   std::vector<std::string> lanes_;
   std::vector<Item> items_;
 };
+
+// Writes {"traceEvents": [...]} with the events of several writers, each a text() of one: ranks in
+// processes of their own. Temporary name, then rename.
+void write_trace(const std::string& path, const std::vector<std::string>& texts);
 
 }  // namespace shoestring

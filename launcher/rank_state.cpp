@@ -19,7 +19,8 @@ DataParallelConfig sharing_of(const RunConfig& config) {
           .exact = config.train.exact};
 }
 
-void fill_in_vocabulary(RunConfig& config, const TokenStores& stores) {
+// Returns how many ids the stores may hold.
+int64_t fill_in_vocabulary(RunConfig& config, const TokenStores& stores) {
   int64_t needed = 0;
   for (const auto& store : stores) needed = std::max(needed, store->facts().vocabulary);
   if (config.model.vocabulary == 0) {
@@ -27,6 +28,7 @@ void fill_in_vocabulary(RunConfig& config, const TokenStores& stores) {
         (needed + vocabulary_multiple - 1) / vocabulary_multiple * vocabulary_multiple;
   }
   for (const auto& store : stores) require_vocabulary(*store, config.model.vocabulary);
+  return needed;
 }
 
 void check_lengths(const RunConfig& config) {
@@ -58,7 +60,7 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
     for (const auto& s : stores) require_tokenizer(*s, tokenizer->hash(), config.tokenizer);
     token_bytes = bytes_of_tokens(*tokenizer);
   }
-  fill_in_vocabulary(config, stores);
+  token_ids = fill_in_vocabulary(config, stores);
   loader = std::make_unique<Loader>(config.data, std::move(stores), load_segments(config),
                                     static_cast<uint64_t>(config.run.seed));
   schedule = schedule_plan(config, loader->schedule());
@@ -104,28 +106,6 @@ void RankState::publish_weights() {
   const Event gathered = copies ? parallel->gather_parameters(buffer_of(store->compute_copy()))
                                 : parallel->gather_parameters(buffer_of(store->master()));
   gathered.wait();
-}
-
-int64_t forecast_activations(const RunConfig& config, int64_t sequences, int64_t length) {
-  const ModelConfig& m = config.model;
-  const int64_t rows = sequences * length, d = m.hidden, f = m.ffn, hd = m.dim_of_head();
-  const int64_t q = m.heads * hd, kv = m.kv_heads * hd;
-  const int64_t width = config.train.dtype == "bf16" ? 2 : 4;
-  const int64_t statistics = 4 * (2 + m.heads);  // inverse rms of two norms, log-sum-exp
-  // Two sums and two normalised inputs of width d, q k v o, gate and up, their product.
-  int64_t norms = 2 * d + f, attention = 2 * q + 2 * kv, rest = 2 * d + 2 * f;
-  if (m.qk_norm) attention += q + kv;
-  const int64_t whole = norms + attention + rest;
-  int64_t block = whole;
-  const Recompute policy = recompute_from_name(config.train.recompute);
-  if (policy == Recompute::norms) block -= norms;
-  if (policy == Recompute::attention) block -= attention;
-  if (policy == Recompute::block) block = d;
-  // While one block runs backward its dropped values are back, and the widest gradients exist.
-  const int64_t working = whole - block + 4 * f + 2 * d;
-  const int64_t values =
-      m.layers * block + working + 3 * d;  // embedding, last norm, dx of the head
-  return rows * (values * width + (policy == Recompute::block ? 0 : m.layers) * statistics);
 }
 
 }  // namespace shoestring

@@ -33,6 +33,7 @@ struct RankState {
   std::vector<int32_t> token_bytes;
   std::unique_ptr<Loader> loader;
   std::string tokenizer_hash;  // of the stores
+  int64_t token_ids = 0;       // that the stores may hold: the vocabulary without padding
   std::unique_ptr<ParamStore> store;
   std::unique_ptr<StoreSource> source;  // weights for evaluation and samples
   std::unique_ptr<Transformer> model;
@@ -53,10 +54,5 @@ struct RankState {
   // After this rank's masters changed: every rank gets what its forward pass reads.
   void publish_weights();
 };
-
-// Activations of one micro-batch at the end of the forward pass, bytes: what the ops of each block
-// save under the config's recompute policy, and the largest working set of one block's backward
-// pass.
-int64_t forecast_activations(const RunConfig& config, int64_t sequences, int64_t length);
 
 }  // namespace shoestring

@@ -9,6 +9,7 @@
 #include "core/check.h"
 #include "core/peak.h"
 #include "core/text.h"
+#include "launcher/memory_forecast.h"
 #include "launcher/run_directory.h"
 #include "nlohmann/json.hpp"
 
@@ -65,25 +66,45 @@ void Reporter::begin() {
   metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step > 0 ? rank_.step : -1);
   tensorboard_ = std::make_unique<TensorboardWriter>(directory.tensorboard());
   if (c.train.measure_peak) {
-    peak_flops_ =
-        measured_peak_flops(rank_.device, dtype_from_name(c.train.dtype)) * rank_.ranks.size();
+    Device apart(DeviceKind::cpu, 0, rank_.device.threads());  // not in the run's ledger
+    peak_flops_ = measured_peak_flops(apart, dtype_from_name(c.train.dtype)) * rank_.ranks.size();
   }
   const StepShape shape = rank_.loader->schedule().at(rank_.step);
-  const double activations =
-      static_cast<double>(forecast_activations(c, shape.sequences, shape.length));
-  const Ledger& ledger = rank_.device.ledger();
   progress_.line(cat("model: ", text_of_count(static_cast<double>(rank_.store->parameters())),
                      " parameters, ", c.train.dtype, ", ", c.model.layers, " layers, hidden ",
                      c.model.hidden, ", vocabulary ", c.model.vocabulary));
   progress_.line(cat("batch: ", shape.samples(), " sequences of ", shape.length, " tokens, ",
                      shape.micro_batches, " micro-batches on ", rank_.ranks.size(), " rank",
                      rank_.ranks.size() == 1 ? "" : "s"));
-  progress_.line(cat(
-      "memory forecast: ", text_of_bytes(static_cast<double>(ledger.current_total()) + activations),
-      " a rank (state ", text_of_bytes(static_cast<double>(ledger.current_total())),
-      ", activations ", text_of_bytes(activations), ")"));
+  print_forecast(shape);
   progress_.line(cat(rank_.step > 0 ? cat("resuming after step ", rank_.step) : "training", ": ",
                      c.train.steps - rank_.step, " steps in ", c.run.directory));
+}
+
+// The widest shape that is still to come decides.
+void Reporter::print_forecast(const StepShape& shape) {
+  const RunConfig& c = rank_.config;
+  std::vector<StepShape> shapes = {shape};
+  for (const LoadSegment& s : rank_.loader->schedule().segments()) {
+    if (s.from_tokens > shape.first_token) {
+      shapes.push_back({.sequences = s.sequences, .length = s.length});
+    }
+  }
+  MemoryForecast most;
+  for (const StepShape& s : shapes) {
+    const MemoryForecast f = forecast_memory(c, {.sequences = s.sequences,
+                                                 .length = s.length,
+                                                 .threads = rank_.device.threads(),
+                                                 .ranks = rank_.ranks.size(),
+                                                 .gradient_elements = rank_.store->elements()});
+    if (f.total() > most.total()) most = f;
+  }
+  const int64_t state = rank_.device.ledger().current_total();
+  forecast_bytes_ = state + most.total();
+  auto text = [](int64_t bytes) { return text_of_bytes(static_cast<double>(bytes)); };
+  progress_.line(cat("memory forecast: ", text(forecast_bytes_), " a rank (state ", text(state),
+                     ", activations ", text(most.activations), ", workspace ", text(most.workspace),
+                     ", communication ", text(most.communication), ")"));
 }
 
 double Reporter::seconds_left() const {
@@ -109,7 +130,8 @@ std::string Reporter::console_text(const StepReport& r, const Batch& batch) cons
     append(text, "  MFU ", fixed(100 * flop_per_second() / peak_flops_, 1), "%");
   }
   if (c.cost.price_per_hour > 0) {
-    append(text, "  ", fixed(money(rank_.seconds), 4), " ", c.cost.currency);
+    append(text, "  ", fixed(money(rank_.seconds), 4), " of ",
+           fixed(money(rank_.seconds + seconds_left()), 4), " ", c.cost.currency);
   }
   append(text, "  left ", text_of_seconds(seconds_left()));
   return text;
@@ -125,7 +147,7 @@ void Reporter::step(const StepReport& r, const Batch& batch, double data_seconds
                 training_flop_per_token(rank_.config.model, length);
   smooth_seconds_ = smooth_seconds_ == 0 ? seconds : 0.9 * smooth_seconds_ + 0.1 * seconds;
   if (r.skipped) progress_.line(cat("step ", rank_.step, " skipped: ", r.skip_reason));
-  record(r, batch, data_seconds, seconds);
+  pending_ = figures(r, batch, data_seconds, seconds);
   const std::string text = console_text(r, batch);
   const int64_t every = rank_.config.train.log_every;
   if (every > 0 && (rank_.step % every == 0 || rank_.step == rank_.config.train.steps)) {
@@ -135,8 +157,8 @@ void Reporter::step(const StepReport& r, const Batch& batch, double data_seconds
   }
 }
 
-void Reporter::record(const StepReport& r, const Batch& batch, double data_seconds,
-                      double seconds) {
+MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch, double data_seconds,
+                                double seconds) const {
   MetricsRecord m;
   const double rate = static_cast<double>(batch.global_tokens) / seconds;
   m.set("step", rank_.step);
@@ -161,58 +183,68 @@ void Reporter::record(const StepReport& r, const Batch& batch, double data_secon
   }
   m.set("cost", money(rank_.seconds));
   m.set("cost_at_end", money(rank_.seconds + seconds_left()));
-  metrics_->write(m);
+  return m;
+}
+
+void Reporter::record() {
+  if (!active() || !pending_) return;
+  metrics_->write(*pending_);
   const double now = wall_now();
-  for (const auto& [name, value] : m.items()) {
+  for (const auto& [name, value] : pending_->items()) {
     if (const double* x = std::get_if<double>(&value)) {
       tensorboard_->scalar(name, *x, rank_.step, now);
     } else if (const int64_t* n = std::get_if<int64_t>(&value)) {
       tensorboard_->scalar(name, static_cast<double>(*n), rank_.step, now);
     }
   }
+  pending_.reset();
 }
 
 void Reporter::evaluation(const std::vector<SourceLoss>& losses, double seconds) {
   if (!active() || losses.empty()) return;
-  const double now = wall_now();
   std::string text = cat("validation after step ", rank_.step, ":");
+  MetricsRecord unused;
+  MetricsRecord& record = pending_ ? *pending_ : unused;
+  const EvalSums all = total_of(losses);
+  record.set("validation_loss", all.mean());
+  if (all.bytes > 0) record.set("bits_per_byte", all.bits_per_byte());
   for (const SourceLoss& s : losses) {
     append(text, losses.size() > 1 ? cat("  ", s.name) : "", "  loss ", fixed(s.sums.mean(), 4));
     if (s.sums.bytes > 0) append(text, " (", fixed(s.sums.bits_per_byte(), 4), " bits per byte)");
-    tensorboard_->scalar(cat("validation/", s.name), s.sums.mean(), rank_.step, now);
+    record.set(cat("validation_loss/", s.name), s.sums.mean());
   }
-  tensorboard_->scalar("validation_loss", total_of(losses).mean(), rank_.step, now);
   append(text, "  in ", text_of_seconds(seconds));
   progress_.line(text);
 }
 
 void Reporter::sample(const std::string& prompt, const std::string& text) {
-  if (active()) progress_.line(cat("sample after step ", rank_.step, ": ", prompt, "|", text));
+  if (!active()) return;
+  if (pending_) pending_->set("sample", prompt + text);
+  progress_.line(cat("sample after step ", rank_.step, ": ", prompt, "|", text));
 }
 
 void Reporter::line(const std::string& text) {
   if (active()) progress_.line(text);
 }
 
-void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving) {
-  if (!active()) return;
+std::string Reporter::summary(const std::vector<SourceLoss>& losses,
+                              const CheckpointStats& saving) const {
   const RunConfig& c = rank_.config;
   const EvalSums sums = total_of(losses);
   const int64_t length = rank_.loader->schedule().at(rank_.step).length;
-  const int64_t vocabulary =
-      rank_.tokenizer ? rank_.tokenizer->vocabulary_size() : c.model.vocabulary;
-  const double unigram = sums.labels == 0
-                             ? 0
-                             : unigram_loss(*rank_.loader, c.model.vocabulary,
-                                            c.train.evaluate_sequences, length, int64_t{20} << 20);
+  const nlohmann::json none;  // null: not known
+  auto known = [&](bool is, auto value) { return is ? nlohmann::json(value()) : none; };
   nlohmann::ordered_json s;
   s["steps"] = rank_.step;
   s["tokens"] = rank_.loader->schedule().at(rank_.step).first_token;
   s["parameters"] = rank_.store->parameters();
-  s["validation_loss"] = sums.labels > 0 ? nlohmann::json(sums.mean()) : nlohmann::json();
-  s["bits_per_byte"] = sums.bytes > 0 ? nlohmann::json(sums.bits_per_byte()) : nlohmann::json();
-  s["unigram_loss"] = unigram;
-  s["uniform_loss"] = std::log(static_cast<double>(vocabulary));
+  s["validation_loss"] = known(sums.labels > 0, [&] { return sums.mean(); });
+  s["bits_per_byte"] = known(sums.bytes > 0, [&] { return sums.bits_per_byte(); });
+  s["unigram_loss"] = known(sums.labels > 0, [&] {
+    return unigram_loss(*rank_.loader, rank_.token_ids, c.train.evaluate_sequences, length,
+                        int64_t{20} << 20);
+  });
+  s["uniform_loss"] = std::log(static_cast<double>(rank_.token_ids));
   s["tokens_per_second"] =
       seconds_here_ > 0 ? static_cast<double>(tokens_here_) / seconds_here_ : 0.0;
   s["flop_per_second"] = flop_per_second();
@@ -220,22 +252,32 @@ void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointSta
   s["mfu"] = peak_flops_ > 0 ? flop_per_second() / peak_flops_ : 0.0;
   s["peak_bytes"] = resident_peak_bytes();
   s["ledger_peak_bytes"] = rank_.device.ledger().peak_total();
+  s["ledger_forecast_bytes"] = forecast_bytes_;
   s["skipped_steps"] = rank_.guard.skipped();
+  s["checkpoint_saves"] = saving.saves;
+  s["checkpoint_bytes"] = saving.bytes;
   s["checkpoint_stall_seconds"] = saving.stall_seconds;
   s["checkpoint_write_seconds"] = saving.write_seconds;
+  s["training_seconds_here"] = seconds_here_;  // since this start: what the stall compares with
   s["cost"] = money(rank_.seconds);
   s["currency"] = c.cost.currency;
   s["seconds"] = rank_.seconds;
   for (const SourceLoss& l : losses) {
-    s["sources"][l.name] = {{"validation_loss", l.sums.mean()},
-                            {"bits_per_byte", l.sums.bits_per_byte()},
-                            {"labels", l.sums.labels}};
+    s["sources"][l.name] = {
+        {"validation_loss", l.sums.mean()},
+        {"bits_per_byte", known(l.sums.bytes > 0, [&] { return l.sums.bits_per_byte(); })},
+        {"labels", l.sums.labels}};
   }
-  RunDirectory(c.run.directory).write_text("summary.json", s.dump(2) + "\n");
-  progress_.line(
-      cat("memory peak: ", text_of_bytes(static_cast<double>(rank_.device.ledger().peak_total())),
-          " a rank (", text_of_memory(), "); process ",
-          text_of_bytes(static_cast<double>(resident_peak_bytes()))));
+  return s.dump(2) + "\n";
+}
+
+void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving) {
+  if (!active()) return;
+  RunDirectory(rank_.config.run.directory).write_text("summary.json", summary(losses, saving));
+  const auto peak = static_cast<double>(rank_.device.ledger().peak_total());
+  progress_.line(cat("memory peak: ", text_of_bytes(peak), " a rank (", text_of_memory(),
+                     "); forecast ", text_of_bytes(static_cast<double>(forecast_bytes_)),
+                     "; process ", text_of_bytes(static_cast<double>(resident_peak_bytes()))));
 }
 
 }  // namespace shoestring

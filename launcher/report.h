@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,9 +24,11 @@ class Reporter {
 
   // After resume: opens the files behind the last saved step and prints what is going to happen.
   void begin();
+  // A step's figures; its line in the files follows with record(), after what belongs to the step.
   void step(const StepReport& report, const Batch& batch, double data_seconds, double seconds);
   void evaluation(const std::vector<SourceLoss>& losses, double seconds);
   void sample(const std::string& prompt, const std::string& text);
+  void record();
   void line(const std::string& text);
   // Writes summary.json and prints the closing table.
   void finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving);
@@ -34,7 +37,10 @@ class Reporter {
 
  private:
   bool active() const { return rank_.ranks.rank() == 0; }
-  void record(const StepReport& report, const Batch& batch, double data_seconds, double seconds);
+  MetricsRecord figures(const StepReport& report, const Batch& batch, double data_seconds,
+                        double seconds) const;
+  void print_forecast(const StepShape& shape);
+  std::string summary(const std::vector<SourceLoss>& losses, const CheckpointStats& saving) const;
   std::string console_text(const StepReport& report, const Batch& batch) const;
   std::string text_of_memory() const;
   double seconds_left() const;
@@ -42,11 +48,13 @@ class Reporter {
 
   RankState& rank_;
   ProgressLine progress_;
+  std::optional<MetricsRecord> pending_;  // of the last step
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
   double peak_flops_ = 0;      // of this rank's cores, measured at start
   double smooth_seconds_ = 0;  // per step
-  int64_t tokens_here_ = 0;    // trained on since this start
+  int64_t forecast_bytes_ = 0;
+  int64_t tokens_here_ = 0;  // trained on since this start
   double seconds_here_ = 0;
   double flop_here_ = 0;
 };

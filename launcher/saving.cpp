@@ -96,14 +96,15 @@ void restore(RankState& rank, const Checkpoint& checkpoint) {
   if (!facts.is_object() || !facts.contains("updates")) {
     fail_data("the checkpoint's facts are not those of a training run");
   }
+  check_same_model(*rank.store, checkpoint, checkpoint.path());
   const std::vector<StateTensor> state = all_state(rank);
   for (const StateTensor& s : state) {
     if (!checkpoint.has(state_name(s))) {
-      fail_data(cat("the checkpoint has no ", state_name(s),
+      fail_data(cat(checkpoint.path(), " has no ", state_name(s),
                     "; it was made with another optim section (optimizer, ema_decay)"));
     }
   }
-  restore_weights(*rank.store, checkpoint, "the checkpoint");
+  restore_weights(*rank.store, checkpoint, checkpoint.path());
   for (const StateTensor& s : state) {
     checkpoint.read(state_name(s), s.begin, s.end, s.values.dtype(), s.values.raw());
   }

@@ -18,12 +18,14 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::string text_of_samples(const Batch& batch) {
-  std::string text;
-  for (const MicroBatch& micro : batch.micro) {
-    for (uint64_t id : micro.sample_ids) append(text, text.empty() ? "" : ", ", id);
-  }
-  return text;
+// The first weight that is not finite, if any: a cause rather than a consequence.
+std::string text_of_bad_weight(const RankState& rank) {
+  const ParamStore& store = *rank.store;
+  const auto bad = first_non_finite(store.params(), FlatSpan<const float>{store.master()},
+                                    {0, store.elements()});
+  return bad ? cat("tensor ", bad->name, " (element ", bad->element, " of the weight is ",
+                   bad->value, ")")
+             : "tensor logits";
 }
 
 }  // namespace
@@ -32,10 +34,12 @@ std::string text_of_samples(const Batch& batch) {
 class StepRunner::Span {
  public:
   Span(const StepRunner& runner, std::string name)
-      : runner_(runner), name_(std::move(name)), begin_(runner.trace_ ? runner.trace_->now() : 0) {}
+      : runner_(runner),
+        name_(std::move(name)),
+        begin_(runner.trace_.writer() ? runner.trace_.writer()->now() : 0) {}
   ~Span() {
-    if (TraceWriter* trace = runner_.trace_) {
-      trace->event(runner_.rank_.ranks.rank(), "compute", name_, begin_, trace->now());
+    if (TraceWriter* trace = runner_.trace_.writer()) {
+      trace->event(runner_.trace_.rank(), "compute", name_, begin_, trace->now());
     }
   }
   Span(const Span&) = delete;
@@ -51,11 +55,11 @@ void StepRunner::check_loss(const Batch& batch, size_t slot, const HeadLoss::Res
   if (std::isfinite(result.loss_sum) && std::isfinite(result.penalty_sum)) return;
   const MicroBatch& micro = batch.micro[slot];
   const int64_t row = std::max<int64_t>(result.first_not_finite, 0) / micro.length;
-  fail(cat("the loss is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1,
-           ", tensor logits, sample ", micro.sample_ids.at(static_cast<size_t>(row)), ", position ",
-           std::max<int64_t>(result.first_not_finite, 0) % micro.length,
-           "; nothing was updated. Resume from the last checkpoint with a lower optim.lr, or set ",
-           "optim.skip to step over outliers"));
+  fail(cat("the loss is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1, ", ",
+           text_of_bad_weight(rank_), ", sample ", micro.sample_ids.at(static_cast<size_t>(row)),
+           ", position ", std::max<int64_t>(result.first_not_finite, 0) % micro.length,
+           "; nothing was updated. Resume from the last checkpoint with a lower optim.lr or with ",
+           "optim.skip, which leaves out steps that stand out"));
 }
 
 HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
@@ -63,6 +67,7 @@ HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
   const BatchTensors tensors = to_device(rank_.device, batch.micro[slot]);
   ReducingSource source(*rank_.store, *rank_.parallel, rank_.compute);
   Tape tape(rank_.compute, source, Tape::Mode::training);
+  if (trace_.writer()) tape.observe(&trace_);
   LayerContext context{.tape = tape,
                        .batch = tensors,
                        .recompute = recompute_from_name(config.train.recompute),
@@ -116,16 +121,22 @@ double StepRunner::gradient_norm(const Batch& batch) const {
   const std::vector<double> terms = gather_terms(rank_.ranks, rank_.communication, own, runs);
   const double norm = std::sqrt(sum_of_squares(ranges, terms));
   if (std::isfinite(norm)) return norm;
-  std::string where = "another rank's share";
-  for (FlatRange range : rank_.parallel->owned_ranges()) {
-    if (auto bad = first_non_finite(store.params(), gradients, range)) {
-      where = cat("tensor ", bad->name, ", element ", bad->element, " is ", bad->value);
-      break;
-    }
+  fail_gradient(batch);
+}
+
+void StepRunner::fail_gradient(const Batch& batch) const {
+  const StepShape shape = rank_.loader->schedule().at(batch.step);
+  const FlatSpan<const float> gradients{rank_.store->gradients()};
+  for (FlatRange owned : rank_.parallel->owned_ranges()) {
+    const auto bad = first_non_finite(rank_.store->params(), gradients, owned);
+    if (!bad) continue;
+    fail(cat("a gradient is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1,
+             ", tensor ", bad->name, ", element ", bad->element, " is ", bad->value, ", samples ",
+             shape.first_sample, " to ", shape.first_sample + shape.samples() - 1,
+             "; nothing was updated. Resume from the last checkpoint with a lower optim.lr"));
   }
-  fail(cat("a gradient is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1, ", ",
-           where, ", samples of this rank: ", text_of_samples(batch),
-           "; nothing was updated. Resume from the last checkpoint with a lower optim.lr"));
+  // The rank that owns the element names it.
+  throw PeerFailure(cat("step ", batch.step + 1, ": another rank's gradient is not finite"));
 }
 
 void StepRunner::update(const StepReport& report) {

@@ -8,8 +8,8 @@
 
 #include "core/batch.h"
 #include "core/layers/context.h"
-#include "io/trace.h"
 #include "launcher/rank_state.h"
+#include "launcher/run_trace.h"
 
 namespace shoestring {
 
@@ -26,9 +26,7 @@ struct StepReport {
 
 class StepRunner {
  public:
-  // `trace`: null for none; may change between steps.
-  explicit StepRunner(RankState& rank) : rank_(rank) {}
-  void trace_to(TraceWriter* trace) { trace_ = trace; }
+  StepRunner(RankState& rank, RunTrace& trace) : rank_(rank), trace_(trace) {}
 
   // Raises rank.step, and rank.updates unless the step is skipped. A loss or gradient that is not
   // finite is an error that names rank, step, tensor and sample ids; nothing is updated.
@@ -40,11 +38,12 @@ class StepRunner {
   HeadLoss::Result run_micro_batch(const Batch& batch, size_t slot);
   void check_loss(const Batch& batch, size_t slot, const HeadLoss::Result& result) const;
   double gradient_norm(const Batch& batch) const;
+  [[noreturn]] void fail_gradient(const Batch& batch) const;
   void update(const StepReport& report);
   class Span;
 
   RankState& rank_;
-  TraceWriter* trace_ = nullptr;
+  RunTrace& trace_;
 };
 
 }  // namespace shoestring

@@ -2,13 +2,11 @@
 
 #include <atomic>
 #include <charconv>
-#include <filesystem>
 
 #include "core/log.h"
 #include "core/parallel_for.h"
 #include "core/text.h"
 #include "launcher/config.h"
-#include "launcher/run_directory.h"
 #include "launcher/signals.h"
 #include "parallel/comm/checked.h"
 #include "parallel/comm/in_process.h"
@@ -24,29 +22,17 @@ int threads_of_rank(const RunConfig& config, int ranks) {
   return static_cast<int>(std::max<int64_t>(1, all / ranks));
 }
 
-void prepare_directory(const RunConfig& config) {
-  const RunDirectory directory(config.run.directory);
-  directory.create();
-  directory.write_text("config.toml", dump_config(config, true));
-  if (config.tokenizer.empty()) return;
-  // A copy of the tokenizer makes the run readable without the rest of the disk.
-  std::filesystem::path from = config.tokenizer;
-  if (std::filesystem::is_directory(from)) from /= "tokenizer.json";
-  const std::filesystem::path to = std::filesystem::path(directory.path()) / from.filename();
-  std::error_code same;
-  if (std::filesystem::equivalent(from, to, same)) return;
-  std::filesystem::copy_file(from, to, std::filesystem::copy_options::overwrite_existing);
-}
-
-bool run_rank(const RunConfig& config, const TraceRange& trace, Communicator& world,
+bool run_rank(const RunConfig& config, const TraceRange& range, Communicator& world,
               int ranks_here) {
   if (world.size() > 1) set_log_rank(world.rank());
   std::unique_ptr<Communicator> comparing;
   if (config.parallel.checked) comparing = shoestring::checked(world);
-  RankState rank(config, comparing ? *comparing : world, threads_of_rank(config, ranks_here));
+  RunTrace trace(range, world.rank());
+  RankState rank(config, trace.wrap(comparing ? *comparing : world),
+                 threads_of_rank(config, ranks_here));
+  Trainer trainer(rank, trace);
   const AbortOnUnwind abort_on_unwind(world);
-  if (world.rank() == 0) prepare_directory(rank.config);
-  return Trainer(rank, trace).run();
+  return trainer.run();
 }
 
 }  // namespace

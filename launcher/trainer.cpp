@@ -1,9 +1,12 @@
 #include "launcher/trainer.h"
 
 #include <chrono>
+#include <filesystem>
 
+#include "core/check.h"
 #include "core/log.h"
 #include "core/text.h"
+#include "launcher/config.h"
 #include "launcher/generator.h"
 #include "launcher/run_directory.h"
 #include "launcher/saving.h"
@@ -30,14 +33,47 @@ CheckpointOptions writer_options(const RankState& rank) {
           .memory_limit_bytes = static_cast<int64_t>(c.memory_limit_gb * 1e9)};
 }
 
+// Two processes in one directory would replace each other's files.
+std::optional<DurableFile> take_directory(const RankState& rank) {
+  if (rank.ranks.rank() != 0) return std::nullopt;
+  const RunDirectory directory(rank.config.run.directory);
+  directory.create();
+  std::optional<DurableFile> lock;
+  lock.emplace(directory.path() + "/lock", DurableFile::Mode::keep);
+  if (!lock->lock()) {
+    fail_usage(cat("another process trains in ", directory.path(),
+                   "; wait for its end or set another run.directory"));
+  }
+  return lock;
+}
+
 }  // namespace
 
-Trainer::Trainer(RankState& rank, const TraceRange& trace)
+Trainer::Trainer(RankState& rank, RunTrace& trace)
     : rank_(rank),
-      trace_range_(trace),
-      runner_(rank),
+      trace_(trace),
+      lock_(take_directory(rank)),
+      runner_(rank, trace),
       writer_(writer_options(rank)),
       reporter_(rank) {}
+
+// The resolved config and a copy of the tokenizer make the run readable without the rest of the
+// disk. Only after the checkpoint was found to fit: a mistaken start leaves the run as it was.
+void Trainer::keep_inputs() const {
+  if (rank_.ranks.rank() != 0) return;
+  namespace fs = std::filesystem;
+  const RunConfig& config = rank_.config;
+  const RunDirectory directory(config.run.directory);
+  directory.write_text("config.toml", dump_config(config, true));
+  if (config.tokenizer.empty()) return;
+  fs::path from = config.tokenizer;
+  if (fs::is_directory(from)) from /= "tokenizer.json";
+  const fs::path to = fs::path(directory.path()) / from.filename();
+  std::error_code error;
+  if (fs::equivalent(from, to, error)) return;
+  fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
+  if (error) fail_data(cat(to.string(), ": the tokenizer cannot be copied: ", error.message()));
+}
 
 void Trainer::begin() {
   const std::string directory = RunDirectory(rank_.config.run.directory).checkpoints();
@@ -52,6 +88,7 @@ void Trainer::begin() {
     restore_weights(*rank_.store, Checkpoint::open(path), path);
   }
   apply_stage(rank_.step);
+  keep_inputs();
   reporter_.begin();
 }
 
@@ -81,28 +118,23 @@ Batch Trainer::next_batch() {
   return batch;
 }
 
-void Trainer::trace_around(int64_t step) {
-  if (trace_range_.last < trace_range_.first) return;
-  if (step == trace_range_.first) trace_ = std::make_unique<TraceWriter>();
-  if (step == trace_range_.last + 1 && trace_) {
-    trace_->write(RunDirectory(rank_.config.run.directory).trace());
-    reporter_.line(cat("trace of steps ", trace_range_.first, " to ", trace_range_.last, " in ",
-                       RunDirectory(rank_.config.run.directory).trace()));
-    trace_.reset();
+void Trainer::trace_at(int64_t step) {
+  const std::string path = RunDirectory(rank_.config.run.directory).trace();
+  if (trace_.at_step(step, rank_.ranks, path)) {
+    reporter_.line(
+        cat("trace of steps ", trace_.range().first, " to ", trace_.range().last, " in ", path));
   }
-  runner_.trace_to(trace_.get());
 }
 
 void Trainer::do_step() {
-  trace_around(rank_.step + 1);
+  trace_at(rank_.step + 1);
   apply_stage(rank_.step);
   const Clock::time_point start = Clock::now();
-  const double traced = trace_ ? trace_->now() : 0;
+  TraceWriter* trace = trace_.writer();
+  const double traced = trace ? trace->now() : 0;
   const Batch batch = next_batch();
   const double data_seconds = seconds_since(start);
-  if (trace_) {
-    trace_->event(rank_.ranks.rank(), "data", "wait for batch", traced, trace_->now());
-  }
+  if (trace) trace->event(trace_.rank(), "data", "wait for batch", traced, trace->now());
   const StepReport report = runner_.run(batch);
   reporter_.step(report, batch, data_seconds, seconds_since(start));
 }
@@ -151,9 +183,12 @@ std::vector<SourceLoss> Trainer::evaluate() {
 
 void Trainer::evaluate_if_due() {
   const int64_t every = rank_.config.train.evaluate_every;
-  if (every == 0 || rank_.step % every != 0 || rank_.step == rank_.config.train.steps) return;
+  const bool last = rank_.step == rank_.config.train.steps;
+  if (!last && (every == 0 || rank_.step % every != 0)) return;
   const Clock::time_point start = Clock::now();
-  reporter_.evaluation(evaluate(), seconds_since(start));
+  std::vector<SourceLoss> losses = evaluate();
+  reporter_.evaluation(losses, seconds_since(start));
+  if (last) final_losses_ = std::move(losses);
 }
 
 // All ranks stop after the same step, whoever got the signal.
@@ -164,26 +199,25 @@ bool Trainer::stop_requested() {
 
 bool Trainer::run() {
   begin();
-  while (rank_.step < rank_.config.train.steps && !stop_requested()) {
+  const int64_t steps = rank_.config.train.steps;
+  if (rank_.step >= steps) evaluate_if_due();  // a finished run that was started again
+  while (rank_.step < steps && !stop_requested()) {
     do_step();
     evaluate_if_due();
     sample_if_due();
+    reporter_.record();
     save_if_due(false);
   }
   if (prefetched_.valid()) prefetched_.wait();
-  trace_around(trace_range_.last + 1);
+  trace_at(trace_.range().last + 1);
   save_if_due(true);
+  writer_.finish();
   if (stopped_) {
-    writer_.finish();
     reporter_.line(cat("stopped by a signal after step ", rank_.step,
                        "; the state is saved: start the same command again to go on"));
     return false;
   }
-  const Clock::time_point start = Clock::now();
-  const std::vector<SourceLoss> losses = evaluate();
-  reporter_.evaluation(losses, seconds_since(start));
-  writer_.finish();
-  reporter_.finish(losses, writer_.stats());
+  reporter_.finish(final_losses_, writer_.stats());
   return true;
 }
 

@@ -4,48 +4,47 @@
 #include <cstdint>
 #include <future>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "io/checkpoint.h"
+#include "io/durable_file.h"
 #include "launcher/rank_state.h"
 #include "launcher/report.h"
 #include "launcher/step.h"
 
 namespace shoestring {
 
-// Steps (counted from 1) whose events go to trace.json.
-struct TraceRange {
-  int64_t first = 0, last = -1;
-};
-
 class Trainer {
  public:
   // Resumes when run.directory holds a checkpoint; otherwise begins with fresh weights or those of
   // train.init_from.
-  Trainer(RankState& rank, const TraceRange& trace);
+  Trainer(RankState& rank, RunTrace& trace);
   // Trains until train.steps or until a stop signal. Returns false when it was stopped early; the
   // state is saved in both cases.
   bool run();
 
  private:
   void begin();
+  void keep_inputs() const;
   void do_step();
   void save_if_due(bool last);
   std::vector<SourceLoss> evaluate();
   void evaluate_if_due();
   void sample_if_due();
-  void trace_around(int64_t step);
+  void trace_at(int64_t step);
   bool stop_requested();
   void apply_stage(int64_t step);
   Batch next_batch();
 
   RankState& rank_;
-  TraceRange trace_range_;
-  std::unique_ptr<TraceWriter> trace_;
+  RunTrace& trace_;
+  std::optional<DurableFile> lock_;  // of the run's directory, held by rank 0
   StepRunner runner_;
   CheckpointWriter writer_;
   Reporter reporter_;
   std::future<Batch> prefetched_;
+  std::vector<SourceLoss> final_losses_;
   int64_t saved_step_ = -1;
   bool stopped_ = false;
 };

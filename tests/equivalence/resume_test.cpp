@@ -16,7 +16,7 @@ struct Case {
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-std::vector<Case> cases() {
+std::vector<Case> cases_of_types() {
   return {
       {"f32", [](RunConfig&) {}},
       {"bf16", [](RunConfig& c) { c.train.dtype = "bf16"; }},
@@ -44,6 +44,11 @@ std::vector<Case> cases() {
          c.optim.moments = "bf16";
          c.optim.stochastic_rounding = true;
        }},
+  };
+}
+
+std::vector<Case> cases_of_options() {
+  return {
       {"ema", [](RunConfig& c) { c.optim.ema_decay = 0.9; }},
       {"ema_bf16",
        [](RunConfig& c) {
@@ -114,7 +119,9 @@ TEST_P(Resume, EqualsAnUnbrokenRun) {
   EXPECT_LT(unbroken.steps.back().at("loss"), unbroken.steps.front().at("loss"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Options, Resume, testing::ValuesIn(cases()),
+INSTANTIATE_TEST_SUITE_P(Types, Resume, testing::ValuesIn(cases_of_types()),
+                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Options, Resume, testing::ValuesIn(cases_of_options()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // Every effect of a stage: rows, mixture, rate and positions; stopped before, at and after the

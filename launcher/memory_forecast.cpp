@@ -1,0 +1,106 @@
+#include "launcher/memory_forecast.h"
+
+#include <algorithm>
+
+#include "core/dtype.h"
+#include "core/layers/context.h"
+#include "core/ops/head_loss.h"
+
+namespace shoestring {
+namespace {
+
+// Sizes of one block in values a token. d hidden, f ffn, q and kv widths of the heads.
+struct BlockSizes {
+  int64_t d, f, q, kv, heads, kv_heads;
+  bool qk_norm;
+
+  // What the ops of each half save (core/ops): the sum and the normalised sum; q, k, v and the
+  // output of attention; gate, up and their product.
+  int64_t core() const { return 2 * q + 2 * kv + (qk_norm ? q + kv : 0); }
+  int64_t attention() const { return 2 * d + core(); }
+  int64_t mlp() const { return 2 * d + 3 * f; }
+  // f32 a token: two inverse roots, the logarithm of each head's sum.
+  int64_t statistics() const { return 2 + heads + (qk_norm ? heads + kv_heads : 0); }
+};
+
+BlockSizes sizes_of(const ModelConfig& m) {
+  const int64_t hd = m.dim_of_head();
+  return {.d = m.hidden,
+          .f = m.ffn,
+          .q = m.heads * hd,
+          .kv = m.kv_heads * hd,
+          .heads = m.heads,
+          .kv_heads = m.kv_heads,
+          .qk_norm = m.qk_norm};
+}
+
+// What each half keeps under the policy.
+struct Kept {
+  int64_t attention, mlp;
+};
+Kept kept_under(Recompute policy, const BlockSizes& b) {
+  Kept kept{b.attention(), b.mlp()};
+  if (policy == Recompute::norms) kept = {b.attention() - b.d, b.mlp() - b.d - b.f};
+  if (policy == Recompute::attention) kept.attention -= b.core();
+  if (policy == Recompute::block) kept = {b.d, 0};
+  return kept;
+}
+
+// Panels of keys and values of one pass of attention's backward (core/ops/attention_backward.cpp):
+// five f32 arrays as long as the row and as wide as a head, and one block of rows a head.
+int64_t attention_workspace(const BlockSizes& b, int64_t head_dim, const ForecastInput& in) {
+  constexpr int64_t rows = 128, keys = 64;
+  const int64_t group = b.heads / b.kv_heads;
+  const int64_t length = (in.length + keys - 1) / keys * keys;
+  const int64_t floats =
+      5 * length * head_dim + group * rows * (6 * head_dim + 2) + 5 * rows * keys;
+  const int64_t passes = std::min<int64_t>(in.threads, in.sequences * b.kv_heads);
+  return passes * floats * 4;
+}
+
+int64_t logits_workspace(const RunConfig& config, int64_t tokens) {
+  const Dtype dtype = dtype_from_name(config.train.dtype);
+  const int64_t v = config.model.vocabulary;
+  const int64_t rows = std::min(tokens, HeadLoss::chunk_rows({}, v, dtype));
+  return rows * v * 4 + (config.train.exact ? v * config.model.hidden * 4 : 0);
+}
+
+}  // namespace
+
+MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in) {
+  const BlockSizes b = sizes_of(config.model);
+  const int64_t tokens = in.sequences * in.length, layers = config.model.layers;
+  const auto width = static_cast<int64_t>(size_of(dtype_from_name(config.train.dtype)));
+  const Recompute policy = recompute_from_name(config.train.recompute);
+  const Kept kept = kept_under(policy, b);
+  const int64_t before = (layers - 1) * (kept.attention + kept.mlp);  // the blocks below the last
+  const int64_t statistics = (policy == Recompute::block ? 1 : layers) * b.statistics() * 4;
+  auto bytes = [&](int64_t values) { return tokens * (values * width + statistics); };
+
+  // Three moments compete. The head's loss: every block's values, the last norm's and its gradient.
+  const MemoryForecast head{.activations = bytes(before + kept.attention + kept.mlp + 4 * b.d),
+                            .workspace = logits_workspace(config, tokens)};
+  // The gradient of gate and up in the last block: what was dropped of it is back, the product is
+  // gone; three f of gradients and the stream's.
+  const bool whole = policy == Recompute::block;
+  const int64_t attention_then = whole ? b.attention() : kept.attention;
+  const MemoryForecast mlp{.activations = bytes(before + attention_then + b.mlp() - b.f + 3 * b.f +
+                                                2 * b.d + (whole ? b.d : 0)),
+                           .workspace = 0};
+  // The gradient of attention: the mlp is done; gradients of q, k, v, o and the stream.
+  const MemoryForecast attention{
+      .activations = bytes(before + b.attention() + 2 * b.q + 2 * b.kv + b.d + (whole ? b.d : 0)),
+      .workspace = attention_workspace(b, config.model.dim_of_head(), in)};
+  MemoryForecast most = head;
+  for (const MemoryForecast& other : {mlp, attention}) {
+    if (other.total() > most.total()) most = other;
+  }
+  if (in.ranks > 1) {
+    const int64_t bucket =
+        std::min(in.gradient_elements * 4, static_cast<int64_t>(config.parallel.bucket_mb * 1e6));
+    most.communication = bucket / in.ranks * (in.ranks - 1);
+  }
+  return most;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,15 @@
+# These tests start the binary itself.
+add_dependencies(test_equivalence shoestring)
+
+if(SHOESTRING_SANITIZER STREQUAL "thread")
+  # Open MPI is not instrumented, so the thread sanitizer would report its inside.
+  message(STATUS "training over MPI is not part of a thread sanitizer build")
+else()
+  # Two processes and two threads: the same bits.
+  add_test(NAME equivalence.mpi_training COMMAND ${CMAKE_COMMAND}
+    -DPROGRAM=$<TARGET_FILE:shoestring> -DDATA=${CMAKE_SOURCE_DIR}/tests/data
+    -DFOLDER=${CMAKE_CURRENT_BINARY_DIR}/mpi_training
+    -P ${CMAKE_CURRENT_LIST_DIR}/mpi_training.cmake)
+  set_tests_properties(equivalence.mpi_training PROPERTIES LABELS equivalence TIMEOUT 300
+    PROCESSORS 2 ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+endif()
