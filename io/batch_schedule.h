@@ -11,11 +11,11 @@ namespace shoestring {
 // From the first step that starts at or after `from_tokens` on, steps have this shape. A ramp is
 // several segments that differ only in micro_batches.
 struct LoadSegment {
-  int64_t from_tokens = 0;      // tokens of all ranks since the start of the run
-  int64_t length = 0;           // S: tokens a row
-  int64_t sequences = 0;        // rows a micro-batch
-  int64_t micro_batches = 0;    // of all ranks, a step
-  std::vector<double> weights;  // of the sources; empty: those of their configs
+  int64_t from_tokens = 0;           // tokens of all ranks since the start of the run
+  int64_t length = 0;                // S: tokens a row
+  int64_t sequences = 0;             // rows a micro-batch
+  int64_t micro_batches = 0;         // of all ranks, a step
+  std::vector<double> weights = {};  // of the sources; empty: those of their configs
 };
 
 struct StepShape {

@@ -16,9 +16,9 @@ namespace shoestring {
 struct GenerateRequest {
   std::vector<std::string> prompts;
   int64_t max_tokens = 64;  // new ones, per prompt
-  SamplerOptions sampler;
-  std::vector<std::string> stop;  // generation ends before the first of these strings
-  bool cached = true;             // false: the whole text runs through the model for every token
+  SamplerOptions sampler = {};
+  std::vector<std::string> stop = {};  // generation ends before the first of these strings
+  bool cached = true;  // false: the whole text runs through the model for every token
   // Called with each new piece of text of a prompt as it becomes certain; may be empty.
   std::function<void(size_t prompt, const std::string& text)> on_text = {};
 };

@@ -14,9 +14,9 @@ namespace shoestring {
 
 struct ModelRequest {
   std::string path;
-  std::string tokenizer;  // empty: the one in the run's folder
-  std::string dtype;      // empty: the checkpoint's train.dtype
-  int threads = 0;        // 0: all cores
+  std::string tokenizer = {};  // empty: the one in the run's folder
+  std::string dtype = {};      // empty: the checkpoint's train.dtype
+  int threads = 0;             // 0: all cores
 };
 
 struct LoadedModel {
