@@ -143,13 +143,15 @@ def main():
     if a.save_batch:
         import numpy
         numpy.save(a.save_batch, trainer.batch.numpy().astype("int32"))
-    losses, norms, seconds = [], [], []
+    losses, norms, seconds, processor = [], [], [], []
     for _ in range(a.warmup + a.steps):
+        processor.append(time.process_time())
         start = time.perf_counter()
         loss, norm = trainer.step()
         seconds.append(time.perf_counter() - start)
         losses.append(loss)
         norms.append(norm)
+    processor.append(time.process_time())
     if not a.steps:
         return
     tokens = a.accumulate * a.micro_batch * a.seq
@@ -164,6 +166,7 @@ def main():
         "step_seconds_median": median, "step_seconds_min": min(seconds[a.warmup:]),
         "tokens_per_second": tokens / median, "gflops": flop / median / 1e9,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "processor_seconds": (processor[-1] - processor[a.warmup]) / a.steps,
         "first_step_seconds": seconds[0], "losses": losses, "norms": norms}))
 
 
