@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -227,10 +228,20 @@ class ProgressMeter {
   Clock::time_point start_ = Clock::now(), reported_ = start_;
 };
 
+// Replacing is for stores: an --out that names an input or a tokenizer by mistake keeps its file.
+bool is_token_store(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string head(22, '\0');
+  return in.read(head.data(), 22) && head == "shoestring token store";
+}
+
 void check_options(const PackOptions& options, const TextEncoder& encoder) {
   if (options.out.empty()) fail_usage("no output file: name the token store with --out");
   if (!options.overwrite && fs::exists(options.out)) {
     fail_usage(cat(options.out, " exists; choose another --out or add --overwrite"));
+  }
+  if (fs::exists(options.out) && !is_token_store(options.out)) {
+    fail_usage(cat(options.out, " exists and is no token store; it is not overwritten"));
   }
   if (options.threads < 1) fail_usage(cat("cannot pack with ", options.threads, " threads"));
   const int64_t piece = static_cast<int64_t>(options.text.piece_bytes);

@@ -103,6 +103,9 @@ void run_eval(const EvalOptions& options) {
     all.documents += f.documents;
     all.sums.add(f.sums);
   }
+  if (all.sums.labels == 0) {
+    fail_data("the files hold no text to predict; name files with at least one word");
+  }
   if (list.size() > 1) list.push_back(all);
   std::vector<Measurement> rows;
   for (const FileLoss& f : list) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/instruction_set.h"
+#include "core/product_check.h"
 #include "core/text.h"
 #include "launcher/evaluate.h"
 #include "parallel/reducing_source.h"
@@ -49,6 +51,10 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
                                             : Stream::immediate(device)),
       guard(run.optim.skip) {
   check_lengths(config);
+  if (config.train.exact && !products_are_row_independent(device, true)) {
+    fail(cat("train.exact: products on this processor (", instruction_set(),
+             ") depend on how many rows they have; set train.exact = false"));
+  }
   if (config.data.sources.empty()) {
     fail_usage(
         "data.sources is empty; pack a corpus with `shoestring data pack` and name it there");
@@ -76,11 +82,7 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   optimizer = std::make_unique<Optimizer>(device, store->params(), config.optim, owned,
                                           static_cast<uint64_t>(config.run.seed));
   store->initialise(static_cast<uint64_t>(config.run.seed));
-  if (config.optim.ema_decay > 0) {
-    ema = std::make_unique<WeightAverage>(device, store->params(), owned,
-                                          FlatSpan<const float>{store->master()},
-                                          config.optim.ema_decay);
-  }
+  start_average();
 }
 
 double RankState::lr_at(int64_t at) const {
@@ -98,6 +100,14 @@ void RankState::refresh_copies() {
                                .copy = {store->compute_copy()}});
   }
   publish_weights();
+}
+
+void RankState::start_average() {
+  if (config.optim.ema_decay <= 0) return;
+  const std::vector<FlatRange> owned = parallel->owned_ranges();
+  ema = std::make_unique<WeightAverage>(device, store->params(), owned,
+                                        FlatSpan<const float>{store->master()},
+                                        config.optim.ema_decay);
 }
 
 void RankState::publish_weights() {

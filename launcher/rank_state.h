@@ -51,6 +51,8 @@ struct RankState {
   // Makes the compute copies of the owned masters again, with the random bits of the last update
   // where that rounded stochastically, and publishes them: after masters were replaced.
   void refresh_copies();
+  // Begins the weight average anew from the present masters; nothing without optim.ema_decay.
+  void start_average();
   // After this rank's masters changed: every rank gets what its forward pass reads.
   void publish_weights();
 };

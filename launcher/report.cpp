@@ -220,6 +220,7 @@ void Reporter::evaluation(const std::vector<SourceLoss>& losses, double seconds)
 void Reporter::sample(const std::string& prompt, const std::string& text) {
   if (!active()) return;
   if (pending_) pending_->set("sample", prompt + text);
+  last_sample_ = prompt + text;
   progress_.line(cat("sample after step ", rank_.step, ": ", prompt, "|", text));
 }
 
@@ -260,6 +261,7 @@ std::string Reporter::summary(const std::vector<SourceLoss>& losses,
   s["checkpoint_write_seconds"] = saving.write_seconds;
   s["training_seconds_here"] = seconds_here_;  // since this start: what the stall compares with
   s["cost"] = money(rank_.seconds);
+  s["price_per_hour"] = c.cost.price_per_hour * static_cast<double>(c.cost.chips);
   s["currency"] = c.cost.currency;
   s["seconds"] = rank_.seconds;
   for (const SourceLoss& l : losses) {
@@ -268,12 +270,45 @@ std::string Reporter::summary(const std::vector<SourceLoss>& losses,
         {"bits_per_byte", known(l.sums.bytes > 0, [&] { return l.sums.bits_per_byte(); })},
         {"labels", l.sums.labels}};
   }
-  return s.dump(2) + "\n";
+  s["sample"] = last_sample_.empty() ? none : nlohmann::json(last_sample_);
+  s["run_directory"] = c.run.directory;
+  // A sample cut inside a character is shown with the replacement character.
+  return s.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+// The facts of the summary, for people.
+void Reporter::print_summary(const std::vector<SourceLoss>& losses) {
+  const RunConfig& c = rank_.config;
+  const EvalSums sums = total_of(losses);
+  if (sums.labels > 0) {
+    const int64_t length = rank_.loader->schedule().at(rank_.step).length;
+    const double unigram = unigram_loss(*rank_.loader, rank_.token_ids, c.train.evaluate_sequences,
+                                        length, int64_t{20} << 20);
+    progress_.line(cat("validation loss  ", fixed(sums.mean(), 4),
+                       " nats a token; a unigram model ", fixed(unigram, 4), ", a uniform one ",
+                       fixed(std::log(static_cast<double>(rank_.token_ids)), 4)));
+  }
+  if (!last_sample_.empty()) progress_.line(cat("sample           ", last_sample_));
+  if (seconds_here_ > 0) {
+    progress_.line(
+        cat("speed            ", text_of_count(static_cast<double>(tokens_here_) / seconds_here_),
+            " tokens/s, ", fixed(flop_per_second() / 1e9, 1), " GFLOP/s",
+            peak_flops_ > 0 ? cat(", MFU ", fixed(100 * flop_per_second() / peak_flops_, 1),
+                                  "% of the measured peak")
+                            : ""));
+  }
+  if (c.cost.price_per_hour > 0) {
+    progress_.line(cat("cost             ", fixed(money(rank_.seconds), 4), " ", c.cost.currency,
+                       " at ", c.cost.price_per_hour * static_cast<double>(c.cost.chips), " ",
+                       c.cost.currency, " an hour for ", text_of_seconds(rank_.seconds)));
+  }
+  progress_.line(cat("run              ", c.run.directory));
 }
 
 void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving) {
   if (!active()) return;
   RunDirectory(rank_.config.run.directory).write_text("summary.json", summary(losses, saving));
+  print_summary(losses);
   const auto peak = static_cast<double>(rank_.device.ledger().peak_total());
   progress_.line(cat("memory peak: ", text_of_bytes(peak), " a rank (", text_of_memory(),
                      "); forecast ", text_of_bytes(static_cast<double>(forecast_bytes_)),

@@ -36,6 +36,7 @@ class Reporter {
   double money(double seconds) const;
 
  private:
+  void print_summary(const std::vector<SourceLoss>& losses);
   bool active() const { return rank_.ranks.rank() == 0; }
   MetricsRecord figures(const StepReport& report, const Batch& batch, double data_seconds,
                         double seconds) const;
@@ -57,6 +58,7 @@ class Reporter {
   int64_t tokens_here_ = 0;  // trained on since this start
   double seconds_here_ = 0;
   double flop_here_ = 0;
+  std::string last_sample_;
 };
 
 }  // namespace shoestring

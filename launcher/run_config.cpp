@@ -31,6 +31,9 @@ void CheckpointSection::validate(Complaints& c) const {
 }
 
 void RunConfig::validate(Complaints& c) const {
+  if (device == "cuda") {
+    c.add("device", "is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");
+  }
   int64_t batch = train.batch, micro_batch = train.micro_batch;
   for (size_t i = 0; i < stages.size(); ++i) {
     const StageSection& stage = stages[i];

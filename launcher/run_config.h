@@ -97,7 +97,7 @@ struct TrainSection {
     v("sample_temperature", sample_temperature,
       Field{.help = "0 = always the likeliest token", .min = 0, .max = 100});
     v("init_from", init_from,
-      Field{.help = "checkpoint or Hugging Face folder whose weights the run begins with"});
+      Field{.help = "a run's folder or a checkpoint whose weights the run begins with"});
   }
   void validate(Complaints& c) const;
 };
@@ -198,7 +198,8 @@ struct ParallelSection {
     v("bucket_mb", bucket_mb,
       Field{.help = "gradients are reduced in pieces of this size while the backward pass goes on",
             .unit = "MB",
-            .min = 0.001});
+            .min = 0.001,
+            .max = 1e6});
     v("checked", checked,
       Field{.help =
                 "compare every collective among ranks before it moves data; names the rank that "

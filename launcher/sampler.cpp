@@ -23,8 +23,12 @@ bool likelier(const Candidate& a, const Candidate& b) {
 
 Sampler::Sampler(const SamplerOptions& options, uint64_t sequence)
     : options_(options), random_(options.seed, cat("sample/", sequence)) {
-  if (options.temperature < 0 || options.top_p <= 0 || options.top_p > 1 || options.min_p < 0 ||
-      options.min_p > 1 || options.repetition_penalty <= 0 || options.top_k < 0) {
+  // Written so that a value that is not a number fails too.
+  const bool possible = options.temperature >= 0 && options.temperature < HUGE_VAL &&
+                        options.top_p > 0 && options.top_p <= 1 && options.min_p >= 0 &&
+                        options.min_p <= 1 && options.repetition_penalty > 0 &&
+                        options.repetition_penalty < HUGE_VAL && options.top_k >= 0;
+  if (!possible) {
     fail_usage(cat("sampling needs temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1, ",
                    "repetition penalty > 0, top-k >= 0, but got ", options.temperature, ", ",
                    options.top_p, ", ", options.min_p, ", ", options.repetition_penalty, ", ",
@@ -34,7 +38,12 @@ Sampler::Sampler(const SamplerOptions& options, uint64_t sequence)
 
 int32_t Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {
   std::vector<Candidate> list(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) list[i] = {logits[i], static_cast<int32_t>(i)};
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (std::isnan(logits[i])) {
+      fail(cat("the logit of token ", i, " is not a number; the model's weights are broken"));
+    }
+    list[i] = {logits[i], static_cast<int32_t>(i)};
+  }
   if (options_.repetition_penalty != 1) {
     std::vector<int32_t> once(seen.begin(), seen.end());
     std::sort(once.begin(), once.end());

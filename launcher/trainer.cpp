@@ -86,6 +86,7 @@ void Trainer::begin() {
   } else if (!rank_.config.train.init_from.empty()) {
     const std::string& path = rank_.config.train.init_from;
     restore_weights(*rank_.store, Checkpoint::open(path), path);
+    rank_.start_average();
   }
   apply_stage(rank_.step);
   keep_inputs();
@@ -149,7 +150,8 @@ void Trainer::save_if_due(bool last) {
 
 void Trainer::sample_if_due() {
   const TrainSection& t = rank_.config.train;
-  if (t.sample_every == 0 || rank_.step % t.sample_every != 0) return;
+  if (t.sample_every == 0) return;
+  if (rank_.step % t.sample_every != 0 && rank_.step != t.steps) return;
   if (rank_.ranks.rank() != 0 || !rank_.tokenizer) return;
   const GenerateRequest request{.prompts = {t.sample_prompt},
                                 .max_tokens = t.sample_tokens,

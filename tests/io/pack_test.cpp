@@ -230,6 +230,11 @@ TEST(Pack, RefusesImpossibleOptions) {
   };
   expect(ExitCode::usage, {"no input"}, [](PackOptions& o) { o.inputs.clear(); });
   expect(ExitCode::usage, {"--out"}, [](PackOptions& o) { o.out.clear(); });
+  expect(ExitCode::usage, {"a.txt", "no token store"}, [&](PackOptions& o) {
+    o.out = folder / "a.txt";  // by mistake, an input
+    o.overwrite = true;
+  });
+  EXPECT_EQ(read_small_file(folder / "a.txt", 10), "x");
   expect(ExitCode::usage, {"0 threads"}, [](PackOptions& o) { o.threads = 0; });
   expect(ExitCode::usage, {"--memory 1000", "least"},
          [](PackOptions& o) { o.memory_bytes = 1000; });

@@ -62,6 +62,11 @@ TEST(Sampler, ImpossibleOptionsAreUsageErrors) {
   EXPECT_THROW(Sampler({.temperature = -1}, 0), Error);
   EXPECT_THROW(Sampler({.top_p = 0}, 0), Error);
   EXPECT_THROW(Sampler({.repetition_penalty = 0}, 0), Error);
+  EXPECT_THROW(Sampler({.temperature = NAN}, 0), Error);
+  EXPECT_THROW(Sampler({.top_p = NAN}, 0), Error);
+  EXPECT_THROW(Sampler({.repetition_penalty = NAN}, 0), Error);
+  Sampler sampler({}, 0);
+  EXPECT_THROW(sampler.next(std::vector<float>{1, NAN}, {}), Error);
 }
 
 }  // namespace
