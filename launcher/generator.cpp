@@ -112,6 +112,9 @@ struct Sequence {
 
 std::vector<Sequence> encode_prompts(const Tokenizer& tokenizer, const GenerateRequest& request,
                                      const ModelConfig& model) {
+  if (request.max_tokens < 0) {
+    fail_usage(cat("--max-tokens must be at least 0 but is ", request.max_tokens));
+  }
   std::vector<Sequence> list;
   for (size_t i = 0; i < request.prompts.size(); ++i) {
     std::vector<int32_t> ids = tokenizer.encode(request.prompts[i]);

@@ -40,6 +40,7 @@ LoadedModel::LoadedModel(const ModelRequest& request)
   source = std::make_unique<StoreSource>(*store);
   model = std::make_unique<Transformer>(config.model, *store, chunk);
   restore_weights(*store, checkpoint, request.path);
+  if (config.optim.ema_decay > 0) restore_average(*store, checkpoint);
   // Positions as the stage left them that the checkpoint was made in.
   if (!config.stages.empty()) {
     const BatchSchedule schedule(load_segments(config));

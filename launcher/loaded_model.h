@@ -1,6 +1,7 @@
 #pragma once
 // A model read from a PATH, ready to run forward: what generate, eval and logits share. PATH is a
-// run's folder, its checkpoints folder or one checkpoint.
+// run's folder, its checkpoints folder or one checkpoint. Of a run with optim.ema_decay the average
+// of the weights is read.
 
 #include <memory>
 #include <optional>

@@ -91,6 +91,15 @@ void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::strin
   store.raise_version();
 }
 
+void restore_average(ParamStore& store, const Checkpoint& checkpoint) {
+  for (const Param& p : store.params()) {
+    const std::string name = cat("optim/ema/", p.info.name);
+    checkpoint.read(name, 0, p.elements, Dtype::f32, store.master(p).raw());
+  }
+  store.refresh_compute(0, store.elements());
+  store.raise_version();
+}
+
 namespace {
 
 // What must not change under a run, whatever the shapes of its tensors: the same numbers would mean

@@ -20,4 +20,8 @@ void restore(RankState& rank, const Checkpoint& checkpoint);
 // Only the weights, for train.init_from and for commands that read models. Same checks.
 void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::string_view path);
 
+// The weight average of a run that keeps one, in place of the weights: what its evaluations
+// measure.
+void restore_average(ParamStore& store, const Checkpoint& checkpoint);
+
 }  // namespace shoestring

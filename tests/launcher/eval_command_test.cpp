@@ -1,48 +1,93 @@
 #include "launcher/eval_command.h"
 
-#include <cmath>
-#include <fstream>
-#include <numbers>
+#include <gtest/gtest.h>
 
-#include "tests/launcher/text_model_fixture.h"
+#include <cmath>
+
+#include "tests/launcher/training_fixture.h"
+#include "tests/support/run_binary.h"
 
 namespace shoestring {
 namespace {
 
-TEST(EvalCommand, EveryTokenCountsOnceAndBytesAreTheTexts) {
-  const ScratchFolder folder;
-  const std::string text = "Anne was one of the most regretful and sad. Captain Wentworth was not.";
-  std::ofstream(folder / "a.txt") << text;
-  std::ofstream(folder / "b.txt") << text;
-  EvalOptions options{.model = {.path = train_text_model(folder), .threads = 1},
-                      .files = {folder / "a.txt", folder / "b.txt"},
-                      .length = 16};
-  LoadedModel model(options.model);
-  const auto tokens = static_cast<int64_t>(model.need_tokenizer().encode(text).size());
-  const std::vector<FileLoss> losses = evaluate_files(model, options);
+class EvalCommand : public testing::Test {
+ protected:
+  EvalCommand() {
+    config_ = text_config(folder_);
+    train_small(config_);
+    write_file(folder_ / "a.txt", "Sir Walter Elliot, of Kellynch Hall, in Somersetshire.");
+    write_file(folder_ / "b.jsonl",
+               "{\"text\": \"Anne\"}\n{\"text\": \"Lady Russell was there.\"}\n");
+  }
+  std::vector<FileLoss> evaluate(const EvalOptions& options) {
+    LoadedModel loaded(options.model);
+    return evaluate_files(loaded, options);
+  }
+  EvalOptions options(std::vector<std::string> files) const {
+    EvalOptions o;
+    o.model.path = config_.run.directory;
+    o.model.threads = 1;
+    o.files = std::move(files);
+    return o;
+  }
+  ScratchFolder folder_;
+  RunConfig config_;
+};
+
+TEST_F(EvalCommand, PredictsEveryTokenOnce) {
+  const auto losses = evaluate(options({folder_ / "a.txt", folder_ / "b.jsonl"}));
   ASSERT_EQ(losses.size(), 2u);
-  EXPECT_EQ(losses[0].sums.labels, tokens);
-  EXPECT_EQ(losses[0].sums.bytes, static_cast<int64_t>(text.size()));
+  const Tokenizer t = Tokenizer::load(config_.tokenizer);
+  const std::string text = read_file(folder_ / "a.txt");
   EXPECT_EQ(losses[0].documents, 1);
-  EXPECT_EQ(losses[0].sums.loss, losses[1].sums.loss);
-  EXPECT_GT(losses[0].sums.mean(), 1);
-  EXPECT_LT(losses[0].sums.mean(), 10);
-  EXPECT_DOUBLE_EQ(losses[0].sums.bits_per_byte(),
-                   losses[0].sums.loss / std::numbers::ln2 / static_cast<double>(text.size()));
-  options.micro_batch = 1;  // how rows are grouped changes nothing
-  EXPECT_NEAR(evaluate_files(model, options)[0].sums.loss, losses[0].sums.loss, 1e-3);
+  EXPECT_EQ(losses[0].sums.labels, static_cast<int64_t>(t.encode(text).size()));
+  EXPECT_EQ(losses[0].sums.bytes, static_cast<int64_t>(text.size()));
+  EXPECT_EQ(losses[1].documents, 2);
+  EXPECT_EQ(losses[1].sums.bytes, 4 + 23);
+  EXPECT_NEAR(losses[0].sums.mean(), std::log(512.0), 0.5);
 }
 
-TEST(EvalCommand, ImpossibleLengthsAreUsageErrors) {
-  const ScratchFolder folder;
-  std::ofstream(folder / "a.txt") << "Anne";
-  EvalOptions options{.model = {.path = train_text_model(folder), .threads = 1},
-                      .files = {folder / "a.txt"},
-                      .length = 100000};
-  EXPECT_THROW(run_eval(options), Error);
-  options.length = 0;
-  options.files = {folder / "missing.txt"};
-  EXPECT_THROW(run_eval(options), Error);
+TEST_F(EvalCommand, TheSizeOfAMicroBatchChangesNothingMuch) {
+  EvalOptions one = options({folder_ / "a.txt", folder_ / "b.jsonl"});
+  one.length = 8;
+  one.micro_batch = 1;
+  EvalOptions many = one;
+  many.micro_batch = 16;
+  const auto a = evaluate(one), b = evaluate(many);
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].sums.labels, b[i].sums.labels);
+    EXPECT_NEAR(a[i].sums.loss, b[i].sums.loss, 1e-5 * a[i].sums.loss);
+  }
+}
+
+TEST_F(EvalCommand, RefusesSizesThatDoNotFit) {
+  EvalOptions o = options({folder_ / "a.txt"});
+  o.length = 65;
+  expect_error(ExitCode::usage, {"--length 65", "64"}, [&] { evaluate(o); });
+  o.length = 0;
+  o.micro_batch = 0;
+  expect_error(ExitCode::usage, {"--micro-batch"}, [&] { evaluate(o); });
+}
+
+TEST_F(EvalCommand, PrintsATableOrJson) {
+  const std::vector<std::string> command = {"eval", "--model", config_.run.directory,
+                                            folder_ / "a.txt"};
+  const BinaryResult table = run_binary(command);
+  EXPECT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_NE(table.out.find("bits_per_byte"), std::string::npos);
+  std::vector<std::string> json = command;
+  json.push_back("--json");
+  const BinaryResult printed = run_binary(json);
+  std::map<std::string, double> values;
+  for (const auto& row : nlohmann::json::parse(printed.out)) {
+    values[row.at("name")] = row.at("value");
+  }
+  EXPECT_NEAR(values.at("perplexity"), std::exp(values.at("loss")), 1e-6 * values.at("perplexity"));
+  EXPECT_EQ(values.at("documents"), 1);
+  const BinaryResult missing =
+      run_binary({"eval", "--model", config_.run.directory, "nothing.txt"});
+  EXPECT_NE(missing.exit_code, 0);
+  EXPECT_NE(missing.err.find("nothing.txt"), std::string::npos) << missing.err;
 }
 
 }  // namespace

@@ -1,56 +1,109 @@
 #include "launcher/evaluate.h"
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 
+#include "launcher/rank_state.h"
 #include "parallel/comm/in_process.h"
-#include "tests/launcher/text_model_fixture.h"
+#include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
 namespace {
 
+std::vector<SourceLoss> evaluate_on(const RunConfig& config, int ranks, int64_t micro_batch) {
+  std::vector<SourceLoss> result;
+  run_ranks(ranks, [&](Communicator& world) {
+    RankState rank(config, world, 1);
+    const auto losses = evaluate_sources(rank.compute, *rank.model, *rank.source, &world,
+                                         *rank.loader, 9, micro_batch, 32, rank.token_bytes);
+    if (world.rank() == ranks - 1) result = losses;
+  });
+  return result;
+}
+
 TEST(Evaluate, AnyNumberOfRanksGivesTheSameBits) {
   const ScratchFolder folder;
-  const std::string run = train_text_model(folder);
-  std::vector<double> losses;
-  for (int ranks : {1, 2, 3}) {
-    std::vector<double> seen(static_cast<size_t>(ranks));
-    run_ranks(ranks, [&](Communicator& world) {
-      LoadedModel model({.path = run, .threads = 1});
-      const Loader loader(model.config.data, open_sources(model.config.data),
-                          {{.length = 32, .sequences = 2, .micro_batches = 2}}, 1);
-      const auto sums = evaluate_sources(model.stream, *model.model, *model.source, &world, loader,
-                                         10, 3, 32, bytes_of_tokens(model.need_tokenizer()));
-      EXPECT_GT(sums.at(0).sums.bytes, sums.at(0).sums.labels);
-      seen[static_cast<size_t>(world.rank())] = sums.at(0).sums.loss;
-    });
-    for (double loss : seen) losses.push_back(loss);
+  RunConfig config = small_config(folder);
+  config.data.sources.push_back(
+      {.name = "second", .path = folder / "second.h5", .weight = 0, .held_out = 0.2});
+  const auto one = evaluate_on(config, 1, 2);
+  ASSERT_EQ(one.size(), 2u);
+  EXPECT_EQ(one[1].name, "second");
+  EXPECT_NEAR(one[0].sums.mean(), std::log(256.0), 0.05);
+  for (int ranks : {2, 3, 7}) {
+    const auto many = evaluate_on(config, ranks, 2);
+    for (size_t i = 0; i < one.size(); ++i) {
+      EXPECT_EQ(many[i].sums.loss, one[i].sums.loss);
+      EXPECT_EQ(many[i].sums.labels, one[i].sums.labels);
+      EXPECT_EQ(many[i].sums.correct, one[i].sums.correct);
+    }
   }
-  for (double loss : losses) EXPECT_EQ(loss, losses[0]);
+  const auto wider = evaluate_on(config, 1, 4);
+  EXPECT_EQ(wider[0].sums.labels, one[0].sums.labels);
+  EXPECT_NEAR(wider[0].sums.loss, one[0].sums.loss, 1e-6 * one[0].sums.loss);
 }
 
-TEST(Evaluate, UnigramLossIsTheEntropyOfCountedFrequencies) {
+TEST(Evaluate, BytesAreThoseOfTheLabels) {
   const ScratchFolder folder;
-  // One token alone in every document: after smoothing its probability is nearly 1.
-  make_store(folder / "one.h5", std::vector<std::vector<int32_t>>(50, std::vector<int32_t>(40, 7)),
-             plain_facts(10));
-  LoaderConfig config;
-  config.held_out = 0.2;
-  config.sources = {{.name = "one", .path = folder / "one.h5", .weight = 1, .held_out = {}}};
-  const Loader loader(config, open_sources(config),
-                      {{.length = 16, .sequences = 1, .micro_batches = 1}}, 1);
-  const auto n = static_cast<double>(loader.train_stream(0).tokens());
-  EXPECT_NEAR(unigram_loss(loader, 10, 100, 16, 1 << 20), -std::log((n + 1) / (n + 10)), 1e-12);
+  const RunConfig config = text_config(folder);
+  run_ranks(1, [&](Communicator& world) {
+    RankState rank(config, world, 1);
+    const MicroBatch micro = rank.loader->eval_micro_batch(0, 0, 2, 32);
+    int64_t bytes = 0;
+    for (int32_t label : micro.labels) {
+      if (label >= 0 && !rank.tokenizer->is_special(label)) {
+        bytes += static_cast<int64_t>(rank.tokenizer->id_to_bytes(label).size());
+      }
+    }
+    const EvalSums sums = evaluate_micro_batches(
+        rank.compute, *rank.model, *rank.source, nullptr, 1, [&](int64_t) { return micro; },
+        rank.token_bytes);
+    EXPECT_EQ(sums.bytes, bytes);
+    EXPECT_EQ(sums.labels, micro.valid_labels);
+    EXPECT_DOUBLE_EQ(sums.bits_per_byte(), sums.loss / std::log(2.0) / static_cast<double>(bytes));
+  });
 }
 
-TEST(Evaluate, SpecialTokensStandForNoText) {
-  const Tokenizer tokenizer = Tokenizer::load(test_data("tokenizer/trained_gpt2.json"));
-  const std::vector<int32_t> bytes = bytes_of_tokens(tokenizer);
-  ASSERT_TRUE(tokenizer.end_of_text_id());
-  EXPECT_EQ(bytes[static_cast<size_t>(*tokenizer.end_of_text_id())], 0);
-  const std::string text = "Sir Walter Elliot";
-  int64_t sum = 0;
-  for (int32_t id : tokenizer.encode(text)) sum += bytes[static_cast<size_t>(id)];
-  EXPECT_EQ(sum, static_cast<int64_t>(text.size()));
+TEST(Evaluate, SpecialTokensSpellNoText) {
+  const Tokenizer t = Tokenizer::load(SHOESTRING_SOURCE_DIR "/tests/data/tiny/tokenizer.json");
+  const std::vector<int32_t> bytes = bytes_of_tokens(t);
+  ASSERT_EQ(bytes.size(), static_cast<size_t>(t.vocabulary_size()));
+  EXPECT_EQ(bytes[static_cast<size_t>(*t.end_of_text_id())], 0);
+  for (int32_t id : t.encode("Sir Walter")) {
+    EXPECT_EQ(bytes[static_cast<size_t>(id)], static_cast<int32_t>(t.id_to_bytes(id).size()));
+  }
+}
+
+TEST(Evaluate, SumsWithoutLabelsOrBytesAreZero) {
+  EvalSums sums;
+  EXPECT_EQ(sums.mean(), 0);
+  EXPECT_EQ(sums.bits_per_byte(), 0);
+  sums.add({.loss = 6, .labels = 3, .correct = 1, .bytes = 4});
+  sums.add({.loss = 2, .labels = 1, .correct = 1, .bytes = 4});
+  EXPECT_EQ(sums.mean(), 2);
+  EXPECT_DOUBLE_EQ(sums.bits_per_byte(), 1 / std::log(2.0));
+  EXPECT_EQ(sums.correct, 2);
+}
+
+// Training tokens: 30 of 1 and 10 of 2; add-one smoothing over 4 ids.
+TEST(Evaluate, TheUnigramGuessCountsTrainingTokens) {
+  const ScratchFolder folder;
+  const std::vector<int32_t> train(40, 1), held(17, 2);
+  std::vector<int32_t> mixed = train;
+  std::fill(mixed.begin() + 30, mixed.end(), 2);
+  uint64_t out = 0;  // a text hash that is held out at one half
+  while (!is_held_out(out, 0.5)) ++out;
+  uint64_t in = 0;
+  while (is_held_out(in, 0.5)) ++in;
+  make_store(folder / "s.h5", {mixed, held}, plain_facts(4), {in, out});
+  LoaderConfig config;
+  config.held_out = 0.5;
+  config.sources = {{.name = "s", .path = folder / "s.h5", .weight = 1, .held_out = {}}};
+  const Loader loader(
+      config, open_sources(config),
+      {{.from_tokens = 0, .length = 8, .sequences = 1, .micro_batches = 1, .weights = {}}}, 1);
+  EXPECT_NEAR(unigram_loss(loader, 4, 100, 8, 1000), -std::log(11.0 / 44), 1e-12);
 }
 
 }  // namespace

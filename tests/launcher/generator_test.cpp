@@ -1,62 +1,92 @@
 #include "launcher/generator.h"
 
-#include "tests/launcher/text_model_fixture.h"
+#include <gtest/gtest.h>
+
+#include "launcher/loaded_model.h"
+#include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
 namespace {
 
-class GeneratorTest : public ::testing::Test {
+class Generator : public testing::Test {
  protected:
-  ScratchFolder folder_;
-  LoadedModel model_{{.path = train_text_model(folder_), .threads = 1}};
-  GenerateResult run(const GenerateRequest& request) {
-    return generate(model_.stream, *model_.model, *model_.source, model_.need_tokenizer(), request);
+  Generator() {
+    RunConfig config = text_config(folder_);
+    config.train.steps = 15;
+    train_small(config);
+    loaded_ = std::make_unique<LoadedModel>(
+        ModelRequest{.path = config.run.directory, .tokenizer = "", .dtype = "", .threads = 1});
   }
+  GenerateResult run(const GenerateRequest& request) {
+    return generate(loaded_->stream, *loaded_->model, *loaded_->source, *loaded_->tokenizer,
+                    request);
+  }
+  static GenerateRequest request(std::vector<std::string> prompts, int64_t tokens) {
+    return {.prompts = std::move(prompts), .max_tokens = tokens, .sampler = {}, .stop = {}};
+  }
+  ScratchFolder folder_;
+  std::unique_ptr<LoadedModel> loaded_;
 };
 
-TEST_F(GeneratorTest, CachedTextIsTheUncachedText) {
-  GenerateRequest request{.prompts = {"Sir Walter", "It was", "A"}, .max_tokens = 20, .stop = {}};
-  request.sampler.temperature = 0;  // a draw could turn on the last bit of a logit
-  const GenerateResult cached = run(request);
-  request.cached = false;
-  const GenerateResult whole = run(request);
-  EXPECT_EQ(cached.ids, whole.ids);
-  EXPECT_EQ(cached.texts, whole.texts);
-  EXPECT_EQ(cached.tokens, 60);
+TEST_F(Generator, TheCacheChangesNoToken) {
+  for (double temperature : {0.0, 0.8}) {
+    GenerateRequest r = request({"Sir Walter", "Anne", ""}, 20);
+    r.sampler.temperature = temperature;
+    const GenerateResult cached = run(r);
+    r.cached = false;
+    const GenerateResult whole = run(r);
+    EXPECT_EQ(cached.ids, whole.ids);
+    EXPECT_EQ(cached.texts, whole.texts);
+    EXPECT_EQ(cached.tokens, 60);
+  }
 }
 
-TEST_F(GeneratorTest, PiecesJoinedAreTheTextAndTheTextIsTheTokens) {
-  GenerateRequest request{.prompts = {"Anne"}, .max_tokens = 30, .stop = {}};
-  std::string pieces;
-  request.on_text = [&](size_t, const std::string& text) { pieces += text; };
-  const GenerateResult result = run(request);
-  EXPECT_EQ(pieces, result.texts[0]);
-  EXPECT_EQ(result.texts[0], model_.need_tokenizer().decode(result.ids[0]));
+TEST_F(Generator, PromptsSideBySideAreAsAlone) {
+  GenerateRequest both = request({"Sir Walter", "Lady Russell was"}, 12);
+  both.sampler.temperature = 0;
+  const GenerateResult together = run(both);
+  for (size_t i = 0; i < 2; ++i) {
+    GenerateRequest alone = request({both.prompts[i]}, 12);
+    alone.sampler.temperature = 0;
+    EXPECT_EQ(run(alone).ids[0], together.ids[i]);
+  }
 }
 
-TEST_F(GeneratorTest, APromptAloneDoesNotChangeBesideOthers) {
-  const GenerateRequest one{.prompts = {"Anne"}, .max_tokens = 12, .stop = {}};
-  const GenerateRequest two{.prompts = {"Anne", "Captain"}, .max_tokens = 12, .stop = {}};
-  EXPECT_EQ(run(one).ids[0], run(two).ids[0]);
+TEST_F(Generator, PiecesJoinToTheTextAndSeedsDecideIt) {
+  GenerateRequest r = request({"Sir Walter"}, 24);
+  std::string joined;
+  r.on_text = [&](size_t prompt, const std::string& text) {
+    EXPECT_EQ(prompt, 0u);
+    joined += text;
+  };
+  const GenerateResult first = run(r);
+  EXPECT_EQ(joined, first.texts[0]);
+  EXPECT_EQ(loaded_->tokenizer->decode(first.ids[0]), first.texts[0]);
+  r.on_text = nullptr;
+  EXPECT_EQ(run(r).ids, first.ids);
+  r.sampler.seed = 2;
+  EXPECT_NE(run(r).ids, first.ids);
 }
 
-TEST_F(GeneratorTest, StopStringsEndTheTextBeforeThem) {
-  const GenerateRequest plain{.prompts = {"Anne"}, .max_tokens = 30, .stop = {}};
-  const std::string text = run(plain).texts[0];
+TEST_F(Generator, EndsBeforeAStopString) {
+  GenerateRequest r = request({"Sir Walter"}, 30);
+  const std::string text = run(r).texts[0];
   ASSERT_GT(text.size(), 12u);
   const std::string stop = text.substr(6, 3);
-  GenerateRequest stopped = plain;
-  stopped.stop = {stop};
-  std::string pieces;
-  stopped.on_text = [&](size_t, const std::string& piece) { pieces += piece; };
-  EXPECT_EQ(run(stopped).texts[0], text.substr(0, text.find(stop)));
-  EXPECT_EQ(pieces, text.substr(0, text.find(stop)));
+  r.stop = {stop, "a string that never comes"};
+  std::string joined;
+  r.on_text = [&](size_t, const std::string& piece) { joined += piece; };
+  const std::string cut = run(r).texts[0];
+  EXPECT_EQ(cut, text.substr(0, text.find(stop)));
+  EXPECT_EQ(joined, cut);
 }
 
-TEST_F(GeneratorTest, TooMuchTextIsAUsageErrorAndAnEmptyPromptBegins) {
-  EXPECT_THROW(run({.prompts = {"Anne"}, .max_tokens = 64, .stop = {}}), Error);
-  EXPECT_EQ(run({.prompts = {""}, .max_tokens = 5, .stop = {}}).tokens, 5);
-  EXPECT_EQ(run({.prompts = {"Anne"}, .max_tokens = 0, .stop = {}}).tokens, 0);
+TEST_F(Generator, RefusesWhatDoesNotFit) {
+  expect_error(ExitCode::usage, {"64", "positions"}, [&] { run(request({"Anne"}, 64)); });
+  expect_error(ExitCode::usage, {"--max-tokens", "-1"}, [&] { run(request({"Anne"}, -1)); });
+  const GenerateResult none = run(request({"Anne"}, 0));
+  EXPECT_EQ(none.tokens, 0);
+  EXPECT_EQ(none.texts[0], "");
 }
 
 }  // namespace

@@ -1,51 +1,73 @@
 #include "launcher/loaded_model.h"
 
-#include "tests/launcher/text_model_fixture.h"
+#include <gtest/gtest.h>
+
+#include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
 namespace {
 
-TEST(LoadedModel, ARunsFolderIsAModelWithItsTokenizer) {
-  const ScratchFolder folder;
-  const std::string run = train_text_model(folder);
-  LoadedModel model({.path = run, .threads = 1});
-  EXPECT_EQ(model.step, 3);
-  EXPECT_EQ(model.store->compute(), Dtype::f32);
-  EXPECT_EQ(model.need_tokenizer().vocabulary_size(),
-            Tokenizer::load(test_data("tokenizer/trained_gpt2.json")).vocabulary_size());
-  const Checkpoint checkpoint = Checkpoint::open(run);
-  const Param& p = model.store->param("layers.1.mlp.down.weight");
-  std::vector<float> saved(static_cast<size_t>(p.elements));
-  checkpoint.read("model/" + p.info.name, 0, p.elements, Dtype::f32,
-                  reinterpret_cast<std::byte*>(saved.data()));
-  EXPECT_TRUE(std::equal(saved.begin(), saved.end(), model.store->master(p).data<float>()));
+ModelRequest at(const std::string& path) {
+  return {.path = path, .tokenizer = "", .dtype = "", .threads = 1};
 }
 
-TEST(LoadedModel, OneCheckpointInAnotherTypeWithAnotherTokenizer) {
+TEST(LoadedModel, IsFoundByRunFolderOrCheckpoint) {
   const ScratchFolder folder;
-  const std::string run = train_text_model(folder);
-  LoadedModel model({.path = run + "/checkpoints/step_00000003",
-                     .tokenizer = test_data("tokenizer/gpt2.json"),
-                     .dtype = "bf16",
-                     .threads = 1});
-  EXPECT_EQ(model.store->compute(), Dtype::bf16);
-  EXPECT_EQ(model.need_tokenizer().vocabulary_size(),
-            Tokenizer::load(test_data("tokenizer/gpt2.json")).vocabulary_size());
-}
-
-TEST(LoadedModel, MissingThingsAreNamed) {
-  const ScratchFolder folder;
-  EXPECT_THROW(LoadedModel({.path = folder / "nothing"}), Error);
-  const RunConfig c = small_config(folder);  // no tokenizer
-  train_small(c);
-  LoadedModel model({.path = c.run.directory, .threads = 1});
-  try {
-    model.need_tokenizer();
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ExitCode::usage);
-    EXPECT_NE(std::string(e.what()).find("--tokenizer"), std::string::npos);
+  RunConfig config = text_config(folder);
+  config.checkpoint.every = 2;
+  const RunResult run = train_small(config);
+  const std::string checkpoints = RunDirectory(config.run.directory).checkpoints();
+  for (const std::string& path :
+       {config.run.directory, checkpoints, checkpoints + "/step_00000003"}) {
+    const LoadedModel loaded(at(path));
+    EXPECT_EQ(loaded.step, 3);
+    EXPECT_EQ(loaded.config.model.vocabulary, 512);
+    ASSERT_TRUE(loaded.tokenizer.has_value());
+    const Param& p = loaded.store->param("layers.0.mlp.down.weight");
+    const auto& saved = run.tensors.at("model/layers.0.mlp.down.weight");
+    EXPECT_EQ(std::memcmp(loaded.store->master(p).raw(), saved.data(), saved.size()), 0);
   }
+  EXPECT_EQ(LoadedModel(at(checkpoints + "/step_00000002")).step, 2);
+}
+
+TEST(LoadedModel, TakesAnotherTypeAndTheAverage) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.optim.ema_decay = 0.5;
+  const RunResult run = train_small(config);
+  ModelRequest request = at(config.run.directory);
+  request.dtype = "bf16";
+  const LoadedModel loaded(request);
+  EXPECT_EQ(loaded.store->compute(), Dtype::bf16);
+  const Param& p = loaded.store->param("embedding.weight");
+  const auto& average = run.tensors.at("optim/ema/embedding.weight");
+  EXPECT_EQ(std::memcmp(loaded.store->master(p).raw(), average.data(), average.size()), 0);
+}
+
+TEST(LoadedModel, ReadsThePositionsOfItsStage) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  StageSection later;
+  later.from_tokens = 4 * 128;
+  later.rope_scaling = "linear";
+  later.rope_factor = 4;
+  config.stages = {later};
+  config.train.steps = 4;
+  train_small(config);
+  EXPECT_EQ(LoadedModel(at(config.run.directory)).model->config().rope.scaling, "none");
+  config.train.steps = 5;
+  train_small(config);
+  EXPECT_EQ(LoadedModel(at(config.run.directory)).model->config().rope.scaling, "linear");
+}
+
+TEST(LoadedModel, SaysWhatIsMissing) {
+  const ScratchFolder folder;
+  expect_error(ExitCode::data, {"nowhere"}, [&] { LoadedModel(at(folder / "nowhere")); });
+  RunConfig config = small_config(folder);
+  config.train.steps = 1;
+  train_small(config);
+  const LoadedModel loaded(at(config.run.directory));
+  expect_error(ExitCode::usage, {"--tokenizer"}, [&] { loaded.need_tokenizer(); });
 }
 
 }  // namespace

@@ -79,6 +79,17 @@ inline RunConfig small_config(const ScratchFolder& folder, const std::string& ru
   return c;
 }
 
+// The same model on the chapters in the tree, with their tokenizer of 512 ids.
+inline RunConfig text_config(const ScratchFolder& folder, const std::string& run = "text") {
+  const std::string data = SHOESTRING_SOURCE_DIR "/tests/data/tiny/";
+  RunConfig c = small_config(folder, run);
+  c.tokenizer = data + "tokenizer.json";
+  c.train.steps = 3;
+  c.data.sources = {
+      {.name = "persuasion", .path = data + "persuasion.h5", .weight = 1, .held_out = {}}};
+  return c;
+}
+
 // What a run left: a line a step, and every tensor of its last checkpoint.
 struct RunResult {
   std::vector<nlohmann::json> steps;

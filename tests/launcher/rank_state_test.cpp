@@ -1,0 +1,87 @@
+#include "launcher/rank_state.h"
+
+#include <gtest/gtest.h>
+
+#include "parallel/comm/in_process.h"
+#include "tests/launcher/training_fixture.h"
+
+namespace shoestring {
+namespace {
+
+void on_one_rank(const RunConfig& config, const std::function<void(RankState&)>& body) {
+  run_ranks(1, [&](Communicator& world) {
+    RankState rank(config, world, 1);
+    body(rank);
+  });
+}
+
+TEST(RankState, FillsInTheVocabularyOfTheStores) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  on_one_rank(config, [](RankState& rank) {
+    EXPECT_EQ(rank.config.model.vocabulary, 256);  // 200, rounded up
+    EXPECT_EQ(rank.token_ids, 200);
+    EXPECT_EQ(rank.tokenizer_hash, "abc");
+    EXPECT_EQ(rank.store->param("embedding.weight").info.shape, (Shape{256, 32}));
+  });
+  config.model.vocabulary = 201;
+  on_one_rank(config, [](RankState& rank) { EXPECT_EQ(rank.config.model.vocabulary, 201); });
+}
+
+TEST(RankState, BeginsWithTheSameWeightsInEveryLayout) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  std::vector<float> one;
+  on_one_rank(config, [&](RankState& rank) {
+    one.assign(rank.store->master().begin(), rank.store->master().end());
+  });
+  config.parallel.zero_stage = 1;
+  run_ranks(3, [&](Communicator& world) {
+    RankState rank(config, world, 1);
+    EXPECT_TRUE(std::equal(one.begin(), one.end(), rank.store->master().begin()));
+  });
+}
+
+TEST(RankState, TheRateFollowsScheduleAndStage) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.optim.schedule.kind = "constant";
+  config.optim.schedule.warmup_steps = 2;
+  StageSection later;
+  later.from_tokens = 4 * 128;
+  later.lr_multiplier = 0.25;
+  config.stages = {later};
+  on_one_rank(config, [&](RankState& rank) {
+    EXPECT_LT(rank.lr_at(0), rank.lr_at(2));
+    EXPECT_DOUBLE_EQ(rank.lr_at(3), config.optim.lr);
+    EXPECT_DOUBLE_EQ(rank.lr_at(4), config.optim.lr / 4);
+  });
+}
+
+TEST(RankState, RefreshedCopiesAreThoseOfTheLastUpdate) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.dtype = "bf16";
+  config.optim.stochastic_rounding = true;
+  on_one_rank(config, [](RankState& rank) {
+    rank.store->zero_gradients();
+    rank.optimizer->update({.step = 1,
+                            .lr = 0.01,
+                            .master = {rank.store->master()},
+                            .gradients = {rank.store->gradients()},
+                            .copy = {rank.store->compute_copy()}});
+    rank.updates = 1;
+    auto bits = [&] {
+      const auto* raw = reinterpret_cast<const uint16_t*>(rank.store->compute_copy().data());
+      return std::vector<uint16_t>(raw, raw + rank.store->elements());
+    };
+    const std::vector<uint16_t> updated = bits();
+    rank.store->refresh_compute(0, rank.store->elements());
+    EXPECT_NE(bits(), updated);  // nearest, not stochastic
+    rank.refresh_copies();
+    EXPECT_EQ(bits(), updated);
+  });
+}
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,50 @@
+#include "launcher/train_command.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+
+#include "launcher/signals.h"
+#include "tests/launcher/training_fixture.h"
+
+namespace shoestring {
+namespace {
+
+TEST(TrainCommand, ReadsRangesOfSteps) {
+  const TraceRange range = parse_trace_range("3:15");
+  EXPECT_EQ(range.first, 3);
+  EXPECT_EQ(range.last, 15);
+  for (const char* text : {"", "3", "3:", ":3", "5:3", "0:2", "-1:2", "1:2x", "a:b", "1:2:3"}) {
+    expect_error(ExitCode::usage, {"--trace-steps", text}, [&] { parse_trace_range(text); });
+  }
+}
+
+TEST(TrainCommand, TrainsFromAFileWithOverrides) {
+  const ScratchFolder folder;
+  write_file(folder / "run.toml", dump_config(small_config(folder)));
+  EXPECT_EQ(run_train({.config = folder / "run.toml",
+                       .overrides = {"train.steps=2", "model.layers=1"},
+                       .trace = {}}),
+            ExitCode::done);
+  const RunResult run = result_of_run(folder / "run");
+  EXPECT_EQ(run.steps.size(), 2u);
+  EXPECT_FALSE(run.tensors.contains("model/layers.1.mlp.down.weight"));
+  EXPECT_NE(read_file(folder / "run/config.toml").find("layers = 1"), std::string::npos);
+}
+
+TEST(TrainCommand, AStopBeforeTheFirstStepIsAPreemption) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder, "stopped");
+  catch_stop_signals();
+  std::raise(SIGTERM);
+  EXPECT_EQ(train(config, {}), ExitCode::preempted);
+  EXPECT_EQ(Checkpoint::open(config.run.directory).step(), 0);
+  EXPECT_FALSE(std::filesystem::exists(config.run.directory + "/summary.json"));
+  catch_stop_signals();
+  const RunResult stopped = train_small(config);
+  config.run.directory = folder / "unbroken";
+  expect_same_run(train_small(config), stopped);
+}
+
+}  // namespace
+}  // namespace shoestring

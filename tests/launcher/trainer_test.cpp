@@ -1,0 +1,106 @@
+#include "launcher/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/launcher/training_fixture.h"
+
+namespace shoestring {
+namespace {
+
+std::set<std::string> folders_in(const std::string& path) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    names.insert(entry.path().filename().string());
+  }
+  return names;
+}
+
+TEST(Trainer, BeginsWithTheWeightsOfAnotherRun) {
+  const ScratchFolder folder;
+  RunConfig first = small_config(folder, "first");
+  const RunResult taught = train_small(first);
+  RunConfig second = small_config(folder, "second");
+  second.run.seed = 77;
+  second.train.steps = 1;
+  second.optim.lr = 0;  // the update changes nothing
+  second.train.init_from = first.run.directory;
+  const RunResult run = train_small(second);
+  EXPECT_EQ(run.steps.size(), 1u);
+  for (const auto& [name, bytes] : taught.tensors) {
+    if (!name.starts_with("model/")) continue;
+    EXPECT_TRUE(run.tensors.at(name) == bytes) << name;
+  }
+  EXPECT_LT(run.steps[0].at("loss"), taught.steps[0].at("loss"));
+  // Only the first start of a run reads them.
+  second.train.steps = 2;
+  std::filesystem::remove_all(first.run.directory);
+  EXPECT_EQ(train_small(second).steps.size(), 2u);
+}
+
+TEST(Trainer, SaysWhyWeightsToBeginWithDoNotFit) {
+  const ScratchFolder folder;
+  RunConfig first = small_config(folder, "first");
+  first.train.steps = 1;
+  train_small(first);
+  RunConfig second = small_config(folder, "second");
+  second.train.init_from = folder / "nowhere";
+  expect_error(ExitCode::data, {"nowhere"}, [&] { train(second, {}); });
+  second.train.init_from = first.run.directory;
+  second.model.hidden = 64;
+  expect_error(ExitCode::data, {"another model", "embedding.weight"}, [&] { train(second, {}); });
+}
+
+TEST(Trainer, KeepsTheCheckpointsItWasAskedTo) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.steps = 11;
+  config.checkpoint.every = 2;
+  config.checkpoint.keep = 2;
+  config.checkpoint.keep_every = 4;
+  const RunResult run = train_small(config);
+  EXPECT_EQ(
+      folders_in(RunDirectory(config.run.directory).checkpoints()),
+      (std::set<std::string>{"step_00000004", "step_00000008", "step_00000010", "step_00000011"}));
+  EXPECT_EQ(run.summary.at("checkpoint_saves"), 6);
+  EXPECT_GT(run.summary.at("checkpoint_bytes"), 0);
+}
+
+TEST(Trainer, EvaluatesAndSamplesOnTime) {
+  const ScratchFolder folder;
+  RunConfig config = text_config(folder);
+  config.train.steps = 5;
+  config.train.evaluate_every = 2;
+  config.train.sample_every = 4;
+  config.train.sample_prompt = "Sir Walter";
+  config.train.sample_tokens = 5;
+  const RunResult run = train_small(config);
+  ASSERT_EQ(run.steps.size(), 5u);
+  for (int64_t step = 1; step <= 5; ++step) {
+    const nlohmann::json& record = run.steps[static_cast<size_t>(step - 1)];
+    EXPECT_EQ(record.contains("validation_loss"), step % 2 == 0 || step == 5) << step;
+    EXPECT_EQ(record.contains("sample"), step == 4) << step;
+  }
+  EXPECT_EQ(run.steps[4].at("validation_loss"), run.summary.at("validation_loss"));
+  EXPECT_EQ(run.steps[4].at("bits_per_byte"), run.summary.at("bits_per_byte"));
+  EXPECT_EQ(run.steps[4].at("validation_loss/persuasion"),
+            run.summary.at("sources").at("persuasion").at("validation_loss"));
+  EXPECT_TRUE(run.steps[3].at("sample").get<std::string>().starts_with("Sir Walter"));
+  EXPECT_TRUE(std::filesystem::exists(config.run.directory + "/tokenizer.json"));
+}
+
+// The average of the weights is what is evaluated: it lags behind them.
+TEST(Trainer, EvaluatesTheWeightAverage) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder, "plain");
+  config.train.steps = 12;
+  const double plain = train_small(config).summary.at("validation_loss");
+  config.run.directory = folder / "averaged";
+  config.optim.ema_decay = 0.9999;
+  const double averaged = train_small(config).summary.at("validation_loss");
+  EXPECT_NE(plain, averaged);
+}
+
+}  // namespace
+}  // namespace shoestring
