@@ -38,6 +38,7 @@ struct MuonConfig {
 struct SkipConfig {
   double loss_z = 0, norm_z = 0;
   int64_t window = 128;
+  int64_t limit = 5;
 
   template <class V>
   void visit(V&& v) {
@@ -52,6 +53,12 @@ struct SkipConfig {
           .unit = "steps",
           .min = 2,
           .max = 1e6});
+    v("limit", limit,
+      Field{.help = "so many steps in a row are skipped at most; then the change is taken for a "
+                    "lasting one",
+            .unit = "steps",
+            .min = 1,
+            .max = 1e6});
   }
 };
 
