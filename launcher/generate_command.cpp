@@ -33,6 +33,7 @@ nlohmann::ordered_json json_of(const GenerateRequest& request, const GenerateRes
 
 void run_generate(const GenerateOptions& options) {
   LoadedModel loaded(options.model);
+  const Tokenizer& tokenizer = loaded.need_tokenizer();  // before anything is printed
   GenerateRequest request = options.request;
   if (request.prompts.empty()) request.prompts.emplace_back();
   const bool live = !options.json && request.prompts.size() == 1;
@@ -41,7 +42,7 @@ void run_generate(const GenerateOptions& options) {
     request.on_text = [](size_t, const std::string& text) { put(text); };
   }
   const GenerateResult result =
-      generate(loaded.stream, *loaded.model, *loaded.source, loaded.need_tokenizer(), request);
+      generate(loaded.stream, *loaded.model, *loaded.source, tokenizer, request);
   if (options.json) {
     put(json_of(request, result).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
         "\n");

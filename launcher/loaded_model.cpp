@@ -31,6 +31,8 @@ std::string find_tokenizer(const std::string& checkpoint, const RunConfig& confi
 LoadedModel::LoadedModel(const ModelRequest& request)
     : device(DeviceKind::cpu, 0, request.threads), stream(Stream::immediate(device)) {
   const Checkpoint checkpoint = Checkpoint::open(request.path);
+  checkpoint_path = checkpoint.path();
+  trained_hash = tokenizer_hash_of(checkpoint);
   config = parse_config<RunConfig>(checkpoint.config(), checkpoint.path() + ": config");
   step = checkpoint.step();
   const std::string dtype = request.dtype.empty() ? config.train.dtype : request.dtype;
@@ -47,15 +49,20 @@ LoadedModel::LoadedModel(const ModelRequest& request)
     model->set_rope(
         stage_effect(config, schedule.at(std::max<int64_t>(step - 1, 0)).first_token).rope);
   }
-  const std::string path =
+  tokenizer_path =
       request.tokenizer.empty() ? find_tokenizer(checkpoint.path(), config) : request.tokenizer;
-  if (!path.empty()) tokenizer = Tokenizer::load(path);
+  if (!tokenizer_path.empty()) tokenizer = Tokenizer::load(tokenizer_path);
 }
 
 const Tokenizer& LoadedModel::need_tokenizer() const {
   if (!tokenizer) {
     fail_usage("the model's folder holds no tokenizer; name one with --tokenizer PATH");
   }
+  require_same_tokenizer({.checkpoint = checkpoint_path,
+                          .trained = trained_hash,
+                          .other = tokenizer_path,
+                          .hash = tokenizer->hash(),
+                          .remedy = "name the one it was trained with: --tokenizer PATH"});
   return *tokenizer;
 }
 

@@ -31,8 +31,11 @@ struct LoadedModel {
   std::unique_ptr<StoreSource> source;
   std::unique_ptr<Transformer> model;
   std::optional<Tokenizer> tokenizer;
+  std::string tokenizer_path;
+  std::string checkpoint_path, trained_hash;  // of the tokenizer that the model was trained with
 
-  // The tokenizer, or a usage error that says how to name one.
+  // The tokenizer; a usage error that says how to name one, a data error when it is not the one
+  // that the model was trained with.
   const Tokenizer& need_tokenizer() const;
 };
 

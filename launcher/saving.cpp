@@ -91,6 +91,19 @@ void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::strin
   store.raise_version();
 }
 
+std::string tokenizer_hash_of(const Checkpoint& checkpoint) {
+  const auto facts = nlohmann::json::parse(checkpoint.state(), nullptr, false);
+  const bool told =
+      facts.is_object() && facts.contains("tokenizer_hash") && facts["tokenizer_hash"].is_string();
+  return told ? facts["tokenizer_hash"].get<std::string>() : "";
+}
+
+void require_same_tokenizer(const TokenizerPair& pair) {
+  if (pair.trained.empty() || pair.trained == pair.hash) return;
+  fail_data(cat(pair.checkpoint, " was trained with the tokenizer ", pair.trained, ", but ",
+                pair.other, " is ", pair.hash, "; ", pair.remedy));
+}
+
 void restore_average(ParamStore& store, const Checkpoint& checkpoint) {
   for (const Param& p : store.params()) {
     const std::string name = cat("optim/ema/", p.info.name);

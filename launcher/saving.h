@@ -2,6 +2,8 @@
 // Between a rank's state and checkpoints: which pieces are saved, and how any number of ranks takes
 // them back.
 
+#include <string>
+
 #include "io/checkpoint.h"
 #include "launcher/rank_state.h"
 
@@ -19,6 +21,18 @@ void restore(RankState& rank, const Checkpoint& checkpoint);
 
 // Only the weights, for train.init_from and for commands that read models. Same checks.
 void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::string_view path);
+
+// The hash of the tokenizer that the run's stores were packed with; empty where the checkpoint does
+// not say.
+std::string tokenizer_hash_of(const Checkpoint& checkpoint);
+// Data error, with both hashes and what they belong to, unless they are equal: with other ids the
+// weights mean nothing. A checkpoint that does not say (`trained` is empty) passes.
+struct TokenizerPair {
+  std::string checkpoint, trained;  // a path, and its tokenizer_hash_of
+  std::string other, hash;          // "PATH" or "the one of PATH", and its hash
+  std::string remedy;               // ends the message
+};
+void require_same_tokenizer(const TokenizerPair& pair);
 
 // The weight average of a run that keeps one, in place of the weights: what its evaluations
 // measure.

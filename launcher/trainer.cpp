@@ -85,7 +85,14 @@ void Trainer::begin() {
     saved_step_ = rank_.step;
   } else if (!rank_.config.train.init_from.empty()) {
     const std::string& path = rank_.config.train.init_from;
-    restore_weights(*rank_.store, Checkpoint::open(path), path);
+    const Checkpoint first = Checkpoint::open(path);
+    require_same_tokenizer({.checkpoint = first.path(),
+                            .trained = tokenizer_hash_of(first),
+                            .other = cat("that of ", rank_.config.data.sources[0].path),
+                            .hash = rank_.tokenizer_hash,
+                            .remedy = "pack the text with the tokenizer of train.init_from, or "
+                                      "begin without those weights"});
+    restore_weights(*rank_.store, first, path);
     rank_.start_average();
   }
   apply_stage(rank_.step);

@@ -70,5 +70,25 @@ TEST(LoadedModel, SaysWhatIsMissing) {
   expect_error(ExitCode::usage, {"--tokenizer"}, [&] { loaded.need_tokenizer(); });
 }
 
+TEST(LoadedModel, RefusesAnotherTokenizerThanItsOwn) {
+  const ScratchFolder folder;
+  const RunConfig config = text_config(folder);
+  train_small(config);
+  ModelRequest request = at(config.run.directory);
+  const std::string own = LoadedModel(request).need_tokenizer().hash();
+  request.tokenizer = SHOESTRING_SOURCE_DIR "/tests/data/tokenizer/trained_llama3.json";
+  const LoadedModel other(request);
+  expect_error(
+      ExitCode::data,
+      {config.run.directory, own, request.tokenizer, other.tokenizer->hash(), "--tokenizer PATH"},
+      [&] { other.need_tokenizer(); });
+  // As well when the copy in the run's folder was replaced.
+  std::filesystem::copy_file(request.tokenizer, config.run.directory + "/tokenizer.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  const LoadedModel replaced(at(config.run.directory));
+  expect_error(ExitCode::data, {own, config.run.directory + "/tokenizer.json"},
+               [&] { replaced.need_tokenizer(); });
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -88,6 +88,25 @@ TEST(Saving, TheAverageTakesTheWeightsPlace) {
   });
 }
 
+TEST(Saving, ComparesTokenizers) {
+  const ScratchFolder folder;
+  train_small(rich_config(folder));
+  const Checkpoint checkpoint = Checkpoint::open(folder / "run");
+  EXPECT_EQ(tokenizer_hash_of(checkpoint), "abc");
+  TokenizerPair pair{.checkpoint = "run",
+                     .trained = "abc",
+                     .other = "that of store.h5",
+                     .hash = "abd",
+                     .remedy = "do this"};
+  expect_error(ExitCode::data, {"run was trained", "abc", "that of store.h5 is abd; do this"},
+               [&] { require_same_tokenizer(pair); });
+  pair.hash = "abc";
+  require_same_tokenizer(pair);
+  pair.hash = "abd";
+  pair.trained = "";
+  require_same_tokenizer(pair);
+}
+
 TEST(Saving, RefusesFactsOfAnotherProgram) {
   const ScratchFolder folder;
   run_ranks(1, [&](Communicator& world) {

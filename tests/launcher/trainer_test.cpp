@@ -52,6 +52,22 @@ TEST(Trainer, SaysWhyWeightsToBeginWithDoNotFit) {
   expect_error(ExitCode::data, {"another model", "embedding.weight"}, [&] { train(second, {}); });
 }
 
+TEST(Trainer, BeginsOnlyWithWeightsOfItsOwnTokenizer) {
+  const ScratchFolder folder;
+  RunConfig first = small_config(folder, "first");
+  first.train.steps = 1;
+  train_small(first);
+  TokenStoreFacts facts = plain_facts(small_vocabulary);
+  facts.tokenizer_hash = "another";
+  make_store(folder / "other.h5", small_documents(200, 3), facts);
+  RunConfig second = small_config(folder, "second");
+  second.data.sources[0].path = folder / "other.h5";
+  second.train.init_from = first.run.directory;
+  expect_error(ExitCode::data, {first.run.directory, "abc", folder / "other.h5", "another"},
+               [&] { train(second, {}); });
+  EXPECT_FALSE(std::filesystem::exists(second.run.directory + "/config.toml"));
+}
+
 TEST(Trainer, KeepsTheCheckpointsItWasAskedTo) {
   const ScratchFolder folder;
   RunConfig config = small_config(folder);
