@@ -65,6 +65,43 @@ const CLI::App& named_command(const CLI::App& app, std::span<const std::string> 
   return *command;
 }
 
+const CLI::Option* find_option(const CLI::App& command, const std::string& argument) {
+  const std::string name = argument.substr(0, argument.find('='));
+  for (const CLI::Option* option : command.get_options()) {
+    if (option->check_name(name)) return option;
+  }
+  return nullptr;
+}
+
+// CLI11 takes every word that begins with a dash for an option. Behind an option that wants a value
+// it is that value (a prompt may begin with dashes) unless it is an option of the command.
+std::vector<std::string> join_values(const CLI::App& command,
+                                     std::span<const std::string> arguments) {
+  std::vector<std::string> joined;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    joined.push_back(arguments[i]);
+    if (arguments[i] == "--") {
+      joined.insert(joined.end(), arguments.begin() + static_cast<std::ptrdiff_t>(i) + 1,
+                    arguments.end());
+      break;
+    }
+    if (!arguments[i].starts_with("--") || i + 1 == arguments.size()) continue;
+    const std::string& next = arguments[i + 1];
+    if (!next.starts_with("-") || next == "-" || next == "--") continue;
+    const CLI::Option* option = find_option(command, arguments[i]);
+    const bool wants = option != nullptr && option->get_items_expected_min() > 0 &&
+                       arguments[i].find('=') == std::string::npos;
+    if (!wants) continue;
+    if (find_option(command, next) != nullptr) {
+      fail_usage(cat(arguments[i], " needs a value, but ", next,
+                     " follows, an option itself; if it is meant as the value, write ",
+                     arguments[i], "=", next, "\nsee ", full_name(command), " --help"));
+    }
+    append(joined.back(), "=", arguments[++i]);
+  }
+  return joined;
+}
+
 // Options that the command does not have, with the nearest one that it has.
 void check_options(const CLI::App& command, std::span<const std::string> arguments) {
   std::vector<std::string> known;
@@ -83,7 +120,7 @@ void check_options(const CLI::App& command, std::span<const std::string> argumen
 
 }  // namespace
 
-int run_command_line(std::span<const std::string> arguments) {
+int run_command_line(std::span<const std::string> words) {
   CLI::App app(program_help, "shoestring");
   app.footer(program_footer);
   app.set_version_flag("--version", "shoestring 0.1.0");
@@ -95,7 +132,8 @@ int run_command_line(std::span<const std::string> arguments) {
   add_config_commands(app, action);
   add_tokenizer_commands(app, action);  // after the other commands of the group `data`
 
-  const CLI::App& command = named_command(app, arguments);
+  const CLI::App& command = named_command(app, words);
+  const std::vector<std::string> arguments = join_values(command, words);
   check_options(command, arguments);
   // CLI11 takes arguments from the back.
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());

@@ -45,6 +45,18 @@ TEST(CommandLine, UnknownOptionsNameTheNearest) {
                "--help");
 }
 
+// Behind an option that wants a value, a word with dashes is the value, unless it is an option.
+TEST(CommandLine, ValuesMayBeginWithDashes) {
+  const BinaryResult value = run_binary({"config", "show", "--set", "--run.seed=3"});
+  EXPECT_EQ(value.exit_code, 2);
+  EXPECT_NE(value.err.find("unknown key '--run'"), std::string::npos) << value.err;
+  expect_usage({"config", "show", "--set", "--comments"},
+               "--set needs a value, but --comments follows, an option itself; if it is meant as "
+               "the value, write --set=--comments\nsee shoestring config show --help");
+  EXPECT_EQ(run_binary({"config", "show", "--comments", "--set", "run.seed=3"}).exit_code, 0);
+  EXPECT_EQ(run_binary({"config", "show", "--", "--set", "run.seed=3"}).exit_code, 2);
+}
+
 TEST(CommandLine, MissingParts) {
   expect_usage({"config"},
                "a command is missing; there are show diff schema docs\nsee shoestring config "

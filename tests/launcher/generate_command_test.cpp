@@ -1,6 +1,7 @@
 #include "launcher/generate_command.h"
 
 #include "tests/launcher/text_model_fixture.h"
+#include "tests/support/run_binary.h"
 
 namespace shoestring {
 namespace {
@@ -20,6 +21,42 @@ TEST(GenerateCommand, PrintsThePromptWithItsTextOrJson) {
   EXPECT_EQ(json["outputs"][0]["prompt"], "Anne");
   EXPECT_EQ(json["tokens"], 8);
   EXPECT_EQ(json["outputs"][0]["ids"].size(), 8u);
+}
+
+TEST(GenerateCommand, RefusesAnotherTokenizer) {
+  const ScratchFolder folder;
+  const std::string run = train_text_model(folder), other = test_data("tokenizer/gpt2.json");
+  const BinaryResult result =
+      run_binary({"generate", "--model", run, "--tokenizer", other, "--prompt", "Anne"});
+  EXPECT_EQ(result.exit_code, 3);
+  EXPECT_EQ(result.out, "");
+  for (const std::string& hash :
+       {Tokenizer::load(other).hash(), Tokenizer::load(run + "/trained_gpt2.json").hash(), other}) {
+    EXPECT_NE(result.err.find(hash), std::string::npos) << result.err;
+  }
+  EXPECT_EQ(
+      run_binary({"eval", "--model", run, "--tokenizer", other, test_data("tiny/persuasion.jsonl")})
+          .exit_code,
+      3);
+}
+
+TEST(GenerateCommand, TakesValuesThatBeginWithDashes) {
+  const ScratchFolder folder;
+  const std::string run = train_text_model(folder);
+  const auto generate = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"generate", "--model", run, "--max-tokens", "2"};
+    words.insert(words.end(), more.begin(), more.end());
+    return run_binary(words);
+  };
+  for (const char* prompt : {"--x", "-y z", "--- a/file", "-1"}) {
+    const BinaryResult apart = generate({"--prompt", prompt});
+    EXPECT_EQ(apart.exit_code, 0) << apart.err;
+    EXPECT_EQ(apart.out.rfind(prompt, 0), 0u) << apart.out;
+    EXPECT_EQ(generate({cat("--prompt=", prompt)}).out, apart.out);
+  }
+  const BinaryResult forgotten = generate({"--prompt", "--json"});
+  EXPECT_EQ(forgotten.exit_code, 2);
+  EXPECT_NE(forgotten.err.find("--prompt=--json"), std::string::npos) << forgotten.err;
 }
 
 }  // namespace
