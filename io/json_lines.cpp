@@ -216,7 +216,7 @@ void JsonLines::flush_surrogate() {
 void JsonLines::bad_surrogate() {
   if (use_ != Use::text) return;
   if (!options_.replace_bad) {
-    bad("a \\u escape of half a surrogate pair; repair the text, or use --bad-utf8 replace");
+    bad(cat("a \\u escape of half a surrogate pair; repair the text", options_.bad_text_hint));
   }
   to_.append_code_point(0xfffd);
 }
@@ -247,7 +247,7 @@ void JsonLines::end_word() {
 }
 
 void JsonLines::end_line() {
-  if (!found_) bad(cat("the object has no field \"", options_.field, "\" (choose with --field)"));
+  if (!found_) bad(cat("the object has no field \"", options_.field, "\"", options_.field_hint));
   to_.end();
   at_ = At::line;
 }

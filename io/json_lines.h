@@ -15,6 +15,7 @@ struct JsonLinesOptions {
   std::string path;            // for messages
   std::string field = "text";  // a string at the top level of each object; null counts as empty
   bool replace_bad = false;    // \u escapes of lone surrogates become U+FFFD instead of an error
+  std::string bad_text_hint = {}, field_hint = {};  // ends of messages, see TextOptions
 };
 
 // A push parser: a state machine fed with any division of the text into parts.

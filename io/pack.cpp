@@ -68,7 +68,11 @@ class PackReader {
         inputs_(inputs),
         state_(state),
         to_(to),
-        hash_(XXH3_createState(), XXH3_freeState) {}
+        text_(options.text),
+        hash_(XXH3_createState(), XXH3_freeState) {
+    text_.bad_utf8_hint = ", or use --bad-utf8 replace (or keep)";
+    text_.field_hint = " (choose with --field)";
+  }
 
   // `packed` holds the records of the documents of the unfinished input.
   void run(size_t first, std::vector<DocumentRecord> packed) {
@@ -87,7 +91,7 @@ class PackReader {
     XXH3_64bits_reset(hash_.get());
     const uint64_t before = bytes_read;
     const TextCounts counts = read_documents(
-        input, options_.text, [&](TextPiece&& piece) { add(input, std::move(piece)); },
+        input, text_, [&](TextPiece&& piece) { add(input, std::move(piece)); },
         [&](uint64_t bytes) { bytes_read = before + bytes; });
     if (document_ < packed_.size()) refuse(input);
     if (counts.cut > 0) {
@@ -141,6 +145,7 @@ class PackReader {
   const std::vector<TextInput>& inputs_;
   PackState& state_;  // touched only by the writer, through at_end
   PackPipeline& to_;
+  TextOptions text_;
   std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> hash_;
   std::vector<DocumentRecord> packed_;
   uint64_t bytes_ = 0;
@@ -349,7 +354,14 @@ PackResult pack(const PackOptions& options, const TextEncoder& encoder,
   check_finished_inputs(state, inputs);
   result.resumed_documents = state.documents;
   ProgressMeter meter(inputs, state.inputs.size(), progress);
-  run_pipeline(options, encoder, inputs, journal, state, meter);
+  try {
+    run_pipeline(options, encoder, inputs, journal, state, meter);
+    if (state.documents == 0) fail_data("the inputs hold no documents; nothing is written");
+  } catch (const Error&) {
+    // Nothing was packed, so there is nothing to go on from.
+    if (journal.state().documents == 0) fs::remove_all(folder, error);
+    throw;
+  }
   write_token_store(options.out, {.tokens_path = journal.tokens().path(),
                                   .documents_path = journal.documents().path(),
                                   .facts = {.tokenizer_hash = encoder.hash,

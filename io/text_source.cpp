@@ -105,12 +105,15 @@ TextCounts read_documents(const TextInput& input, const TextOptions& options, co
   check_options(options);
   const std::unique_ptr<ByteStream> stream = open_byte_stream(input.path);
   const std::string name = input.path == "-" ? "standard input" : input.path;
-  Utf8Check check(name, options.bad_utf8);
+  Utf8Check check(name, options.bad_utf8, options.bad_utf8_hint);
   DocumentBuilder builder(options.piece_bytes, sink);
   const bool json = input.format == TextFormat::json_lines;
-  JsonLines lines(
-      {.path = name, .field = options.field, .replace_bad = options.bad_utf8 != BadUtf8::error},
-      builder);
+  JsonLines lines({.path = name,
+                   .field = options.field,
+                   .replace_bad = options.bad_utf8 != BadUtf8::error,
+                   .bad_text_hint = options.bad_utf8_hint,
+                   .field_hint = options.field_hint},
+                  builder);
   TextCutter cutter(options.split, options.separator, builder);
   std::vector<char> bytes(kReadBytes);
   std::string text;

@@ -30,6 +30,8 @@ struct TextOptions {
   BadUtf8 bad_utf8 = BadUtf8::error;
   // A larger document is handed on in pieces of this size; at least 64 bytes.
   size_t piece_bytes = size_t{1} << 20;
+  // Ends of messages: the options that the caller's user has, ", or use --this". Empty: none.
+  std::string bad_utf8_hint = {}, field_hint = {};
 };
 
 struct TextInput {

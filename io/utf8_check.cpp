@@ -103,7 +103,7 @@ void Utf8Check::bad(std::string_view part, std::string& out) {
     const bool utf16 = position_ < 2 && byte >= 0xfe;
     fail_data(cat(path_, ":", position_, ": bad UTF-8: byte ", hex(byte),
                   utf16 ? " (this looks like UTF-16; convert it to UTF-8 first)" : "",
-                  "; repair the text, or use --bad-utf8 replace (or keep)"));
+                  "; repair the text", hint_));
   }
   if (policy_ == BadUtf8::replace) {
     out += "\xef\xbf\xbd";

@@ -15,7 +15,9 @@ enum class BadUtf8 {
 
 class Utf8Check {
  public:
-  Utf8Check(std::string path, BadUtf8 policy) : path_(std::move(path)), policy_(policy) {}
+  // `hint` ends the message of an error: what else may be done than repairing the text.
+  Utf8Check(std::string path, BadUtf8 policy, std::string hint = {})
+      : path_(std::move(path)), policy_(policy), hint_(std::move(hint)) {}
   // Appends the checked text to `out`. An unfinished sequence at the end waits for the next call.
   void feed(std::string_view bytes, std::string& out);
   // The end of the input: an unfinished sequence is bad now.
@@ -28,6 +30,7 @@ class Utf8Check {
   void bad(std::string_view part, std::string& out);
   std::string path_;
   BadUtf8 policy_;
+  std::string hint_;
   std::string waiting_;
   uint64_t position_ = 0;
   int64_t replaced_ = 0;

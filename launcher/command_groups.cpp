@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "core/text.h"
 #include "launcher/config_command.h"
 
 namespace shoestring {
@@ -48,6 +49,12 @@ void add_config_diff(CLI::App& group, CommandAction& action) {
 }
 
 }  // namespace
+
+void add_threads(CLI::App& command, int& threads, const char* what) {
+  command.add_option("--threads", threads, cat(what, "; default: one a core"))
+      ->type_name("N")
+      ->check(CLI::Range(1, 4096));
+}
 
 void add_config_commands(CLI::App& app, CommandAction& action) {
   auto* group = app.add_subcommand("config", "show, compare and describe configs");

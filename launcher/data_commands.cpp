@@ -50,7 +50,7 @@ void add_pack(CLI::App& group, CommandAction& action) {
   command->add_option("--memory", o->memory, "for text and tokens in flight")
       ->type_name("BYTES")
       ->capture_default_str();
-  command->add_option("--threads", o->threads, "encoders; 0: one a core")->capture_default_str();
+  add_threads(*command, o->threads, "encoders");
   command->add_flag("--overwrite", o->overwrite, "replace the store if it exists");
   command->add_flag("--restart", o->restart, "forget an unfinished packing of this store");
   command->add_flag("--quiet", o->quiet, "no progress");

@@ -150,6 +150,7 @@ int64_t parse_bytes(const std::string& text) {
 }
 
 std::string data_pack(const DataPackOptions& options) {
+  if (options.threads < 0) fail_usage(cat("--threads must be at least 1, not ", options.threads));
   PackOptions pack_options{.inputs = options.inputs,
                            .text = text_options(options),
                            .out = options.out,

@@ -49,7 +49,7 @@ void add_model_request(CLI::App& command, ModelRequest& model) {
       ->type_name("PATH")
       ->required();
   command.add_option("--dtype", model.dtype, "f32 or bf16; default: the run's")->type_name("TYPE");
-  command.add_option("--threads", model.threads, "cores to use; 0: all")->type_name("N");
+  add_threads(command, model.threads, "cores to use");
 }
 
 void add_tokenizer(CLI::App& command, ModelRequest& model) {

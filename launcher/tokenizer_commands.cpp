@@ -89,8 +89,7 @@ void add_train(CLI::App& group, CommandAction& action) {
       ->add_option("--min-frequency", options->min_frequency,
                    "leave out merges of pairs that occur less often")
       ->capture_default_str();
-  command->add_option("--threads", options->threads, "for counting words; 0: one a core")
-      ->capture_default_str();
+  add_threads(*command, options->threads, "for counting words");
   command->footer(
       "The tokenizer.json is complete: other programs load it as it is.\n\nExamples:\n"
       "  shoestring data train-tokenizer corpus.txt --vocabulary-size 8192 --out tok/\n"

@@ -67,6 +67,7 @@ std::string train_tokenizer(const TrainTokenizerOptions& options,
   const auto start = std::chrono::steady_clock::now();
   TextOptions text;
   text.field = options.field;
+  text.field_hint = " (choose with --field)";
   const auto inputs = list_inputs(options.inputs, text.format, nullptr);
   const bool to_folder = fs::path(options.out).extension() != ".json";
   BpeTrainProgress last;

@@ -43,7 +43,7 @@ TEST(JsonLines, NamesTheLine) {
       {"{\"text\":1}", "\"text\" is no string"},
       {"{\"text\":true}", "\"text\" is no string"},
       {"{\"text\":{}}", "\"text\" is no string"},
-      {"{\"txt\":\"a\"}\n", "no field \"text\" (choose with --field)"},
+      {"{\"txt\":\"a\"}\n", "no field \"text\""},
       {"{\"text\":\"a\",\"text\":\"b\"}", "stands twice"},
       {"{\"text\":\"a", "ends inside an object"},
       {"{\"text\":\"a\nb\"}", "control character"},
@@ -67,6 +67,14 @@ TEST(JsonLines, NamesTheLine) {
       expect_error(ExitCode::data, {"f.jsonl:", message}, [&, t = text] { parse(t, step); });
     }
   }
+}
+
+TEST(JsonLines, EndsMessagesWithTheCallersOptions) {
+  const JsonLinesOptions options{
+      .path = "f", .bad_text_hint = ", or do that", .field_hint = " (choose)"};
+  expect_error(ExitCode::data, {"pair; repair the text, or do that"},
+               [&] { parse("{\"text\":\"\\ud800x\"}", 1, options); });
+  expect_error(ExitCode::data, {"no field \"text\" (choose)"}, [&] { parse("{}\n", 1, options); });
 }
 
 TEST(JsonLines, ReplacesLoneSurrogatesOnRequest) {

@@ -190,6 +190,19 @@ TEST(Pack, GoesOnBehindARepairedError) {
   EXPECT_EQ(result.replaced, 1);
 }
 
+TEST(Pack, LeavesNothingBehindWhereThereWasNothingToPack) {
+  ScratchFolder folder;
+  write_file(folder / "empty.txt", " \n\n");
+  write_file(folder / "zero.txt", "");
+  write_file(folder / "bad.txt", "\xff");
+  for (const char* name : {"empty.txt", "zero.txt", "bad.txt"}) {
+    const PackOptions options = options_for(folder, {folder / name});
+    expect_error(ExitCode::data, {}, [&] { pack(options, byte_encoder()); });
+    EXPECT_FALSE(std::filesystem::exists(options.out)) << name;
+    EXPECT_FALSE(std::filesystem::exists(options.out + ".packing")) << name;
+  }
+}
+
 TEST(Pack, AFullDiskLeavesNothingHalfWritten) {
   ScratchFolder folder;
   write_file(folder / "a.jsonl", json_lines(4000, 1));

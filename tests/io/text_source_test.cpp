@@ -63,6 +63,25 @@ TEST(TextSource, SaysWhatIsMissing) {
   expect_error(ExitCode::usage, {"pieces of 10"}, [&] { documents_of(input, options); });
 }
 
+// Not every command can replace bad text or choose a field: only the caller knows what to advise.
+TEST(TextSource, AdvisesOnlyWhatTheCallerNames) {
+  ScratchFolder folder;
+  write_file(folder / "a.txt", "good \xff bad");
+  write_file(folder / "b.jsonl", "{\"body\":\"x\"}\n");
+  const auto inputs =
+      list_inputs({folder / "a.txt", folder / "b.jsonl"}, TextFormat::by_name, nullptr);
+  TextOptions options;
+  for (const TextInput& input : inputs) {
+    const std::string message =
+        expect_error(ExitCode::data, {input.path}, [&] { documents_of(input, options); });
+    EXPECT_EQ(message.find("--"), std::string::npos) << message;
+  }
+  options.bad_utf8_hint = ", or this";
+  options.field_hint = ", or that";
+  expect_error(ExitCode::data, {", or this"}, [&] { documents_of(inputs[0], options); });
+  expect_error(ExitCode::data, {", or that"}, [&] { documents_of(inputs[1], options); });
+}
+
 TEST(TextSource, ReadsEveryKind) {
   ScratchFolder folder;
   write_file(folder / "a.txt", "\xef\xbb\xbfmarked");

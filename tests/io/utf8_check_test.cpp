@@ -6,7 +6,7 @@ namespace shoestring {
 namespace {
 
 std::string checked(const std::string& text, BadUtf8 policy, size_t step) {
-  Utf8Check check("f.txt", policy);
+  Utf8Check check("f.txt", policy, ", or do that");
   std::string out;
   for (size_t i = 0; i < text.size(); i += step) check.feed(text.substr(i, step), out);
   check.finish(out);
@@ -43,7 +43,8 @@ TEST(Utf8Check, ReplacesMaximalParts) {
 
 TEST(Utf8Check, NamesFileAndByte) {
   for (size_t step : {1, 3, 100}) {
-    expect_error(ExitCode::data, {"f.txt:10: bad UTF-8: byte 0xc3", "--bad-utf8"},
+    expect_error(ExitCode::data,
+                 {"f.txt:10: bad UTF-8: byte 0xc3", "; repair the text, or do that"},
                  [&] { checked("0123456\xe2\x82\xac\xc3(", BadUtf8::error, step); });
     expect_error(ExitCode::data, {"f.txt:3: bad UTF-8: byte 0xe2"},
                  [&] { checked("abc\xe2\x82", BadUtf8::error, step); });

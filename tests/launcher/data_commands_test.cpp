@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "tests/io/store_fixture.h"
+#include "tests/support/run_binary.h"
 
 namespace shoestring {
 namespace {
@@ -36,6 +37,41 @@ TEST(DataCommands, PackNeedsTokenizerAndOutput) {
   EXPECT_THROW(app.parse("data pack a.txt --out b.h5"), CLI::RequiredError);
   EXPECT_THROW(app.parse("data pack a.txt --tokenizer t.json"), CLI::RequiredError);
   EXPECT_THROW(app.parse("data"), CLI::RequiredError);
+}
+
+TEST(DataCommands, ThreadsAreAtLeastOne) {
+  ScratchFolder folder;
+  const std::string tokenizer = SHOESTRING_SOURCE_DIR "/tests/data/tiny/tokenizer.json";
+  write_file(folder / "a.txt", "Anne");
+  for (const char* threads : {"-3", "0", "4097", "99999999999999999999", "two"}) {
+    const BinaryResult result =
+        run_binary({"data", "pack", folder / "a.txt", "--tokenizer", tokenizer, "--out",
+                    folder / "a.h5", "--threads", threads});
+    EXPECT_EQ(result.exit_code, 2) << threads;
+    EXPECT_NE(result.err.find("--threads"), std::string::npos) << result.err;
+    EXPECT_FALSE(std::filesystem::exists(folder / "a.h5.packing"));
+  }
+  EXPECT_EQ(run_binary({"data", "pack", folder / "a.txt", "--tokenizer", tokenizer, "--out",
+                        folder / "a.h5", "--threads", "3"})
+                .exit_code,
+            0);
+}
+
+// Only `data pack` has --bad-utf8.
+TEST(DataCommands, AdviseOnlyTheirOwnOptions) {
+  ScratchFolder folder;
+  const std::string tokenizer = SHOESTRING_SOURCE_DIR "/tests/data/tiny/tokenizer.json";
+  write_file(folder / "a.txt", "good \xff bad");
+  const BinaryResult pack = run_binary(
+      {"data", "pack", folder / "a.txt", "--tokenizer", tokenizer, "--out", folder / "a.h5"});
+  EXPECT_EQ(pack.exit_code, 3);
+  EXPECT_NE(pack.err.find("a.txt:5: bad UTF-8: byte 0xff"), std::string::npos) << pack.err;
+  EXPECT_NE(pack.err.find("--bad-utf8 replace"), std::string::npos) << pack.err;
+  const BinaryResult train =
+      run_binary({"data", "train-tokenizer", folder / "a.txt", "--out", folder / "tok"});
+  EXPECT_EQ(train.exit_code, 3);
+  EXPECT_NE(train.err.find("a.txt:5: bad UTF-8: byte 0xff"), std::string::npos) << train.err;
+  EXPECT_EQ(train.err.find("--bad-utf8"), std::string::npos) << train.err;
 }
 
 }  // namespace
