@@ -2,9 +2,17 @@
 
 #include <algorithm>
 
+#include <unistd.h>
+
+#include <fstream>
+
+#include "core/check.h"
 #include "core/dtype.h"
 #include "core/layers/context.h"
+#include "core/model/transformer.h"
 #include "core/ops/head_loss.h"
+#include "core/text.h"
+#include "launcher/progress.h"
 
 namespace shoestring {
 namespace {
@@ -65,6 +73,46 @@ int64_t logits_workspace(const RunConfig& config, int64_t tokens) {
   return rows * v * 4 + (config.train.exact ? v * config.model.hidden * 4 : 0);
 }
 
+double tokens_of(const LoadSegment& s) {  // of a micro-batch
+  return static_cast<double>(s.sequences) * static_cast<double>(s.length);
+}
+
+// Bytes of one rank's weights, gradients and optimiser state, at least. In f64: sizes that a config
+// may name overflow 64 bits.
+double state_bytes(const RunConfig& config, int ranks) {
+  double elements = 0;
+  for (const ParamInfo& p : parameters_of(config.model, whole_model(config.model))) {
+    double product = 1;
+    for (int64_t dim : p.shape.dims()) product *= static_cast<double>(dim);
+    elements += product;
+  }
+  const double copies = config.train.dtype == "f32" ? 0 : 2;
+  const double moment = config.optim.moments == "f32" ? 4 : 2;
+  const double moments = (config.optim.optimizer == "adamw" ? 2 : 1) * moment;
+  const double average = config.optim.ema_decay > 0 ? 4 : 0;
+  const double share = config.parallel.zero_stage > 0 ? 1.0 / ranks : 1;
+  return elements * (4 + 4 + copies + (moments + average) * share);
+}
+
+// The loader makes a rank's whole part of a step, four i32 a token; one step ahead of the loop.
+double batch_bytes(const LoadSegment& s, int ranks) {
+  const int64_t micro_batches = (s.micro_batches + ranks - 1) / ranks;
+  return 2 * 16 * static_cast<double>(micro_batches) * tokens_of(s);
+}
+
+double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineShare& machine) {
+  // One value a hidden unit and block is kept under every policy. Where that alone is too much the
+  // forecast might overflow.
+  const double least = tokens_of(s) * static_cast<double>(config.model.hidden) *
+                       static_cast<double>(config.model.layers) * 2;
+  if (least > static_cast<double>(machine.memory_bytes)) return least;
+  return static_cast<double>(forecast_memory(config, {.sequences = s.sequences,
+                                                      .length = s.length,
+                                                      .threads = machine.threads,
+                                                      .ranks = machine.ranks})
+                                 .total());
+}
+
 }  // namespace
 
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in) {
@@ -101,6 +149,42 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in)
     most.communication = bucket / in.ranks * (in.ranks - 1);
   }
   return most;
+}
+
+void require_memory(const RunConfig& config, const std::vector<LoadSegment>& segments,
+                    const MachineShare& machine) {
+  const double state = state_bytes(config, machine.ranks);
+  const auto available = static_cast<double>(machine.memory_bytes);
+  for (const LoadSegment& s : segments) {
+    const double batches = batch_bytes(s, machine.ranks);
+    const double step = step_bytes(config, s, machine);
+    const double needed = machine.ranks_here * (state + batches + step);
+    if (needed <= available) continue;
+    const char* remedy = "a smaller model or parallel.zero_stage = 1";
+    if (batches > std::max(state, step)) remedy = "a smaller train.batch";
+    if (step >= std::max(state, batches)) {
+      remedy =
+          "a smaller train.micro_batch, shorter train.sequence_length or train.recompute = "
+          "\"block\"";
+    }
+    fail_usage(cat("from ", s.from_tokens, " tokens on this run needs at least ",
+                   text_of_bytes(needed), " here, but the machine has ", text_of_bytes(available),
+                   ". A rank (there are ", machine.ranks_here, " here) needs ",
+                   text_of_bytes(state), " for weights, gradients and moments, ",
+                   text_of_bytes(batches), " for batches of ", s.micro_batches, " x ", s.sequences,
+                   " sequences of ", s.length, " tokens, ", text_of_bytes(step),
+                   " for one micro-batch; ", remedy, " needs less"));
+  }
+}
+
+int64_t memory_of_machine() {
+  int64_t bytes = static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGE_SIZE);
+  for (const char* path :
+       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    int64_t limit = 0;
+    if (std::ifstream(path) >> limit && limit > 0) bytes = std::min(bytes, limit);
+  }
+  return bytes;
 }
 
 }  // namespace shoestring

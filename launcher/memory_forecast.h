@@ -1,9 +1,12 @@
 #pragma once
 // What a step will hold at its worst moment, from the config alone, for the line at the start of a
-// run. A test holds it against the ledger's peak.
+// run and for refusing a run that cannot fit. A test holds it against the ledger's peak.
 
 #include <cstdint>
 
+#include <vector>
+
+#include "io/batch_schedule.h"
 #include "launcher/run_config.h"
 
 namespace shoestring {
@@ -24,5 +27,20 @@ struct MemoryForecast {
   int64_t total() const { return activations + workspace + communication; }
 };
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& input);
+
+// Where a run will work. Ranks are those of the whole run, and of them those on this machine.
+struct MachineShare {
+  int ranks = 1, ranks_here = 1, threads = 1;
+  int64_t memory_bytes = 0;
+};
+// Usage error when the run needs more memory than the machine has: weights, gradients, moments, the
+// batch of the step and the one made ahead, and the step at its worst moment, in the widest
+// segment. To be asked before any of it is allocated; a system that overcommits would grant it and
+// end the process later. `config` has its vocabulary.
+void require_memory(const RunConfig& config, const std::vector<LoadSegment>& segments,
+                    const MachineShare& machine);
+
+// Physical memory, or the limit of the control group (a container) where that is lower.
+int64_t memory_of_machine();
 
 }  // namespace shoestring

@@ -7,6 +7,7 @@
 #include "core/product_check.h"
 #include "core/text.h"
 #include "launcher/evaluate.h"
+#include "launcher/memory_forecast.h"
 #include "parallel/reducing_source.h"
 
 namespace shoestring {
@@ -42,7 +43,7 @@ void check_lengths(const RunConfig& config) {
 
 }  // namespace
 
-RankState::RankState(const RunConfig& run, Communicator& communicator, int threads)
+RankState::RankState(const RunConfig& run, Communicator& communicator, int threads, int ranks_here)
     : config(run),
       ranks(communicator),
       device(DeviceKind::cpu, 0, threads),
@@ -67,6 +68,11 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
     token_bytes = bytes_of_tokens(*tokenizer);
   }
   token_ids = fill_in_vocabulary(config, stores);
+  require_memory(config, load_segments(config),
+                 {.ranks = ranks.size(),
+                  .ranks_here = ranks_here,
+                  .threads = threads,
+                  .memory_bytes = memory_of_machine()});
   loader = std::make_unique<Loader>(config.data, std::move(stores), load_segments(config),
                                     static_cast<uint64_t>(config.run.seed));
   schedule = schedule_plan(config, loader->schedule());

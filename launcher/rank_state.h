@@ -21,9 +21,10 @@
 namespace shoestring {
 
 struct RankState {
-  // `threads`: cores of this rank. Fails with a usage or data error before any memory is spent on
-  // the model when config, stores and tokenizer do not fit together.
-  RankState(const RunConfig& config, Communicator& ranks, int threads);
+  // `threads`: cores of this rank; `ranks_here`: how many share this machine's memory. Fails with a
+  // usage or data error before any memory is spent on the model when config, stores and tokenizer
+  // do not fit together, or the run does not fit the machine.
+  RankState(const RunConfig& config, Communicator& ranks, int threads, int ranks_here = 1);
 
   RunConfig config;  // with the vocabulary filled in
   Communicator& ranks;

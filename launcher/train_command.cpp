@@ -29,7 +29,7 @@ bool run_rank(const RunConfig& config, const TraceRange& range, Communicator& wo
   if (config.parallel.checked) comparing = shoestring::checked(world);
   RunTrace trace(range, world.rank());
   RankState rank(config, trace.wrap(comparing ? *comparing : world),
-                 threads_of_rank(config, ranks_here));
+                 threads_of_rank(config, ranks_here), ranks_here);
   Trainer trainer(rank, trace);
   const AbortOnUnwind abort_on_unwind(world);
   return trainer.run();

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "tests/launcher/training_fixture.h"
+#include "tests/support/run_binary.h"
 
 namespace shoestring {
 namespace {
@@ -70,6 +71,72 @@ INSTANTIATE_TEST_SUITE_P(
                            c.model.qk_norm = true;
                          }}),
     [](const auto& info) { return std::string(info.param.name); });
+
+TEST(RequireMemory, ComparesTheNeedWithTheMachine) {
+  RunConfig config;
+  config.model.vocabulary = 1000;
+  const std::vector<LoadSegment> segments = {
+      {.from_tokens = 0, .length = 256, .sequences = 4, .micro_batches = 8}};
+  const auto fits = [&](MachineShare machine) {
+    try {
+      require_memory(config, segments, machine);
+      return true;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::usage) << error.what();
+      return false;
+    }
+  };
+  // The least memory in which one rank fits; two ranks of a machine need twice as much.
+  int64_t low = 0, high = int64_t{1} << 40;
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    (fits({.memory_bytes = middle}) ? high : low) = middle;
+  }
+  const MemoryForecast step = forecast_memory(config, {.sequences = 4, .length = 256});
+  EXPECT_GT(high, step.total());
+  EXPECT_FALSE(fits({.ranks = 2, .ranks_here = 2, .memory_bytes = high * 3 / 2}));
+  EXPECT_TRUE(fits({.ranks = 2, .ranks_here = 1, .memory_bytes = high * 3 / 2}));
+  EXPECT_TRUE(fits({.memory_bytes = memory_of_machine()}));
+}
+
+TEST(RequireMemory, SaysWhatIsTooLarge) {
+  const MachineShare machine{.memory_bytes = int64_t{1} << 36};
+  RunConfig config;
+  config.model.vocabulary = 1000;
+  const auto refused = [&](const LoadSegment& segment, const char* part) {
+    expect_error(ExitCode::usage, {"the machine has", part},
+                 [&] { require_memory(config, {segment}, machine); });
+  };
+  const int64_t many = int64_t{1} << 28;
+  refused({.length = 512, .sequences = 4, .micro_batches = many}, "smaller train.batch needs less");
+  refused({.length = 512, .sequences = many, .micro_batches = 1}, "smaller train.micro_batch");
+  config.model.layers = 2000;
+  config.model.hidden = 8192;
+  refused({.length = 512, .sequences = 1, .micro_batches = 1}, "smaller model");
+}
+
+// Through the binary: at the start, before anything is allocated or written.
+TEST(RequireMemory, ImpossibleBatchesAreRefusedAtTheStart) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  write_file(folder / "run.toml", dump_config(config));
+  const auto refused = [&](const std::vector<std::string>& sets, const char* part) {
+    std::vector<std::string> words = {"train", folder / "run.toml"};
+    for (const std::string& set : sets) words.insert(words.end(), {"--set", set});
+    const BinaryResult result = run_binary(words);
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+    EXPECT_FALSE(std::filesystem::exists(config.run.directory));
+  };
+  refused({"train.batch=1000000000"}, "smaller train.batch needs less");
+  refused({"train.batch=1000000000", "train.micro_batch=1000000000"}, "train.micro_batch");
+  refused(
+      {"train.batch=1000000000", "train.sequence_length=10000000", "model.max_positions=10000000"},
+      "smaller train.batch needs less");
+  refused({"train.batch=0"}, "train.batch");
+  refused({"train.batch=-4"}, "train.batch");
+  refused({"train.batch=5"}, "not a multiple of micro_batch");
+}
 
 TEST(MemoryForecast, GrowsWithTokensAndLayersAsActivationsDo) {
   RunConfig config;
