@@ -137,21 +137,37 @@ uint64_t position_of(hid_t dataset, const std::string& path, const std::string& 
   return position;
 }
 
+// The groups of "a/b/name". The library would make them by itself, with the time in them: the same
+// content would not make the same file.
+void create_groups(hid_t file, const std::string& path, const std::string& name) {
+  const Handle options(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, path, "start a group");
+  require(H5Pset_obj_track_times(options, false) >= 0, path, "start a group");
+  for (size_t at = name.find('/'); at != std::string::npos; at = name.find('/', at + 1)) {
+    const std::string group = name.substr(0, at);
+    const std::string doing = cat("create the group ", group);
+    const htri_t there = H5Lexists(file, group.c_str(), H5P_DEFAULT);
+    require(there >= 0, path, doing);
+    if (there > 0) continue;
+    const Handle made(H5Gcreate2(file, group.c_str(), H5P_DEFAULT, options, H5P_DEFAULT), H5Gclose,
+                      path, doing);
+  }
+}
+
 void create_dataset(hid_t file, const std::string& path, const std::string& name,
                     Hdf5Extent& extent) {
   const std::string doing = cat("create the dataset ", name);
   const Handle type(make_type(extent), H5Tclose, path, doing);
   const Handle space(make_space(extent), H5Sclose, path, doing);
-  const Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose, path, doing);
-  require(H5Pset_create_intermediate_group(links, 1) >= 0, path, doing);
+  create_groups(file, path, name);
   const Handle options(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, path, doing);
   require(H5Pset_layout(options, H5D_CONTIGUOUS) >= 0 &&
               H5Pset_alloc_time(options, H5D_ALLOC_TIME_EARLY) >= 0 &&
               H5Pset_fill_time(options, H5D_FILL_TIME_NEVER) >= 0 &&
               H5Pset_obj_track_times(options, false) >= 0,
           path, doing);
-  const Handle dataset(H5Dcreate2(file, name.c_str(), type, space, links, options, H5P_DEFAULT),
-                       H5Dclose, path, doing);
+  const Handle dataset(
+      H5Dcreate2(file, name.c_str(), type, space, H5P_DEFAULT, options, H5P_DEFAULT), H5Dclose,
+      path, doing);
   for (const auto& [key, values] : extent.numbers) write_numbers(dataset, path, key, values);
   for (const auto& [key, value] : extent.texts) write_text(dataset, path, key, value);
   if (extent.items > 0) extent.position = position_of(dataset, path, name);

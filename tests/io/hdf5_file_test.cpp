@@ -1,6 +1,8 @@
 #include "io/hdf5_file.h"
 
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "tests/io/store_fixture.h"
 
@@ -41,7 +43,10 @@ TEST(Hdf5File, ReadsTheLayoutItWrote) {
 TEST(Hdf5File, SameLayoutSameBytes) {
   ScratchFolder folder;
   Hdf5Layout layout = some_layout();
+  layout.datasets["group/inner/values"] = {.type = Hdf5Type::u8, .items = 4};
+  layout.datasets["group/more"] = {.type = Hdf5Type::u8, .items = 4};
   write_hdf5_layout(folder / "a.h5", layout);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // times in files are in seconds
   write_hdf5_layout(folder / "b.h5", layout);
   EXPECT_TRUE(read_file(folder / "a.h5") == read_file(folder / "b.h5"));
 }
