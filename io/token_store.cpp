@@ -47,7 +47,7 @@ std::shared_ptr<const TokenStore> TokenStore::open(const std::string& path) {
 }
 
 TokenStore::TokenStore(const std::string& path) : path_(path), file_(path) {
-  check_block();
+  const TokenStoreBlock block = check_block();
   Hdf5Layout layout = read_hdf5_layout(path, {"tokens", "document_offsets", "document_hashes",
                                               "document_bytes", "chunk_digests", "provenance"});
   auto& sets = layout.datasets;
@@ -66,10 +66,23 @@ TokenStore::TokenStore(const std::string& path) : path_(path), file_(path) {
             .provenance = std::string(reinterpret_cast<const char*>(file_.data()) + text.position,
                                       text.items)};
   verified_ = std::vector<std::atomic<uint8_t>>(sets["chunk_digests"].items);
+  for (const char* name :
+       {"document_offsets", "document_hashes", "document_bytes", "chunk_digests"}) {
+    if (sets[name].type != Hdf5Type::u64) fail_contradiction(cat(name, " are not 64-bit numbers"));
+  }
+  if (tokens_at_ != block.tokens_at || sets["tokens"].bytes() != block.tokens_bytes ||
+      (!wide_ && sets["tokens"].type != Hdf5Type::u16)) {
+    fail_contradiction("the tokens are not where the start of the file says");
+  }
+  if (sets["document_offsets"].items != sets["document_hashes"].items + 1 ||
+      sets["document_bytes"].items != sets["document_hashes"].items) {
+    fail_contradiction("there is not one offset, hash and length a document");
+  }
   check_shape();
+  check_documents();
 }
 
-void TokenStore::check_block() {
+TokenStoreBlock TokenStore::check_block() const {
   const TokenStoreBlock block = parse_store_block(file_, path_);
   if (block.file_bytes != file_.size()) {
     fail_data(cat(path_, " is truncated or was appended to: it has ", file_.size(), " bytes, not ",
@@ -80,14 +93,39 @@ void TokenStore::check_block() {
                   block.tokens_at + block.tokens_bytes, ") is damaged: its digest differs",
                   kPackAgain));
   }
+  return block;
+}
+
+void TokenStore::fail_contradiction(const std::string& what) const {
+  fail_data(
+      cat(path_, ": the parts of the token store contradict one another: ", what, kPackAgain));
 }
 
 void TokenStore::check_shape() const {
   const uint64_t bytes = static_cast<uint64_t>(tokens_ * token_bytes());
-  const bool ok = tokens_ > 0 && documents_ > 0 && facts_.vocabulary > 0 &&
-                  document_start(0) == 0 && document_start(documents_) == tokens_ &&
-                  verified_.size() == (bytes + kTokenChunkBytes - 1) / kTokenChunkBytes;
-  if (!ok) fail_data(cat(path_, ": the parts of the token store contradict one another"));
+  if (tokens_ <= 0 || documents_ <= 0) fail_contradiction("there are no tokens or no documents");
+  if (facts_.vocabulary <= 0) fail_contradiction("there is no vocabulary");
+  if (verified_.size() != (bytes + kTokenChunkBytes - 1) / kTokenChunkBytes) {
+    fail_contradiction("there is not one digest a chunk");
+  }
+}
+
+// The digest vouches for what was written, not for who wrote it: readers index with these numbers.
+void TokenStore::check_documents() const {
+  int64_t text = 0;
+  for (int64_t d = 0; d < documents_; ++d) {
+    const int64_t begin = document_start(d), end = document_start(d + 1);
+    if (begin > end || (d == 0 && begin != 0)) {
+      fail_contradiction(cat("document ", d, " has tokens ", begin, " to ", end));
+    }
+    if (document_bytes(d) < 0 || __builtin_add_overflow(text, document_bytes(d), &text)) {
+      fail_contradiction(cat("document ", d, " has ", document_bytes(d), " bytes of text"));
+    }
+  }
+  if (document_start(documents_) != tokens_) {
+    fail_contradiction(
+        cat("the documents end at token ", document_start(documents_), " of ", tokens_));
+  }
 }
 
 int64_t TokenStore::load(uint64_t position, int64_t index) const {

@@ -33,6 +33,12 @@ struct TokenStoreFacts {
   std::string provenance;  // JSON
 };
 
+// The start of a store, for its reader and writer.
+struct TokenStoreBlock {
+  uint64_t file_bytes = 0, tokens_at = 0, tokens_bytes = 0, rest_digest = 0;
+};
+inline constexpr uint64_t kTokenStoreBlockBytes = 4096;
+
 // Where one document's facts come from while a store is written.
 struct DocumentRecord {
   uint64_t tokens = 0;
@@ -68,8 +74,10 @@ class TokenStore {
   int64_t load(uint64_t position, int64_t index) const;
   void verify_chunk(int64_t chunk) const;
   void check_ids(int64_t chunk) const;
-  void check_block();
+  TokenStoreBlock check_block() const;
   void check_shape() const;
+  void check_documents() const;
+  [[noreturn]] void fail_contradiction(const std::string& what) const;
   int32_t id_at(int64_t token) const;
 
   std::string path_;

@@ -15,11 +15,6 @@ struct TokenStoreParts {
   TokenStoreFacts facts;
 };
 
-// The start of a store, for its reader and writer.
-struct TokenStoreBlock {
-  uint64_t file_bytes = 0, tokens_at = 0, tokens_bytes = 0, rest_digest = 0;
-};
-inline constexpr uint64_t kTokenStoreBlockBytes = 4096;
 std::string format_store_block(const TokenStoreBlock& block);  // exactly that long
 // Digest of everything in the file but the block itself and the tokens.
 uint64_t digest_store_rest(const uint8_t* file, const TokenStoreBlock& block);

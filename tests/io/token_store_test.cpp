@@ -1,8 +1,10 @@
 #include "io/token_store.h"
 
+#include <cstring>
 #include <filesystem>
 #include <random>
 
+#include "io/hdf5_file.h"
 #include "tests/io/store_fixture.h"
 
 namespace shoestring {
@@ -103,6 +105,43 @@ TEST(TokenStore, RefusesOtherFiles) {
   expect_error(ExitCode::data, {"no token store", "data pack"},
                [&] { TokenStore::open(folder / "text"); });
   expect_error(ExitCode::data, {"not a regular file"}, [&] { TokenStore::open(folder.path()); });
+}
+
+// The digest of the index vouches for what was written, not for its sense.
+TEST(TokenStore, RefusesContradictoryTablesThatAreSealed) {
+  ScratchFolder folder;
+  const std::string path = folder / "store.h5";
+  make_store(path, {{1, 2, 3}, {4}, {5, 6}}, plain_facts());
+  const std::string whole = read_file(path);
+  const Hdf5Layout layout =
+      read_hdf5_layout(path, {"tokens", "document_offsets", "document_bytes"});
+  const Hdf5Extent& tokens = layout.datasets.at("tokens");
+  const auto change = [&](const char* table, size_t item, int64_t value) {
+    std::string bytes = whole;
+    std::memcpy(bytes.data() + layout.datasets.at(table).position + 8 * item, &value, 8);
+    TokenStoreBlock block{
+        .file_bytes = bytes.size(), .tokens_at = tokens.position, .tokens_bytes = tokens.bytes()};
+    block.rest_digest = digest_store_rest(reinterpret_cast<const uint8_t*>(bytes.data()), block);
+    bytes.replace(0, kTokenStoreBlockBytes, format_store_block(block));
+    write_file(path, bytes);
+  };
+  const auto refused = [&](const std::string& part) {
+    expect_error(ExitCode::data, {path, "contradict", part}, [&] { TokenStore::open(path); });
+  };
+  change("document_offsets", 1, 3);  // as it was
+  TokenStore::open(path)->verify();
+  change("document_offsets", 0, 1);
+  refused("document 0 has tokens 1 to 3");
+  change("document_offsets", 1, 5);
+  refused("document 1 has tokens 5 to 4");
+  change("document_offsets", 2, int64_t{1} << 62);
+  refused("document 2 has tokens 4611686018427387904 to 6");
+  change("document_offsets", 3, 7);
+  refused("the documents end at token 7 of 6");
+  change("document_bytes", 1, -1);
+  refused("document 1 has -1 bytes");
+  change("document_bytes", 1, INT64_MAX);
+  refused("bytes of text");
 }
 
 TEST(TokenStore, FindsIdsOutsideTheVocabulary) {
