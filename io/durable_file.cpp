@@ -169,6 +169,13 @@ void MappedFile::prefetch(uint64_t position, uint64_t bytes) const {
   ::madvise(data_ + begin, end - begin, MADV_WILLNEED);
 }
 
+void MappedFile::release(uint64_t position, uint64_t bytes) const {
+  const uint64_t page = 4096;
+  const uint64_t begin = std::min((position + page - 1) / page * page, size_);
+  const uint64_t end = position + bytes >= size_ ? size_ : (position + bytes) / page * page;
+  if (begin < end) ::madvise(data_ + begin, end - begin, MADV_DONTNEED);
+}
+
 RemoveOnExit::~RemoveOnExit() {
   if (!path_.empty()) ::unlink(path_.c_str());
 }

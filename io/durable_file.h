@@ -58,6 +58,8 @@ class MappedFile {
   uint64_t size() const { return size_; }
   // Asks the system to read these bytes ahead; costs nothing when they are there already.
   void prefetch(uint64_t position, uint64_t bytes) const;
+  // Takes whole pages of these bytes out of the process's memory; they are read again when touched.
+  void release(uint64_t position, uint64_t bytes) const;
 
  private:
   uint8_t* data_ = nullptr;

@@ -64,6 +64,7 @@ void copy_tokens(DurableFile& file, Hdf5Layout& layout, const MappedFile& tokens
     const uint64_t bytes = std::min(kTokenChunkBytes, tokens.size() - at);
     file.write_at(to + at, tokens.data() + at, bytes);
     digests.add(XXH3_64bits(tokens.data() + at, bytes));
+    tokens.release(at, bytes);  // the process stays small whatever the store's size
   }
   digests.flush();
 }
@@ -80,6 +81,7 @@ void copy_documents(DurableFile& file, Hdf5Layout& layout, const MappedFile& doc
     hashes.add(record.text_hash);
     sizes.add(record.text_bytes);
     tokens += record.tokens;
+    if (at % kTokenChunkBytes == 0) documents.release(0, at);
   }
   offsets.add(tokens);
   offsets.flush();

@@ -89,7 +89,10 @@ TEST(DurableFile, MapsFiles) {
   const MappedFile file(folder / "a");
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.data()), file.size()), "abc");
   file.prefetch(1, 100);
+  file.release(0, 3);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.data()), file.size()), "abc");
   EXPECT_EQ(MappedFile(folder / "empty").size(), 0u);
+  MappedFile(folder / "empty").release(0, 100);
   expect_error(ExitCode::data, {"nothing"}, [&] { MappedFile(folder / "nothing"); });
 }
 
