@@ -38,6 +38,7 @@ struct CheckpointContent {
   std::string config;  // the resolved TOML
   std::string state;   // JSON text of small facts
   std::vector<TensorPiece> pieces;
+  bool last = false;  // nothing is saved after it: of a failure finish() tells, and nothing warns
 };
 
 struct CheckpointOptions {

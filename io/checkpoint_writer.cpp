@@ -102,7 +102,9 @@ void CheckpointWriter::State::attempt(CheckpointSave& save, const std::function<
     failure = cat("the checkpoint of step ", save.content().step, " was not saved: ", e.what());
     save.give_up(e.what());
     if (options.ranks > 1 && options.rank == 0) failed_folders.push_back(save.temporary());
-    log_warning(cat(failure, "; training goes on and the next save tries again"));
+    if (!save.content().last) {
+      log_warning(cat(failure, "; training goes on and the next save tries again"));
+    }
   }
   std::lock_guard lock(mutex);
   stats.write_seconds += seconds_since(start);

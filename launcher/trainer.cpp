@@ -151,7 +151,9 @@ void Trainer::save_if_due(bool last) {
   const int64_t every = rank_.config.checkpoint.every;
   const bool due = last || (every > 0 && rank_.step % every == 0);
   if (!due || saved_step_ == rank_.step) return;
-  writer_.save(content_of(rank_));
+  CheckpointContent content = content_of(rank_);
+  content.last = last;
+  writer_.save(content);
   saved_step_ = rank_.step;
 }
 

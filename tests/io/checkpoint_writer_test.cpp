@@ -220,6 +220,32 @@ TEST(CheckpointWriter, SurvivesAFullDisk) {
   }
 }
 
+// After the last save nothing goes on: one message, by finish(), instead of a warning before it.
+TEST(CheckpointWriter, TellsOfTheLastFailureOnce) {
+  for (bool last : {true, false}) {
+    const int code = exit_code_of([&] {
+      const ScratchFolder folder;
+      CheckpointWriter writer({.directory = folder.path()});
+      limit_files(100);
+      const auto tensors = make_state(20);
+      CheckpointContent content = content_at(20, tensors);
+      content.last = last;
+      testing::internal::CaptureStderr();
+      writer.save(content);
+      std::string told;
+      try {
+        writer.finish();
+      } catch (const Error& e) {
+        told = e.what();
+      }
+      const bool warned = !testing::internal::GetCapturedStderr().empty();
+      if (told.find("step 20 was not saved") == std::string::npos) return 2;
+      return warned == last ? 3 : 0;
+    });
+    EXPECT_EQ(code, 0) << last;
+  }
+}
+
 TEST(CheckpointWriter, AFailureOfOneRankFailsTheSaveOnAllAndTheNextWorks) {
   const ScratchFolder folder;
   const auto writers =
