@@ -29,9 +29,12 @@ class RowRunner {
     if (rows_ < 1) fail_usage(cat("--micro-batch must be at least 1 but is ", rows_));
   }
 
-  // ids[0] is context only; the others are predicted.
-  void add_document(const std::vector<int32_t>& ids) {
-    for (size_t at = 0; at + 1 < ids.size(); at += static_cast<size_t>(length_)) {
+  // ids[0] is context only; the others are predicted. Takes the whole rows, at the document's end
+  // the rest too, and leaves in `ids` what the next call begins with.
+  void add(std::vector<int32_t>& ids, bool end_of_document) {
+    const auto row = static_cast<size_t>(length_);
+    size_t at = 0;
+    for (; at + (end_of_document ? 1 : row) < ids.size(); at += row) {
       for (int64_t t = 0; t < length_; ++t) {
         const size_t i = at + static_cast<size_t>(t);
         const bool inside = i + 1 < ids.size();
@@ -42,6 +45,7 @@ class RowRunner {
       }
       if (++batch_.sequences == rows_) flush();
     }
+    ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min(at, ids.size())));
   }
   void flush() {
     if (batch_.sequences == 0) return;
@@ -71,9 +75,9 @@ FileLoss evaluate_file(LoadedModel& loaded, const EvalOptions& options, const Te
   auto sink = [&](TextPiece&& piece) {
     bytes += static_cast<int64_t>(piece.text.size());
     encoder.encode(piece.text, ids, {.special_as_text = true});
+    runner.add(ids, piece.last);
     if (!piece.last) return;
     ++result.documents;
-    runner.add_document(ids);
     ids.assign(1, *first);
   };
   TextOptions text;

@@ -60,6 +60,21 @@ TEST_F(EvalCommand, TheSizeOfAMicroBatchChangesNothingMuch) {
   }
 }
 
+// A document of several pieces (of 1 MiB) is predicted as one: rows are cut as if it were whole.
+TEST_F(EvalCommand, ALongDocumentIsStreamed) {
+  std::string text;
+  for (int i = 0; text.size() < (1 << 20) + 5000; ++i) append(text, "Anne had ", i, " letters. ");
+  write_file(folder_ / "long.txt", text);
+  EvalOptions o = options({folder_ / "long.txt"});
+  o.length = 64;
+  o.micro_batch = 64;
+  const auto losses = evaluate(o);
+  const size_t tokens = Tokenizer::load(config_.tokenizer).encode(text).size();
+  EXPECT_EQ(losses[0].documents, 1);
+  EXPECT_EQ(losses[0].sums.labels, static_cast<int64_t>(tokens));
+  EXPECT_EQ(losses[0].sums.bytes, static_cast<int64_t>(text.size()));
+}
+
 TEST_F(EvalCommand, RefusesSizesThatDoNotFit) {
   EvalOptions o = options({folder_ / "a.txt"});
   o.length = 65;
