@@ -43,6 +43,12 @@ void check_lengths(const RunConfig& config) {
 
 }  // namespace
 
+void require_exact_products(const RunConfig& config, const std::function<bool()>& independent) {
+  if (!config.train.exact || independent()) return;
+  fail(cat("train.exact: products on this processor (", instruction_set(),
+           ") depend on how many rows they have; set train.exact = false"));
+}
+
 RankState::RankState(const RunConfig& run, Communicator& communicator, int threads, int ranks_here)
     : config(run),
       ranks(communicator),
@@ -52,10 +58,7 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
                                             : Stream::immediate(device)),
       guard(run.optim.skip) {
   check_lengths(config);
-  if (config.train.exact && !products_are_row_independent(device, true)) {
-    fail(cat("train.exact: products on this processor (", instruction_set(),
-             ") depend on how many rows they have; set train.exact = false"));
-  }
+  require_exact_products(config, [&] { return products_are_row_independent(device, true); });
   if (config.data.sources.empty()) {
     fail_usage(
         "data.sources is empty; pack a corpus with `shoestring data pack` and name it there");

@@ -2,6 +2,7 @@
 // Everything one rank of a run holds, built from the config: device, data, model, optimiser and the
 // sharing of gradients.
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,6 +20,10 @@
 #include "parallel/data_parallel.h"
 
 namespace shoestring {
+
+// Exact mode rests on products that do not depend on how many rows they have: a fault that says so
+// where `independent` finds that they do. Asked only in exact mode.
+void require_exact_products(const RunConfig& config, const std::function<bool()>& independent);
 
 struct RankState {
   // `threads`: cores of this rank; `ranks_here`: how many share this machine's memory. Fails with a

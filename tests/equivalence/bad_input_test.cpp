@@ -151,6 +151,36 @@ TEST(BadInput, ACheckpointOfAnotherModelOrOptimiser) {
   expect_same_run(good, train_small(config));
 }
 
+// What would make the same numbers mean something else is refused, whatever the shapes of the
+// tensors: each names both values, and the run stays as it was.
+TEST(BadInput, AChangedSeedBatchOrAttentionDoesNotGoOn) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  const RunResult good = train_small(config);
+  config.train.steps = 16;
+  const auto refused = [&](const std::vector<std::string>& parts, auto change) {
+    RunConfig other = config;
+    change(other);
+    expect_train_error(ExitCode::usage, other, parts);
+    EXPECT_EQ(tensors_of_run(config.run.directory), good.tensors);
+    EXPECT_EQ(result_of_run(config.run.directory).steps.size(), 8u);
+  };
+  refused({"run.seed was 1 and is 2"}, [](RunConfig& c) { c.run.seed = 2; });
+  refused({"32 sequences were read", "it would be 64", "train.batch"},
+          [](RunConfig& c) { c.train.batch = 8; });
+  refused({"it would be 24", "optim.ramp"}, [](RunConfig& c) {
+    c.optim.ramp.tokens = {4 * 2 * 32};
+    c.optim.ramp.sequences = {2};
+  });
+  // Projections of the same shape, cut into other heads.
+  refused({"model.heads was 4 and is 2", "model.kv_heads was 2 and is 1"}, [](RunConfig& c) {
+    c.model.heads = 2;
+    c.model.kv_heads = 1;
+  });
+  refused({"model.rope.theta was"}, [](RunConfig& c) { c.model.rope.theta = 7000; });
+  EXPECT_EQ(train_small(config).steps.size(), 16u);
+}
+
 // --- losses that are not finite
 
 class NotFinite : public testing::TestWithParam<int64_t> {};  // ranks

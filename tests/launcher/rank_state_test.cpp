@@ -28,6 +28,19 @@ TEST(RankState, FillsInTheVocabularyOfTheStores) {
   on_one_rank(config, [](RankState& rank) { EXPECT_EQ(rank.config.model.vocabulary, 201); });
 }
 
+TEST(RankState, ExactModeAsksTheProcessor) {
+  RunConfig config;
+  const auto never = [] {
+    ADD_FAILURE() << "asked without need";
+    return false;
+  };
+  require_exact_products(config, never);
+  config.train.exact = true;
+  require_exact_products(config, [] { return true; });
+  expect_error(ExitCode::fault, {"train.exact", "processor", "train.exact = false"},
+               [&] { require_exact_products(config, [] { return false; }); });
+}
+
 TEST(RankState, BeginsWithTheSameWeightsInEveryLayout) {
   const ScratchFolder folder;
   RunConfig config = small_config(folder);

@@ -65,6 +65,11 @@ TEST(RunConfig, RulesBetweenFields) {
             "run.toml:3:14: checkpoint.keep_every: must be a multiple of every = 10 but is 25");
 }
 
+TEST(RunConfig, RefusesADeviceThatTheBuildLacks) {
+  EXPECT_EQ(complaint("device = 'cuda'\n"),
+            "run.toml:1:10: device: is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");
+}
+
 TEST(RunConfig, EveryConfigOfTheTreeIsValid) {
   int files = 0;
   for (const char* folder : {"/configs/models", "/configs/runs"}) {

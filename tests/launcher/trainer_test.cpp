@@ -52,6 +52,24 @@ TEST(Trainer, SaysWhyWeightsToBeginWithDoNotFit) {
   expect_error(ExitCode::data, {"another model", "embedding.weight"}, [&] { train(second, {}); });
 }
 
+// The average begins at the weights that the run begins with, not at the random ones it drew.
+TEST(Trainer, TheAverageBeginsAtTheWeightsOfAnotherRun) {
+  const ScratchFolder folder;
+  RunConfig first = small_config(folder, "first");
+  const RunResult taught = train_small(first);
+  RunConfig second = small_config(folder, "second");
+  second.run.seed = 77;
+  second.train.steps = 2;
+  second.optim.lr = 0;  // weights and average stay what they were
+  second.optim.ema_decay = 0.9999;
+  second.train.init_from = first.run.directory;
+  const RunResult run = train_small(second);
+  for (const auto& [name, bytes] : taught.tensors) {
+    if (!name.starts_with("model/")) continue;
+    EXPECT_TRUE(run.tensors.at("optim/ema/" + name.substr(6)) == bytes) << name;
+  }
+}
+
 TEST(Trainer, BeginsOnlyWithWeightsOfItsOwnTokenizer) {
   const ScratchFolder folder;
   RunConfig first = small_config(folder, "first");
