@@ -1,0 +1,116 @@
+// Bad text on its way into a store, through the binary: one message with file and position, exit
+// code 3, nothing left behind; and lines of any length in bounded memory.
+
+#include <gtest/gtest.h>
+
+#include "tests/launcher/training_fixture.h"
+#include "tests/support/child_process.h"
+#include "tests/support/run_binary.h"
+
+namespace shoestring {
+namespace {
+
+class BadData : public testing::Test {
+ protected:
+  BinaryResult pack(const std::vector<std::string>& more, const std::string& input = "") {
+    std::vector<std::string> words = {"data", "pack", "--tokenizer", tokenizer_, "--out", out_};
+    words.insert(words.end(), more.begin(), more.end());
+    return run_binary(words, input);
+  }
+  void expect_refused(const BinaryResult& result, const std::string& part) {
+    EXPECT_EQ(result.exit_code, 3) << result.err;
+    EXPECT_EQ(result.err.rfind("error: ", 0), 0u) << result.err;
+    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+    EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+    EXPECT_FALSE(std::filesystem::exists(out_));
+    EXPECT_FALSE(std::filesystem::exists(out_ + ".packing"));
+  }
+  ScratchFolder folder_;
+  const std::string tokenizer_ = SHOESTRING_SOURCE_DIR "/tests/data/tiny/tokenizer.json";
+  const std::string out_ = folder_ / "out.h5";
+};
+
+TEST_F(BadData, BrokenUtf8IsRefusedReplacedOrKept) {
+  expect_refused(pack({"-"}, "good \xff bad"), "standard input:5: bad UTF-8: byte 0xff");
+  expect_refused(pack({"-"}, "cut off \xe2\x82"), "standard input:8: bad UTF-8");
+  const Tokenizer tokenizer = Tokenizer::load(tokenizer_);
+  for (const auto& [policy, text] :
+       {std::pair("replace", "good \xef\xbf\xbd bad"), std::pair("keep", "good \xff bad")}) {
+    const BinaryResult result = pack(
+        {"-", "--bad-utf8", policy, "--end-of-document", "none", "--overwrite"}, "good \xff bad");
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(tokenizer.decode(store_tokens(*TokenStore::open(out_))), text);
+  }
+}
+
+TEST_F(BadData, EmptyDocumentsAreLeftOutAndCounted) {
+  const BinaryResult some = pack({"-", "--format", "jsonl"},
+                                 "{\"text\":\"\"}\n{\"text\":\"Anne\"}\n{\"text\":null}\n"
+                                 "{\"text\":\" \\n\"}\n");
+  EXPECT_EQ(some.exit_code, 0) << some.err;
+  EXPECT_NE(some.out.find("1 documents"), std::string::npos) << some.out;
+  EXPECT_NE(some.out.find("3 empty documents were left out"), std::string::npos) << some.out;
+  std::filesystem::remove(out_);
+  expect_refused(pack({"-"}, ""), "no documents");
+  expect_refused(pack({"-"}, " \n\n"), "no documents");
+  expect_refused(pack({"-", "--format", "jsonl"}, "{\"text\":\"\"}\n"), "no documents");
+}
+
+TEST_F(BadData, BrokenFilesAreNamedWithTheirPlace) {
+  expect_refused(pack({"-", "--format", "jsonl"}, "{\"text\":\"a\"}\n{\"text\":\n"),
+                 "standard input:2: byte");
+  expect_refused(pack({folder_ / "missing.txt"}), "missing.txt");
+  write_file(folder_ / "a.txt.gz", "\x1f\x8b\x08 and then no gzip");
+  expect_refused(pack({folder_ / "a.txt.gz"}), "a.txt.gz is damaged");
+  write_file(folder_ / "a.jsonl.zst", "\x28\xb5\x2f\xfd and then no zstd");
+  expect_refused(pack({folder_ / "a.jsonl.zst"}), "a.jsonl.zst is damaged: bad zstd data");
+}
+
+// One line of 1 GB. The program may take no more than --memory and what it is made of: the limit on
+// its data is the kernel's, so one byte too many ends it.
+class HugeLine : public BadData, public testing::WithParamInterface<bool> {
+ protected:
+  static constexpr int64_t bytes = 1000000000;
+
+  // Runs the words of a shell; what it prints is in printed().
+  int run(const std::string& command) {
+    return ChildProcess({"bash", "-c", command}, {.output = folder_ / "log"})
+        .wait(std::chrono::seconds(300));
+  }
+  std::string printed() const { return read_file(folder_ / "log"); }
+
+  // One line without its end.
+  void write_line(const std::string& path) {
+    std::string block;
+    while (block.size() < 1000000) block += "the cat sat on the mat and ";
+    block.resize(1000000);
+    std::ofstream file(path, std::ios::binary);
+    for (int64_t i = 0; i < bytes / 1000000; ++i) file << block;
+  }
+};
+
+TEST_P(HugeLine, PassesInTheStatedMemory) {
+  const bool from_file = GetParam();
+  const std::string input = from_file ? folder_ / "huge.txt" : "-";
+  if (from_file) write_line(input);
+  const std::string pack = cat("(ulimit -d ", (64 + 64) << 10, "; exec ", binary_path(),
+                               " data pack ", input, " --split lines --memory 64M --threads 2",
+                               " --tokenizer ", tokenizer_, " --out ", out_, " --quiet)");
+  const std::string source =
+      cat("yes 'the cat sat on the mat and ' | tr -d '\\n' | head -c ", bytes);
+  EXPECT_EQ(run(from_file ? pack : cat(source, " | ", pack)), 0) << printed();
+  EXPECT_NE(printed().find("1 documents"), std::string::npos) << printed();
+  const auto store = TokenStore::open(out_);
+  EXPECT_EQ(store->documents(), 1);
+  EXPECT_EQ(store->document_bytes(0), bytes);
+  std::vector<int32_t> end(10);
+  store->read(store->tokens() - 10, 10, end.data());
+  const std::string text = Tokenizer::load(tokenizer_).decode(end);
+  EXPECT_NE(text.find("on the mat"), std::string::npos) << text;
+}
+
+INSTANTIATE_TEST_SUITE_P(From, HugeLine, testing::Bool(),
+                         [](const auto& info) { return info.param ? "File" : "Pipe"; });
+
+}  // namespace
+}  // namespace shoestring
