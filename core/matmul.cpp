@@ -144,29 +144,26 @@ int64_t tile_size(int64_t size, int64_t target) {
 void matmul_onednn(Device& device, const MatrixView& c, const MatrixView& a, const MatrixView& b,
                    const MatmulSpec& spec) {
   const int64_t inner = spec.transpose_a ? a.rows : a.columns;
-  const int64_t tile_rows = tile_size(c.rows, 512);
+  const int64_t tile_rows = tile_size(c.rows, 256);
   const int64_t tile_columns = tile_size(c.columns, 1024);
   const int64_t across = (c.columns + tile_columns - 1) / tile_columns;
   const int64_t down = (c.rows + tile_rows - 1) / tile_rows;
-  parallel_for(device, across * down, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t i = tile / across * tile_rows, j = tile % across * tile_columns;
-      const int64_t i_end = std::min(i + tile_rows, c.rows);
-      const int64_t j_end = std::min(j + tile_columns, c.columns);
-      const MatrixView part = c.slice_rows(i, i_end).slice_columns(j, j_end);
-      const MatrixView a_part =
-          spec.transpose_a ? a.slice_columns(i, i_end) : a.slice_rows(i, i_end);
-      const MatrixView b_part =
-          spec.transpose_b ? b.slice_rows(j, j_end) : b.slice_columns(j, j_end);
-      const TileKey key = {{part.rows, part.columns, inner, a.stride, b.stride, c.stride},
-                           a.dtype,
-                           c.dtype,
-                           spec.transpose_a,
-                           spec.transpose_b,
-                           spec.accumulate,
-                           spec.alpha};
-      run_tile(key, part.data, a_part.data, b_part.data);
-    }
+  // Whoever is free takes the next tile: a thread whose core is shared holds up nobody.
+  parallel_for_dynamic(device, across * down, [&](int64_t tile) {
+    const int64_t i = tile / across * tile_rows, j = tile % across * tile_columns;
+    const int64_t i_end = std::min(i + tile_rows, c.rows);
+    const int64_t j_end = std::min(j + tile_columns, c.columns);
+    const MatrixView part = c.slice_rows(i, i_end).slice_columns(j, j_end);
+    const MatrixView a_part = spec.transpose_a ? a.slice_columns(i, i_end) : a.slice_rows(i, i_end);
+    const MatrixView b_part = spec.transpose_b ? b.slice_rows(j, j_end) : b.slice_columns(j, j_end);
+    const TileKey key = {{part.rows, part.columns, inner, a.stride, b.stride, c.stride},
+                         a.dtype,
+                         c.dtype,
+                         spec.transpose_a,
+                         spec.transpose_b,
+                         spec.accumulate,
+                         spec.alpha};
+    run_tile(key, part.data, a_part.data, b_part.data);
   });
 }
 

@@ -48,6 +48,7 @@ struct Kept {
 };
 Kept kept_under(Recompute policy, const BlockSizes& b) {
   Kept kept{b.attention(), b.mlp()};
+  if (policy == Recompute::swiglu) kept.mlp -= b.f;
   if (policy == Recompute::norms) kept = {b.attention() - b.d, b.mlp() - b.d - b.f};
   if (policy == Recompute::attention) kept.attention -= b.core();
   if (policy == Recompute::block) kept = {b.d, 0};

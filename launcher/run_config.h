@@ -70,7 +70,7 @@ struct TrainSection {
       Field{.help = "tokens of one sequence", .unit = "tokens", .min = 2, .max = 1e7});
     v("recompute", recompute,
       Field{.help = "what the backward pass computes again instead of keeping it",
-            .choices = "none|norms|attention|block"});
+            .choices = "none|swiglu|norms|attention|block"});
     v("exact", exact,
       Field{.help = "sums in one fixed order: any number of ranks gives the same bits"});
     v("z_loss", z_loss,

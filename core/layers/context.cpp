@@ -7,11 +7,12 @@ namespace shoestring {
 
 Recompute recompute_from_name(std::string_view name) {
   if (name == "none") return Recompute::none;
+  if (name == "swiglu") return Recompute::swiglu;
   if (name == "norms") return Recompute::norms;
   if (name == "attention") return Recompute::attention;
   if (name == "block") return Recompute::block;
-  fail_usage(
-      cat("recompute policy '", name, "' is unknown; the names are none, norms, attention, block"));
+  fail_usage(cat("recompute policy '", name,
+                 "' is unknown; the names are none, swiglu, norms, attention, block"));
 }
 
 BatchTensors to_device(Device& device, const MicroBatch& micro) {

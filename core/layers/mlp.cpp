@@ -6,7 +6,8 @@ namespace shoestring {
 
 Value MlpLayer::run(LayerContext& context, const Value& x) const {
   const Value fused = gate_up.run(context, x);
-  const bool region = context.recompute == Recompute::norms;
+  const bool region =
+      context.recompute == Recompute::swiglu || context.recompute == Recompute::norms;
   const int id = region ? context.tape.begin_region() : -1;
   const Value product = apply<Swiglu>(context.tape, {}, {fused});
   if (region) context.tape.end_region(id);

@@ -19,6 +19,7 @@ void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
 std::vector<Case> cases() {
   return {
+      {"recompute_swiglu", [](RunConfig& c) { c.train.recompute = "swiglu"; }},
       {"recompute_norms", [](RunConfig& c) { c.train.recompute = "norms"; }},
       {"recompute_attention", [](RunConfig& c) { c.train.recompute = "attention"; }},
       {"recompute_block", [](RunConfig& c) { c.train.recompute = "block"; }},

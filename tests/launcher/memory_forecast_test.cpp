@@ -43,6 +43,7 @@ INSTANTIATE_TEST_SUITE_P(
     Configs, Forecast,
     testing::Values(Case{"f32", [](RunConfig&) {}},
                     Case{"bf16", [](RunConfig& c) { c.train.dtype = "bf16"; }},
+                    Case{"recompute_swiglu", [](RunConfig& c) { c.train.recompute = "swiglu"; }},
                     Case{"recompute_norms", [](RunConfig& c) { c.train.recompute = "norms"; }},
                     Case{"recompute_attention",
                          [](RunConfig& c) { c.train.recompute = "attention"; }},

@@ -137,7 +137,7 @@ int run(int argc, char** argv) {
   app.add_option("--steps", o.steps, "steps that count; repeats with --peak")
       ->check(CLI::Range(1, 100000));
   app.add_option("--dtype", o.dtype, "f32 or bf16");
-  app.add_option("--recompute", o.recompute, "none, norms, attention or block");
+  app.add_option("--recompute", o.recompute, "none, swiglu, norms, attention or block");
   app.add_option("--moments", o.optim.moments, "f32 or bf16");
   app.add_option("--ranks", o.ranks, "threads as data-parallel ranks, sharing rows and cores")
       ->check(CLI::Range(1, 64));

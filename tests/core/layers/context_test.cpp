@@ -9,6 +9,7 @@ namespace {
 
 TEST(Context, PolicyNamesAreKnownAndOthersListThem) {
   EXPECT_EQ(recompute_from_name("none"), Recompute::none);
+  EXPECT_EQ(recompute_from_name("swiglu"), Recompute::swiglu);
   EXPECT_EQ(recompute_from_name("norms"), Recompute::norms);
   EXPECT_EQ(recompute_from_name("attention"), Recompute::attention);
   EXPECT_EQ(recompute_from_name("block"), Recompute::block);
@@ -17,7 +18,8 @@ TEST(Context, PolicyNamesAreKnownAndOthersListThem) {
     FAIL();
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ExitCode::usage);
-    EXPECT_NE(std::string(e.what()).find("none, norms, attention, block"), std::string::npos);
+    EXPECT_NE(std::string(e.what()).find("none, swiglu, norms, attention, block"),
+              std::string::npos);
   }
 }
 
