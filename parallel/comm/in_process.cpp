@@ -7,7 +7,9 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <system_error>
 #include <thread>
+#include <unordered_map>
 
 #include "core/log.h"
 #include "core/text.h"
@@ -31,16 +33,14 @@ struct Post {
 // The ranks of one communicator and the messages between them.
 struct Group {
   Group(std::string name, std::vector<int> world_ranks)
-      : name(std::move(name)),
-        world_ranks(std::move(world_ranks)),
-        posted(this->world_ranks.size() * this->world_ranks.size()) {}
+      : name(std::move(name)), world_ranks(std::move(world_ranks)) {}
   size_t size() const { return world_ranks.size(); }
   std::deque<Post*>& channel(int from, int to) {
     return posted[static_cast<size_t>(from) * size() + static_cast<size_t>(to)];
   }
   std::string name;
   std::vector<int> world_ranks;
-  std::vector<std::deque<Post*>> posted;
+  std::unordered_map<size_t, std::deque<Post*>> posted;  // of pairs that ever spoke
   // Children that not all members have picked up yet, by (split, colour).
   struct Pending {
     std::shared_ptr<Group> group;
@@ -334,8 +334,18 @@ void run_ranks(int ranks, const std::function<void(Communicator&)>& body,
     world.leave(rank);
   };
   std::vector<std::thread> threads;
-  for (int r = 0; r < ranks; ++r) threads.emplace_back(run_one, r);
+  std::string missing;
+  try {
+    for (int r = 0; r < ranks; ++r) threads.emplace_back(run_one, r);
+  } catch (const std::system_error& error) {  // those that run wait for those that never will
+    missing = cat("only ", threads.size(), " of ", ranks, " threads could be started (",
+                  error.what(), "); use fewer ranks");
+    for (int r = static_cast<int>(threads.size()); r < ranks; ++r) {
+      world.communicator(r)->abort(missing);
+    }
+  }
   for (auto& t : threads) t.join();
+  if (!missing.empty()) fail_usage(missing);
   if (first) {
     throw RankError(first->first, first->second.message, first->second.code,
                     std::source_location::current());

@@ -293,12 +293,26 @@ void MpiSession::end_all(const std::string& message, ExitCode code) noexcept {
   std::abort();  // MPI_Abort does not return, but is not declared so
 }
 
+int mpi_machine() {
+  MPI_Comm machine = MPI_COMM_NULL;
+  call_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine),
+           "MPI_Comm_split_type");
+  int first = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &first);
+  call_mpi(MPI_Bcast(&first, 1, MPI_INT, 0, machine), "MPI_Bcast");
+  MPI_Comm_free(&machine);
+  return first;
+}
+
 void run_mpi(const std::function<void(Communicator&)>& body, MpiOptions options) {
   MpiSession session(options);
   set_log_rank(session.size() > 1 ? session.rank() : -1);
   const auto world = session.world();
   try {
     body(*world);
+  } catch (const PeerFailure& error) {
+    std::this_thread::sleep_for(options.grace);
+    session.end_all(error.what(), error.code());
   } catch (const Error& error) {
     const bool fault = error.code() == ExitCode::fault;
     session.end_all(fault ? cat(error.what(), " [", error.where(), "]") : error.what(),

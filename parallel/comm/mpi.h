@@ -15,6 +15,9 @@ namespace shoestring {
 
 struct MpiOptions {
   std::chrono::milliseconds deadline = std::chrono::seconds(300);
+  // How long a rank that only suffers from another's failure leaves that one to say what it was,
+  // before it ends all ranks itself.
+  std::chrono::milliseconds grace = std::chrono::seconds(5);
   // Longer messages are cut into pieces: MPI 3 counts are ints. Equal on all ranks.
   int64_t piece_bytes = int64_t{1} << 30;
 };
@@ -41,8 +44,12 @@ class MpiSession {
 };
 
 // Runs `body` on this process's rank. An exception ends all ranks (end_all); their processes get
-// SIGTERM from mpirun and are gone within about two seconds. Otherwise returns after all ranks have
-// come to the end.
+// SIGTERM from mpirun and are gone within about two seconds. The rank that failed is heard first: a
+// PeerFailure waits for options.grace. Otherwise returns after all ranks have come to the end.
 void run_mpi(const std::function<void(Communicator&)>& body, MpiOptions options = {});
+
+// Equal for the ranks of one machine, different for those of different ones: the color of a split,
+// however the processes were placed. Inside of run_mpi; every rank calls.
+int mpi_machine();
 
 }  // namespace shoestring

@@ -1,6 +1,6 @@
 // The conformance cases on MPI processes: mpirun -n N mpi_conformance [PIECE_BYTES].
-// mpi_conformance fail MODE instead makes the last rank misbehave (throw, die, stall, mismatch),
-// which must end all ranks; a deadline of one second keeps it short.
+// mpi_conformance fail MODE instead makes the last rank misbehave (throw, die, stall, mismatch,
+// slow_cause, no_cause), which must end all ranks; a deadline of one second keeps it short.
 
 #include <csignal>
 #include <cstdio>
@@ -24,6 +24,13 @@ void misbehave(Communicator& world, const std::string& mode) {
   if (last && mode == "throw") fail_data("the disk of this rank is on fire");
   if (last && mode == "die") std::raise(SIGKILL);
   if (last && mode == "stall") std::this_thread::sleep_for(std::chrono::seconds(60));
+  // The others only know that somebody failed, and know it first; or nobody says what it was.
+  if (mode == "no_cause" || (!last && mode == "slow_cause"))
+    throw PeerFailure("another rank failed");
+  if (mode == "slow_cause") {
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    fail_data("this is the cause");
+  }
   const bool short_call = last && mode == "mismatch";
   world.all_reduce(buffer_of(std::span(x)).part(0, short_call ? 500 : 1000), Reduce::sum,
                    here.stream);
@@ -31,6 +38,8 @@ void misbehave(Communicator& world, const std::string& mode) {
 }
 
 void run_cases(Communicator& world) {
+  // All ranks of these tests are on one machine.
+  if (mpi_machine() != 0) fail("the ranks of one machine do not find one another");
   for (const CommunicatorCase& c : communicator_cases()) {
     try {
       c.run(world);

@@ -34,6 +34,8 @@ else()
   endfunction()
   mpi_failure(throw 3 "rank 2: the disk of this rank is on fire")
   mpi_failure(die 137 "rank 2 .* on signal 9")
+  mpi_failure(slow_cause 3 "rank 2: this is the cause")
+  mpi_failure(no_cause 4 "another rank failed")
   mpi_failure(stall 4 "waited 1000 ms for rank 2 in all_reduce #1 of 'world'")
   mpi_failure(mismatch 4
     "rank 2 sends .* bytes .* in all_reduce #1|rank [01] sends .* that rank 2 expects")

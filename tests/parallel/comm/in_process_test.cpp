@@ -1,6 +1,10 @@
 #include "parallel/comm/in_process.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -185,6 +189,44 @@ TEST(InProcess, StandardExceptionsAreNamedToo) {
       failure_of(2, [](Communicator& world) { world.rank() == 1 ? throw std::bad_alloc() : 0; });
   EXPECT_EQ(error.rank(), 1);
   EXPECT_EQ(error.code(), ExitCode::fault);
+}
+
+// In a process of its own, in which no thread can start any more once the first one runs.
+TEST(InProcess, ThreadsThatCannotBeStartedAreAnErrorNotTheEnd) {
+  const pid_t child = fork();
+  if (child == 0) {
+    try {
+      run_ranks(500, [](Communicator& world) {
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, size_t{1} << 46);
+        pthread_setattr_default_np(&attributes);
+        Inline here;
+        barrier(world, here.stream);
+      });
+    } catch (const Error& error) {
+      const bool said =
+          std::string(error.what()).find("of 500 threads could be started") != std::string::npos;
+      _exit(said ? 7 : 2);
+    }
+    _exit(1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
+// Channels are made when two ranks speak, not for every pair of them.
+TEST(InProcess, ManyRanksCostLittle) {
+  const auto begin = Clock::now();
+  InProcessWorld world(4096);
+  const auto first = world.communicator(0), last = world.communicator(4095);
+  EXPECT_EQ(last->rank(), 4095);
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  EXPECT_LT(usage.ru_maxrss, 2 << 20);  // KiB
+  EXPECT_LT(seconds_since(begin), 5);
 }
 
 }  // namespace
