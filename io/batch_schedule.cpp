@@ -1,6 +1,7 @@
 #include "io/batch_schedule.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "core/check.h"
 #include "core/text.h"
@@ -11,16 +12,25 @@ namespace {
 int64_t samples_a_step(const LoadSegment& s) { return s.micro_batches * s.sequences; }
 int64_t tokens_a_step(const LoadSegment& s) { return samples_a_step(s) * s.length; }
 
-int64_t ceil_div(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
+int64_t ceil_div(int64_t a, int64_t b) { return a <= 0 ? 0 : (a - 1) / b + 1; }
+
+// Up to these, a stage's begin and one step beyond it are numbers of 64 bits.
+constexpr int64_t most_a_step = int64_t{1} << 40, most_before_a_stage = int64_t{1} << 62;
 
 void check_segment(const LoadSegment& s, size_t index) {
-  const int64_t limit = int64_t{1} << 40;
+  if (s.from_tokens > most_before_a_stage) {
+    fail_usage(cat("stage ", index, " begins after ", s.from_tokens, " tokens; at most ",
+                   most_before_a_stage, " can be counted"));
+  }
+  int64_t tokens = 1;
   for (int64_t size : {s.length, s.sequences, s.micro_batches}) {
-    if (size < 1 || size > limit || tokens_a_step(s) > limit) {
+    if (size < 1 || size > most_a_step / tokens) {
       fail_usage(cat("stage ", index, ": ", s.micro_batches, " micro-batches of ", s.sequences,
                      " sequences of ", s.length,
-                     " tokens is no possible batch; each must be at least 1"));
+                     " tokens is no possible batch; each must be at least 1, the whole at most ",
+                     most_a_step, " tokens"));
     }
+    tokens *= size;
   }
 }
 
@@ -57,6 +67,13 @@ StepShape BatchSchedule::at(int64_t step) const {
   const size_t i = static_cast<size_t>(after - starts_.begin()) - 1;
   const LoadSegment& segment = segments_[i];
   const int64_t steps = step - starts_[i].step;
+  const int64_t most =
+      (std::numeric_limits<int64_t>::max() - starts_[i].token) / tokens_a_step(segment);
+  if (steps >= most) {
+    fail_usage(cat("step ", step, " would begin after more than 2^63 tokens, which cannot be ",
+                   "counted: a step takes ", tokens_a_step(segment),
+                   " tokens; lower train.steps, train.batch or train.sequence_length"));
+  }
   return {.segment = static_cast<int64_t>(i),
           .first_sample = starts_[i].sample + steps * samples_a_step(segment),
           .first_token = starts_[i].token + steps * tokens_a_step(segment),

@@ -82,9 +82,11 @@ struct Checkpoint::State {
 };
 
 std::optional<Checkpoint> Checkpoint::latest(const std::string& directory,
-                                             const std::function<void(const std::string&)>& warn) {
+                                             const std::function<void(const std::string&)>& warn,
+                                             int64_t newest) {
   const CheckpointFolder folder(directory);
-  const std::vector<int64_t> steps = folder.steps();
+  std::vector<int64_t> steps = folder.steps();
+  std::erase_if(steps, [&](int64_t step) { return step > newest; });
   std::string broken;
   for (auto at = steps.rbegin(); at != steps.rend(); ++at) {
     try {

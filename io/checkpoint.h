@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/memory.h"
 #include "core/tensor.h"
 
 namespace shoestring {
@@ -49,7 +51,11 @@ struct CheckpointOptions {
   bool background = true;
   int64_t memory_limit_bytes = 0;  // of the copy; above it, saving waits for the disk; 0: no limit
   double deadline_seconds = 600;   // for the other ranks to write their files
+  Ledger* ledger = nullptr;        // counts the copy as MemoryKind::other; outlives the writer
 };
+
+// How much of the content save() copies under these options.
+int64_t copied_bytes(const CheckpointContent& content, const CheckpointOptions& options);
 
 struct CheckpointStats {
   double stall_seconds = 0;  // that save() and finish() kept the caller
@@ -68,7 +74,8 @@ class CheckpointWriter {
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
   // Copies the state and returns; it is on the disk some time later. Every rank calls with the same
-  // step. A failure in the background (a full disk) is warned of, and training goes on.
+  // step. A failure in the background (a full disk) is warned of, and training goes on. Of the
+  // last save nothing is copied: there is nothing else to do meanwhile.
   void save(const CheckpointContent& content);
   // Waits until the last save is on the disk; throws when that one failed.
   void finish();
@@ -84,8 +91,10 @@ class Checkpoint {
  public:
   // The newest one below `directory` that verifies; `warn` is told of each broken one passed over,
   // with file and tensor. Nullopt when there is none at all; a data error when all are broken.
+  // Those of steps after `newest` are left out.
   static std::optional<Checkpoint> latest(const std::string& directory,
-                                          const std::function<void(const std::string&)>& warn);
+                                          const std::function<void(const std::string&)>& warn,
+                                          int64_t newest = std::numeric_limits<int64_t>::max());
   // A step's folder, a checkpoints folder or a run's folder.
   static Checkpoint open(const std::string& path);
 

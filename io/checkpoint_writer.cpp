@@ -37,12 +37,35 @@ CheckpointContent checked(const CheckpointContent& content) {
   return result;
 }
 
+// The first pieces, as many as the limit allows.
+struct Copied {
+  size_t pieces = 0;
+  uint64_t bytes = 0;
+};
+Copied what_is_copied(const std::vector<TensorPiece>& pieces, const CheckpointOptions& options) {
+  Copied copied;
+  if (!options.background) return copied;
+  const auto limit = static_cast<uint64_t>(options.memory_limit_bytes);
+  for (const TensorPiece& piece : pieces) {
+    const uint64_t bytes = bytes_of(piece);
+    if (limit > 0 && copied.bytes + bytes > limit) break;
+    copied.bytes += bytes;
+    ++copied.pieces;
+  }
+  return copied;
+}
+
 }  // namespace
+
+int64_t copied_bytes(const CheckpointContent& content, const CheckpointOptions& options) {
+  return static_cast<int64_t>(what_is_copied(checked(content).pieces, options).bytes);
+}
 
 // At most one save is in flight, in `thread`; everything but the statistics belongs to it until it
 // is joined.
 struct CheckpointWriter::State {
   explicit State(CheckpointOptions o) : options(std::move(o)), folder(options.directory) {}
+  ~State() { count_copy(0); }
 
   CheckpointOptions options;
   CheckpointFolder folder;
@@ -59,27 +82,29 @@ struct CheckpointWriter::State {
   void wait() {
     if (thread.joinable()) thread.join();
   }
+  void count_copy(uint64_t bytes);
   size_t copy_pieces(CheckpointContent& content);
   void attempt(CheckpointSave& save, const std::function<void()>& work);
   void write_and_commit(CheckpointSave& save, size_t pieces);
   void start(const std::shared_ptr<CheckpointSave>& save, size_t copied);
 };
 
-// Copies the first pieces, as many as the limit allows, and returns how many.
-size_t CheckpointWriter::State::copy_pieces(CheckpointContent& content) {
-  if (!options.background) return 0;
-  const auto limit = static_cast<uint64_t>(options.memory_limit_bytes);
-  uint64_t total = 0;
-  size_t count = 0;
-  for (; count < content.pieces.size(); ++count) {
-    const uint64_t bytes = bytes_of(content.pieces[count]);
-    if (limit > 0 && total + bytes > limit) break;
-    total += bytes;
+void CheckpointWriter::State::count_copy(uint64_t bytes) {
+  if (options.ledger != nullptr) {
+    options.ledger->add(MemoryKind::other,
+                        static_cast<int64_t>(bytes) - static_cast<int64_t>(copy_bytes));
   }
+  copy_bytes = bytes;
+}
+
+// Returns how many pieces were copied.
+size_t CheckpointWriter::State::copy_pieces(CheckpointContent& content) {
+  const auto [count, total] = what_is_copied(content.pieces, options);
   if (total > copy_bytes) {
     copy.reset();  // never two at a time
+    count_copy(0);
     copy = std::make_unique_for_overwrite<std::byte[]>(total);
-    copy_bytes = total;
+    count_copy(total);
   }
   std::byte* to = copy.get();
   for (size_t i = 0; i < count; ++i) {
@@ -176,7 +201,7 @@ void CheckpointWriter::save(const CheckpointContent& content) {
   CheckpointContent own = checked(content);
   s.wait();
   s.failure.clear();
-  const size_t copied = s.copy_pieces(own);
+  const size_t copied = own.last ? 0 : s.copy_pieces(own);
   s.start(std::make_shared<CheckpointSave>(s.options, s.sequence++, std::move(own), s.closing),
           copied);
   std::lock_guard lock(s.mutex);

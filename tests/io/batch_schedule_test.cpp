@@ -57,5 +57,23 @@ TEST(BatchSchedule, RefusesImpossibleBatches) {
   expect_error(ExitCode::fault, {"no step -1"}, [] { BatchSchedule({shape(0, 8, 2, 1)}).at(-1); });
 }
 
+TEST(BatchSchedule, RefusesWhatCannotBeCounted) {
+  const int64_t huge = int64_t{1} << 40;
+  expect_error(ExitCode::usage, {"stage 0", "no possible batch"},
+               [&] { BatchSchedule({shape(0, huge, huge, huge)}); });
+  expect_error(ExitCode::usage, {"stage 0", "no possible batch"},
+               [&] { BatchSchedule({shape(0, huge, 2, 1)}); });
+  expect_error(ExitCode::usage, {"stage 1 begins after", "can be counted"}, [] {
+    BatchSchedule({shape(0, 8, 2, 1), shape(std::numeric_limits<int64_t>::max(), 8, 2, 1)});
+  });
+  const BatchSchedule schedule({shape(0, 1 << 20, 1 << 10, 1)});
+  EXPECT_EQ(schedule.at((int64_t{1} << 33) - 2).first_token, ((int64_t{1} << 33) - 2) << 30);
+  expect_error(ExitCode::usage, {"step 1000000000000", "more than 2^63 tokens", "train.steps"},
+               [&] { schedule.at(1000000000000); });
+  const BatchSchedule late({shape(0, 8, 2, 1), shape(int64_t{1} << 62, huge, 1, 1)});
+  expect_error(ExitCode::usage, {"more than 2^63 tokens"},
+               [&] { late.at((int64_t{1} << 58) + (int64_t{1} << 23)); });
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -108,6 +108,51 @@ TEST(CheckpointWriter, AnyMemoryLimitAndTheForegroundSaveTheSame) {
   }
 }
 
+// The copy is memory of the run from its first use to the writer's end.
+TEST(CheckpointWriter, TheLedgerCountsTheCopy) {
+  const auto tensors = make_state(5);
+  int64_t bytes = 0;
+  for (const SavedTensor& t : tensors) bytes += static_cast<int64_t>(t.bytes.size());
+  for (int64_t limit : {int64_t{0}, int64_t{20000}}) {
+    Ledger ledger;
+    {
+      const ScratchFolder folder;
+      const CheckpointOptions options{
+          .directory = folder.path(), .memory_limit_bytes = limit, .ledger = &ledger};
+      const CheckpointContent content = content_at(5, tensors);
+      const int64_t wanted = copied_bytes(content, options);
+      if (limit == 0) {
+        EXPECT_EQ(wanted, bytes);
+      } else {
+        EXPECT_GT(wanted, 0);
+        EXPECT_LE(wanted, limit);
+      }
+      CheckpointWriter writer(options);
+      EXPECT_EQ(ledger.current_total(), 0);
+      writer.save(content);
+      EXPECT_EQ(ledger.current(MemoryKind::other), wanted);
+      save_step(writer, 6);
+      EXPECT_EQ(ledger.current(MemoryKind::other), wanted);
+    }
+    EXPECT_EQ(ledger.current_total(), 0);
+  }
+}
+
+TEST(CheckpointWriter, TheLastSaveNeedsNoCopy) {
+  const ScratchFolder folder;
+  Ledger ledger;
+  CheckpointWriter writer({.directory = folder.path(), .ledger = &ledger});
+  const auto tensors = make_state(5);
+  CheckpointContent content = content_at(5, tensors);
+  content.last = true;
+  writer.save(content);
+  writer.finish();
+  EXPECT_EQ(ledger.peak_total(), 0);
+  EXPECT_EQ(difference(Checkpoint::open(folder.path()), tensors), "");
+  EXPECT_EQ(copied_bytes(content_at(5, tensors), {.directory = folder.path(), .background = false}),
+            0);
+}
+
 TEST(CheckpointWriter, AcceptsEmptyPartsAndEmptyTensors) {
   const ScratchFolder folder;
   CheckpointWriter writer({.directory = folder.path()});
