@@ -1,0 +1,102 @@
+#!/bin/bash
+# launcher/quickstart with a make-believe build and program: which run goes on, which begins, and
+# what is said about it.   quickstart_test.sh SOURCE_FOLDER
+set -uo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+expect() { # NAME GOT WANTED
+  [[ $2 == "$3" ]] && return
+  printf 'FAILED %s\n  got:    %s\n  wanted: %s\n' "$1" "$2" "$3"
+  failures=$((failures + 1))
+}
+says() { # NAME WORDS
+  grep -qF -- "$2" "$work/said" && return
+  printf 'FAILED %s: "%s" is not in:\n' "$1" "$2"
+  cat "$work/said"
+  failures=$((failures + 1))
+}
+
+mkdir -p "$work"/{launcher,bin,build/release,.cache/corpora}
+cp "$1/launcher/quickstart" "$work/launcher/"
+touch "$work/build/release/build.ninja"
+cat >"$work/launcher/install" <<'END'
+#!/bin/bash
+END
+cat >"$work/launcher/corpus" <<'END'
+#!/bin/bash
+echo "It is a text." >".cache/corpora/$1.txt"
+touch ".cache/corpora/$1.jsonl"
+echo ".cache/corpora/$1.jsonl"
+END
+cp "$work/launcher/install" "$work/bin/cmake"
+# Trains in no time; leaves no summary while the file `interrupt` is there.
+cat >"$work/build/release/shoestring" <<'END'
+#!/bin/bash
+while (($#)); do
+  case $1 in
+    --out) echo made >"$2" ;;
+    run.directory=*) directory=${1#*=} ;;
+    train.steps=*) steps=${1#*=} ;;
+    data.sources=*) path=${1##*path = \'} && path=${path%%\'*} ;;
+  esac
+  shift
+done
+[[ -n ${directory:-} ]] || exit 0
+mkdir -p "$directory"
+printf '[train]\nsteps = %s\n[[data.sources]]\npath = "%s"\n' "$steps" "$path" \
+  >"$directory/config.toml"
+echo "$directory $steps $path" >>trained
+[[ ! -e interrupt || $directory == *trial ]] || exit 75
+printf '{\n  "tokens_per_second": 8192.0,\n  "bits_per_byte": 2.0\n}\n' >"$directory/summary.json"
+END
+chmod +x "$work"/launcher/* "$work/bin/cmake" "$work/build/release/shoestring"
+export PATH=$work/bin:$PATH
+run() { # ARGUMENTS...: sets `code` and `last`, the last training
+  "$work/launcher/quickstart" "$@" >"$work/said" 2>&1
+  code=$?
+  last=$(tail -1 "$work/trained")
+}
+
+austen=.cache/quickstart/austen.h5
+touch "$work/interrupt"
+run --minutes 1 # 8,192 tokens/s and 4,096 tokens a step: 2 steps a second
+expect "interrupted: code" "$code" 75
+expect "interrupted: run" "$last" "runs/quickstart 120 $austen"
+
+run
+expect "no options: goes on" "$last" "runs/quickstart 120 $austen"
+says "no options" "going on with the interrupted run in runs/quickstart, 1 minutes of austen"
+says "no options" "launcher/quickstart --new"
+
+run --minutes 2
+expect "other minutes: a new run" "$last" "runs/quickstart-2 240 $austen"
+says "other minutes" "a new run in runs/quickstart-2, 2 minutes of austen"
+says "other minutes" "runs/quickstart was interrupted (1 minutes of austen)"
+says "other minutes" "launcher/quickstart --corpus austen --minutes 1"
+
+run --corpus kjv
+expect "another corpus: a new run" "$last" "runs/quickstart-3 600 .cache/quickstart/kjv.h5"
+says "another corpus" "runs/quickstart-2 was interrupted (2 minutes of austen)"
+
+rm "$work/interrupt"
+run --corpus kjv
+expect "the same corpus: goes on" "$last" "runs/quickstart-3 600 .cache/quickstart/kjv.h5"
+expect "finished: code" "$code" 0
+run --minutes 1
+expect "the same minutes: goes on" "$last" "runs/quickstart 120 $austen"
+
+touch "$work/interrupt"
+run --new
+expect "--new" "$last" "runs/quickstart-4 600 $austen"
+rm "$work/runs/quickstart-2/quickstart.minutes" # of a run that an older script began
+run --corpus austen
+expect "unknown minutes" "$last" "runs/quickstart-2 240 $austen"
+says "unknown minutes" "? minutes of austen"
+
+run --help
+says "--help" "launcher/quickstart --new"
+says "--help" "the old one can go on later"
+run --minutes many
+expect "minutes that are no number" "$code" 2
+exit $((failures > 0))
