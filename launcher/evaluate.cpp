@@ -53,11 +53,15 @@ void EvalSums::add(const EvalSums& other) {
 EvalSums evaluate_micro_batches(Stream& stream, const Transformer& model, ParamSource& source,
                                 Communicator* ranks, int64_t count,
                                 const std::function<MicroBatch(int64_t)>& make,
-                                const std::vector<int32_t>& token_bytes) {
+                                const std::vector<int32_t>& token_bytes,
+                                const std::function<bool()>& stop) {
   const int64_t size = ranks ? ranks->size() : 1, rank = ranks ? ranks->rank() : 0;
   constexpr int64_t fields = 4;
   std::vector<double> table(static_cast<size_t>(count * fields), 0);  // exact up to 2^53
-  for (int64_t i = rank; i < count; i += size) {
+  for (int64_t first = 0; first < count; first += size) {
+    if (first > 0 && stop && stop()) return {};
+    const int64_t i = first + rank;
+    if (i >= count) continue;
     const EvalSums s = evaluate_one(stream, model, source, make(i), token_bytes);
     const double row[] = {s.loss, static_cast<double>(s.labels), static_cast<double>(s.correct),
                           static_cast<double>(s.bytes)};
@@ -82,9 +86,13 @@ std::vector<SourceLoss> evaluate_sources(Stream& stream, const Transformer& mode
                                          ParamSource& source, Communicator* ranks,
                                          const Loader& loader, int64_t sequences,
                                          int64_t micro_batch, int64_t length,
-                                         const std::vector<int32_t>& token_bytes) {
+                                         const std::vector<int32_t>& token_bytes,
+                                         const std::function<bool()>& stop) {
   std::vector<SourceLoss> losses;
+  bool stopped = false;
+  const auto ask = [&] { return stopped = stopped || (stop && stop()); };
   for (int64_t i = 0; i < loader.sources(); ++i) {
+    if (i > 0 && ask()) return {};
     const int64_t rows = std::min(sequences, loader.eval_rows(i, length));
     if (rows == 0) continue;
     const int64_t count = (rows + micro_batch - 1) / micro_batch;
@@ -92,10 +100,18 @@ std::vector<SourceLoss> evaluate_sources(Stream& stream, const Transformer& mode
       const int64_t first = m * micro_batch;
       return loader.eval_micro_batch(i, first, std::min(micro_batch, rows - first), length);
     };
-    losses.push_back({loader.source_name(i), evaluate_micro_batches(stream, model, source, ranks,
-                                                                    count, make, token_bytes)});
+    const EvalSums sums =
+        evaluate_micro_batches(stream, model, source, ranks, count, make, token_bytes, ask);
+    if (stopped) return {};
+    losses.push_back({loader.source_name(i), sums});
   }
   return losses;
+}
+
+EvalSums total_of_sources(const std::vector<SourceLoss>& losses) {
+  EvalSums sums;
+  for (const SourceLoss& s : losses) sums.add(s.sums);
+  return sums;
 }
 
 double unigram_loss(const Loader& loader, int64_t vocabulary, int64_t sequences, int64_t length,

@@ -198,7 +198,7 @@ GenerateResult generate(Stream& stream, const Transformer& model, ParamSource& s
       ids.push_back(sequences[i].ids.back());
       positions.push_back(static_cast<int32_t>(sequences[i].ids.size()) - 1);
     }
-    if (active.empty()) break;
+    if (active.empty() || (request.stop_early && request.stop_early())) break;
     if (request.cached) {
       cache.decode(active);
       const Tensor logits = decoder.step(ids, positions);

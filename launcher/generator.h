@@ -21,6 +21,8 @@ struct GenerateRequest {
   bool cached = true;  // false: the whole text runs through the model for every token
   // Called with each new piece of text of a prompt as it becomes certain; may be empty.
   std::function<void(size_t prompt, const std::string& text)> on_text = {};
+  // Asked before each token but the first; true ends the generation with what is there.
+  std::function<bool()> stop_early = {};
 };
 
 struct GenerateResult {

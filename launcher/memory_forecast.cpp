@@ -149,6 +149,7 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in)
         std::min(in.gradient_elements * 4, static_cast<int64_t>(config.parallel.bucket_mb * 1e6));
     most.communication = bucket / in.ranks * (in.ranks - 1);
   }
+  most.checkpoint = in.checkpoint_bytes;
   return most;
 }
 

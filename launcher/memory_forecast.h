@@ -17,6 +17,7 @@ struct ForecastInput {
   int threads = 1;
   int ranks = 1;
   int64_t gradient_elements = 0;  // of the flat store
+  int64_t checkpoint_bytes = 0;   // of the copy that is written while training goes on
 };
 
 // Bytes beside the state (weights, gradients, moments) that a rank holds from its start.
@@ -24,7 +25,8 @@ struct MemoryForecast {
   int64_t activations = 0;    // saved for the backward pass, and the gradients on their way
   int64_t workspace = 0;      // inside the op that runs at that moment: logits, attention's panels
   int64_t communication = 0;  // staging of a bucket's reduction
-  int64_t total() const { return activations + workspace + communication; }
+  int64_t checkpoint = 0;     // the copy; kept from its first use on
+  int64_t total() const { return activations + workspace + communication + checkpoint; }
 };
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& input);
 

@@ -55,6 +55,12 @@ std::string text_of_bytes(double bytes) {
   return formatted(unit == 0 ? "%.0f" : "%.2f", bytes) + units[unit];
 }
 
+std::string text_of_fixed(double value, int digits) {
+  std::array<char, 400> buffer;  // the largest double has 309 digits before the point
+  std::snprintf(buffer.data(), buffer.size(), "%.*f", digits, value);
+  return buffer.data();
+}
+
 ProgressLine::ProgressLine() : terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 ProgressLine::~ProgressLine() {

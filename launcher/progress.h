@@ -8,9 +8,10 @@
 
 namespace shoestring {
 
-std::string text_of_seconds(double seconds);  // "1 h 02 min", "4 min 10 s", "12.3 s"
-std::string text_of_count(double count);      // "3.69 M", "812"
-std::string text_of_bytes(double bytes);      // "1.25 GiB"
+std::string text_of_seconds(double seconds);          // "1 h 02 min", "4 min 10 s", "12.3 s"
+std::string text_of_count(double count);              // "3.69 M", "812"
+std::string text_of_bytes(double bytes);              // "1.25 GiB"
+std::string text_of_fixed(double value, int digits);  // 3.14159, 2 -> "3.14"
 
 // Writes to standard error. Not thread-safe: one rank owns it.
 class ProgressLine {

@@ -41,12 +41,62 @@ void check_lengths(const RunConfig& config) {
                  config.model.max_positions, "; raise the latter or shorten the sequences"));
 }
 
+// A sample must fit when it is asked for, not when it is due.
+void check_sample(const RunConfig& config, const Tokenizer& tokenizer) {
+  const TrainSection& t = config.train;
+  if (t.sample_every == 0) return;
+  const auto prompt = static_cast<int64_t>(tokenizer.encode(t.sample_prompt).size());
+  if (prompt <= config.model.max_positions - t.sample_tokens) return;
+  fail_usage(cat("train.sample_prompt has ", prompt,
+                 " tokens and train.sample_tokens = ", t.sample_tokens,
+                 " are wanted, but model.max_positions = ", config.model.max_positions,
+                 "; shorten the sample or raise the latter"));
+}
+
+struct Inputs {
+  std::optional<Tokenizer> tokenizer;
+  std::string tokenizer_hash;
+  int64_t token_ids = 0;
+  std::unique_ptr<Loader> loader;
+  SchedulePlan schedule;
+};
+
+// Whatever can be wrong between config, stores, tokenizer and machine is found here.
+Inputs open_inputs(RunConfig& config, MachineShare machine) {
+  check_lengths(config);
+  if (config.data.sources.empty()) {
+    fail_usage(
+        "data.sources is empty; pack a corpus with `shoestring data pack` and name it there");
+  }
+  TokenStores stores = open_sources(config.data);
+  Inputs inputs;
+  inputs.tokenizer_hash = stores[0]->facts().tokenizer_hash;
+  if (!config.tokenizer.empty()) {
+    inputs.tokenizer = Tokenizer::load(config.tokenizer);
+    for (const auto& s : stores) require_tokenizer(*s, inputs.tokenizer->hash(), config.tokenizer);
+    check_sample(config, *inputs.tokenizer);
+  }
+  inputs.token_ids = fill_in_vocabulary(config, stores);
+  machine.memory_bytes = memory_of_machine();
+  require_memory(config, load_segments(config), machine);
+  inputs.loader = std::make_unique<Loader>(config.data, std::move(stores), load_segments(config),
+                                           static_cast<uint64_t>(config.run.seed));
+  inputs.loader->schedule().at(config.train.steps);  // the tokens of the run can be counted
+  inputs.schedule = schedule_plan(config, inputs.loader->schedule());
+  return inputs;
+}
+
 }  // namespace
 
 void require_exact_products(const RunConfig& config, const std::function<bool()>& independent) {
   if (!config.train.exact || independent()) return;
   fail(cat("train.exact: products on this processor (", instruction_set(),
            ") depend on how many rows they have; set train.exact = false"));
+}
+
+void check_inputs(const RunConfig& config, int ranks) {
+  RunConfig filled_in = config;
+  open_inputs(filled_in, {.ranks = ranks, .ranks_here = ranks});
 }
 
 RankState::RankState(const RunConfig& run, Communicator& communicator, int threads, int ranks_here)
@@ -57,28 +107,15 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
       communication(communicator.size() > 1 ? Stream::worker(device, "communication")
                                             : Stream::immediate(device)),
       guard(run.optim.skip) {
-  check_lengths(config);
+  Inputs inputs =
+      open_inputs(config, {.ranks = ranks.size(), .ranks_here = ranks_here, .threads = threads});
   require_exact_products(config, [&] { return products_are_row_independent(device, true); });
-  if (config.data.sources.empty()) {
-    fail_usage(
-        "data.sources is empty; pack a corpus with `shoestring data pack` and name it there");
-  }
-  TokenStores stores = open_sources(config.data);
-  tokenizer_hash = stores[0]->facts().tokenizer_hash;
-  if (!config.tokenizer.empty()) {
-    tokenizer = Tokenizer::load(config.tokenizer);
-    for (const auto& s : stores) require_tokenizer(*s, tokenizer->hash(), config.tokenizer);
-    token_bytes = bytes_of_tokens(*tokenizer);
-  }
-  token_ids = fill_in_vocabulary(config, stores);
-  require_memory(config, load_segments(config),
-                 {.ranks = ranks.size(),
-                  .ranks_here = ranks_here,
-                  .threads = threads,
-                  .memory_bytes = memory_of_machine()});
-  loader = std::make_unique<Loader>(config.data, std::move(stores), load_segments(config),
-                                    static_cast<uint64_t>(config.run.seed));
-  schedule = schedule_plan(config, loader->schedule());
+  tokenizer = std::move(inputs.tokenizer);
+  if (tokenizer) token_bytes = bytes_of_tokens(*tokenizer);
+  tokenizer_hash = std::move(inputs.tokenizer_hash);
+  token_ids = inputs.token_ids;
+  loader = std::move(inputs.loader);
+  schedule = inputs.schedule;
   const Dtype compute_type = dtype_from_name(config.train.dtype);
   const Chunk chunk = whole_model(config.model);
   store = std::make_unique<ParamStore>(device, parameters_of(config.model, chunk), compute_type);
@@ -92,6 +129,11 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
                                           static_cast<uint64_t>(config.run.seed));
   store->initialise(static_cast<uint64_t>(config.run.seed));
   start_average();
+}
+
+double RankState::seconds() const {
+  return seconds_before +
+         std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
 }
 
 double RankState::lr_at(int64_t at) const {

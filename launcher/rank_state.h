@@ -2,6 +2,7 @@
 // Everything one rank of a run holds, built from the config: device, data, model, optimiser and the
 // sharing of gradients.
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -24,6 +25,10 @@ namespace shoestring {
 // Exact mode rests on products that do not depend on how many rows they have: a fault that says so
 // where `independent` finds that they do. Asked only in exact mode.
 void require_exact_products(const RunConfig& config, const std::function<bool()>& independent);
+
+// Throws what building the RankStates of `ranks` threads would throw because config, stores,
+// tokenizer and machine do not fit, at the cost of opening the files.
+void check_inputs(const RunConfig& config, int ranks);
 
 struct RankState {
   // `threads`: cores of this rank; `ranks_here`: how many share this machine's memory. Fails with a
@@ -51,7 +56,16 @@ struct RankState {
 
   int64_t step = 0;     // steps done
   int64_t updates = 0;  // of them, not skipped
-  double seconds = 0;   // training time so far, over all starts of the run
+  // What belongs behind the last step and was not done because the run was to stop: saved with the
+  // state, and the first thing that the next start does.
+  struct Owed {
+    bool evaluation = false, sample = false;
+  } owed;
+
+  // Wall clock of the run over all its starts, in seconds: what is paid for.
+  double seconds() const;
+  std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+  double seconds_before = 0;  // of earlier starts
 
   double lr_at(int64_t step) const;
   // Makes the compute copies of the owned masters again, with the random bits of the last update

@@ -1,41 +1,20 @@
 #include "launcher/report.h"
 
-#include <sys/resource.h>
-
 #include <cmath>
-#include <cstdio>
-#include <fstream>
 
 #include "core/check.h"
 #include "core/peak.h"
 #include "core/text.h"
 #include "launcher/memory_forecast.h"
-#include "launcher/run_directory.h"
-#include "nlohmann/json.hpp"
+#include "launcher/run_history.h"
+#include "launcher/saving.h"
+#include "launcher/step_flop.h"
 
 namespace shoestring {
 namespace {
 
 double wall_now() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
-std::string fixed(double value, int digits) {
-  std::string text(64, '\0');
-  text.resize(static_cast<size_t>(std::snprintf(text.data(), text.size(), "%.*f", digits, value)));
-  return text;
-}
-
-int64_t resident_peak_bytes() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
-}
-
-EvalSums total_of(const std::vector<SourceLoss>& losses) {
-  EvalSums sums;
-  for (const SourceLoss& s : losses) sums.add(s.sums);
-  return sums;
 }
 
 }  // namespace
@@ -59,26 +38,63 @@ std::string Reporter::text_of_memory() const {
   return text;
 }
 
-void Reporter::begin() {
+void Reporter::measure_peak(const CoreShare& machine) {
+  const TrainSection& t = rank_.config.train;
+  if (!t.measure_peak) return;
+  std::vector<double> peak{0};
+  if (machine.first) {
+    const int cores = machine.cores > 0 ? machine.cores : rank_.device.threads();
+    // A rank that is bound to some of them measures those and stands for the others.
+    const int measured = std::min(cores, machine.own_cores > 0 ? machine.own_cores : cores);
+    Device apart(DeviceKind::cpu, 0, measured);  // not in the run's ledger
+    peak[0] = measured_peak_flops(apart, dtype_from_name(t.dtype)) * cores / measured;
+  }
+  rank_.ranks.all_reduce(buffer_of(std::span(peak)), Reduce::sum, rank_.communication);
+  rank_.communication.synchronize();
+  peak_flops_ = peak[0];
+}
+
+// What was paid for behind the last checkpoint was paid nevertheless.
+void Reporter::take_up_history(const RunDirectory& directory) {
+  const auto last = last_metrics(directory);
+  if (!last) return;
+  rank_.seconds_before = std::max(rank_.seconds_before, number_in(*last, "wall_seconds", 0));
+  const RankState::Owed& owed = rank_.owed;
+  if (!owed.evaluation && !owed.sample) return;
+  if (number_in(*last, "step", -1) != static_cast<double>(rank_.step)) return;
+  pending_ = *last;
+  if (owed.evaluation) pending_ = without(*pending_, {"validation_loss", "bits_per_byte"});
+  if (owed.sample) pending_ = without(*pending_, {"sample"});
+  line_exists_ = true;
+}
+
+void Reporter::begin(const CoreShare& machine) {
+  measure_peak(machine);
+  loop_begin_ = Clock::now();
   if (!active()) return;
   const RunConfig& c = rank_.config;
   const RunDirectory directory(c.run.directory);
+  take_up_history(directory);
   metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step > 0 ? rank_.step : -1);
   tensorboard_ = std::make_unique<TensorboardWriter>(directory.tensorboard());
-  if (c.train.measure_peak) {
-    Device apart(DeviceKind::cpu, 0, rank_.device.threads());  // not in the run's ledger
-    peak_flops_ = measured_peak_flops(apart, dtype_from_name(c.train.dtype)) * rank_.ranks.size();
-  }
   const StepShape shape = rank_.loader->schedule().at(rank_.step);
   progress_.line(cat("model: ", text_of_count(static_cast<double>(rank_.store->parameters())),
                      " parameters, ", c.train.dtype, ", ", c.model.layers, " layers, hidden ",
                      c.model.hidden, ", vocabulary ", c.model.vocabulary));
   progress_.line(cat("batch: ", shape.samples(), " sequences of ", shape.length, " tokens, ",
                      shape.micro_batches, " micro-batches on ", rank_.ranks.size(), " rank",
-                     rank_.ranks.size() == 1 ? "" : "s"));
+                     rank_.ranks.size() == 1 ? "" : "s", " of ", rank_.device.threads(),
+                     rank_.device.threads() == 1 ? " thread" : " threads"));
   print_forecast(shape);
   progress_.line(cat(rank_.step > 0 ? cat("resuming after step ", rank_.step) : "training", ": ",
                      c.train.steps - rank_.step, " steps in ", c.run.directory));
+}
+
+// Of the checkpoint that is written while training goes on; the last one needs no copy.
+int64_t Reporter::bytes_of_copy() const {
+  const int64_t every = rank_.config.checkpoint.every;
+  if (every == 0 || (rank_.step / every + 1) * every >= rank_.config.train.steps) return 0;
+  return copied_bytes(content_of(rank_), checkpoint_options(rank_));
 }
 
 // The widest shape that is still to come decides.
@@ -90,13 +106,15 @@ void Reporter::print_forecast(const StepShape& shape) {
       shapes.push_back({.sequences = s.sequences, .length = s.length});
     }
   }
+  const int64_t copy = bytes_of_copy();
   MemoryForecast most;
   for (const StepShape& s : shapes) {
     const MemoryForecast f = forecast_memory(c, {.sequences = s.sequences,
                                                  .length = s.length,
                                                  .threads = rank_.device.threads(),
                                                  .ranks = rank_.ranks.size(),
-                                                 .gradient_elements = rank_.store->elements()});
+                                                 .gradient_elements = rank_.store->elements(),
+                                                 .checkpoint_bytes = copy});
     if (f.total() > most.total()) most = f;
   }
   const int64_t state = rank_.device.ledger().current_total();
@@ -104,16 +122,18 @@ void Reporter::print_forecast(const StepShape& shape) {
   auto text = [](int64_t bytes) { return text_of_bytes(static_cast<double>(bytes)); };
   progress_.line(cat("memory forecast: ", text(forecast_bytes_), " a rank (state ", text(state),
                      ", activations ", text(most.activations), ", workspace ", text(most.workspace),
-                     ", communication ", text(most.communication), ")"));
+                     ", communication ", text(most.communication), ", checkpoint copy ",
+                     text(most.checkpoint), ")"));
 }
 
 double Reporter::seconds_left() const {
   const BatchSchedule& schedule = rank_.loader->schedule();
   const int64_t done = schedule.at(rank_.step).first_token;
   const int64_t all = schedule.at(rank_.config.train.steps).first_token;
-  return tokens_here_ == 0
-             ? NAN
-             : seconds_here_ / static_cast<double>(tokens_here_) * static_cast<double>(all - done);
+  if (tokens_here_ == 0) return NAN;
+  // With evaluations, samples and saving, as they came along so far.
+  const double passed = std::chrono::duration<double>(Clock::now() - loop_begin_).count();
+  return passed / static_cast<double>(tokens_here_) * static_cast<double>(all - done);
 }
 
 double Reporter::flop_per_second() const {
@@ -124,27 +144,24 @@ std::string Reporter::console_text(const StepReport& r, const Batch& batch) cons
   const RunConfig& c = rank_.config;
   const double rate = static_cast<double>(batch.global_tokens) / smooth_seconds_;
   std::string text =
-      cat("step ", rank_.step, "/", c.train.steps, "  loss ", fixed(r.loss, 4), "  norm ",
-          fixed(r.gradient_norm, 3), "  ", text_of_count(rate), " tokens/s");
+      cat("step ", rank_.step, "/", c.train.steps, "  loss ", text_of_fixed(r.loss, 4), "  norm ",
+          text_of_fixed(r.gradient_norm, 3), "  ", text_of_count(rate), " tokens/s");
   if (peak_flops_ > 0) {
-    append(text, "  MFU ", fixed(100 * flop_per_second() / peak_flops_, 1), "%");
+    append(text, "  MFU ", text_of_fixed(100 * flop_per_second() / peak_flops_, 1), "%");
   }
   if (c.cost.price_per_hour > 0) {
-    append(text, "  ", fixed(money(rank_.seconds), 4), " of ",
-           fixed(money(rank_.seconds + seconds_left()), 4), " ", c.cost.currency);
+    append(text, "  ", text_of_fixed(money(rank_.seconds()), 4), " of ",
+           text_of_fixed(money(rank_.seconds() + seconds_left()), 4), " ", c.cost.currency);
   }
   append(text, "  left ", text_of_seconds(seconds_left()));
   return text;
 }
 
 void Reporter::step(const StepReport& r, const Batch& batch, double data_seconds, double seconds) {
-  rank_.seconds += seconds;
   if (!active()) return;
-  const int64_t length = batch.micro.empty() ? 0 : batch.micro[0].length;
   tokens_here_ += batch.global_tokens;
   seconds_here_ += seconds;
-  flop_here_ += static_cast<double>(batch.global_tokens) *
-                training_flop_per_token(rank_.config.model, length);
+  flop_here_ += training_flop(rank_.config.model, batch.global_tokens, r.attended_pairs);
   smooth_seconds_ = smooth_seconds_ == 0 ? seconds : 0.9 * smooth_seconds_ + 0.1 * seconds;
   if (r.skipped) progress_.line(cat("step ", rank_.step, " skipped: ", r.skip_reason));
   pending_ = figures(r, batch, data_seconds, seconds);
@@ -181,13 +198,21 @@ MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch, double 
     const auto kind = static_cast<MemoryKind>(k);
     m.set(cat("bytes/", name_of(kind)), ledger.peak(kind));
   }
-  m.set("cost", money(rank_.seconds));
-  m.set("cost_at_end", money(rank_.seconds + seconds_left()));
   return m;
 }
 
 void Reporter::record() {
   if (!active() || !pending_) return;
+  if (line_exists_) {  // what was owed is in it now
+    const RunDirectory directory(rank_.config.run.directory);
+    metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step - 1);
+    line_exists_ = false;
+  } else {  // with what came behind the step
+    const double wall = rank_.seconds();
+    pending_->set("wall_seconds", wall);
+    pending_->set("cost", money(wall));
+    pending_->set("cost_at_end", money(wall + seconds_left()));
+  }
   metrics_->write(*pending_);
   const double now = wall_now();
   for (const auto& [name, value] : pending_->items()) {
@@ -205,12 +230,14 @@ void Reporter::evaluation(const std::vector<SourceLoss>& losses, double seconds)
   std::string text = cat("validation after step ", rank_.step, ":");
   MetricsRecord unused;
   MetricsRecord& record = pending_ ? *pending_ : unused;
-  const EvalSums all = total_of(losses);
+  const EvalSums all = total_of_sources(losses);
   record.set("validation_loss", all.mean());
   if (all.bytes > 0) record.set("bits_per_byte", all.bits_per_byte());
   for (const SourceLoss& s : losses) {
-    append(text, losses.size() > 1 ? cat("  ", s.name) : "", "  loss ", fixed(s.sums.mean(), 4));
-    if (s.sums.bytes > 0) append(text, " (", fixed(s.sums.bits_per_byte(), 4), " bits per byte)");
+    append(text, losses.size() > 1 ? cat("  ", s.name) : "", "  loss ",
+           text_of_fixed(s.sums.mean(), 4));
+    if (s.sums.bytes > 0)
+      append(text, " (", text_of_fixed(s.sums.bits_per_byte(), 4), " bits per byte)");
     record.set(cat("validation_loss/", s.name), s.sums.mean());
   }
   append(text, "  in ", text_of_seconds(seconds));
@@ -226,93 +253,6 @@ void Reporter::sample(const std::string& prompt, const std::string& text) {
 
 void Reporter::line(const std::string& text) {
   if (active()) progress_.line(text);
-}
-
-std::string Reporter::summary(const std::vector<SourceLoss>& losses,
-                              const CheckpointStats& saving) const {
-  const RunConfig& c = rank_.config;
-  const EvalSums sums = total_of(losses);
-  const int64_t length = rank_.loader->schedule().at(rank_.step).length;
-  const nlohmann::json none;  // null: not known
-  auto known = [&](bool is, auto value) { return is ? nlohmann::json(value()) : none; };
-  nlohmann::ordered_json s;
-  s["steps"] = rank_.step;
-  s["tokens"] = rank_.loader->schedule().at(rank_.step).first_token;
-  s["parameters"] = rank_.store->parameters();
-  s["validation_loss"] = known(sums.labels > 0, [&] { return sums.mean(); });
-  s["bits_per_byte"] = known(sums.bytes > 0, [&] { return sums.bits_per_byte(); });
-  s["unigram_loss"] = known(sums.labels > 0, [&] {
-    return unigram_loss(*rank_.loader, rank_.token_ids, c.train.evaluate_sequences, length,
-                        int64_t{20} << 20);
-  });
-  s["uniform_loss"] = std::log(static_cast<double>(rank_.token_ids));
-  s["tokens_per_second"] =
-      seconds_here_ > 0 ? static_cast<double>(tokens_here_) / seconds_here_ : 0.0;
-  s["flop_per_second"] = flop_per_second();
-  s["peak_flop_per_second"] = peak_flops_;
-  s["mfu"] = peak_flops_ > 0 ? flop_per_second() / peak_flops_ : 0.0;
-  s["peak_bytes"] = resident_peak_bytes();
-  s["ledger_peak_bytes"] = rank_.device.ledger().peak_total();
-  s["ledger_forecast_bytes"] = forecast_bytes_;
-  s["skipped_steps"] = rank_.guard.skipped();
-  s["checkpoint_saves"] = saving.saves;
-  s["checkpoint_bytes"] = saving.bytes;
-  s["checkpoint_stall_seconds"] = saving.stall_seconds;
-  s["checkpoint_write_seconds"] = saving.write_seconds;
-  s["training_seconds_here"] = seconds_here_;  // since this start: what the stall compares with
-  s["cost"] = money(rank_.seconds);
-  s["price_per_hour"] = c.cost.price_per_hour * static_cast<double>(c.cost.chips);
-  s["currency"] = c.cost.currency;
-  s["seconds"] = rank_.seconds;
-  for (const SourceLoss& l : losses) {
-    s["sources"][l.name] = {
-        {"validation_loss", l.sums.mean()},
-        {"bits_per_byte", known(l.sums.bytes > 0, [&] { return l.sums.bits_per_byte(); })},
-        {"labels", l.sums.labels}};
-  }
-  s["sample"] = last_sample_.empty() ? none : nlohmann::json(last_sample_);
-  s["run_directory"] = c.run.directory;
-  // A sample cut inside a character is shown with the replacement character.
-  return s.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
-
-// The facts of the summary, for people.
-void Reporter::print_summary(const std::vector<SourceLoss>& losses) {
-  const RunConfig& c = rank_.config;
-  const EvalSums sums = total_of(losses);
-  if (sums.labels > 0) {
-    const int64_t length = rank_.loader->schedule().at(rank_.step).length;
-    const double unigram = unigram_loss(*rank_.loader, rank_.token_ids, c.train.evaluate_sequences,
-                                        length, int64_t{20} << 20);
-    progress_.line(cat("validation loss  ", fixed(sums.mean(), 4),
-                       " nats a token; a unigram model ", fixed(unigram, 4), ", a uniform one ",
-                       fixed(std::log(static_cast<double>(rank_.token_ids)), 4)));
-  }
-  if (!last_sample_.empty()) progress_.line(cat("sample           ", last_sample_));
-  if (seconds_here_ > 0) {
-    progress_.line(
-        cat("speed            ", text_of_count(static_cast<double>(tokens_here_) / seconds_here_),
-            " tokens/s, ", fixed(flop_per_second() / 1e9, 1), " GFLOP/s",
-            peak_flops_ > 0 ? cat(", MFU ", fixed(100 * flop_per_second() / peak_flops_, 1),
-                                  "% of the measured peak")
-                            : ""));
-  }
-  if (c.cost.price_per_hour > 0) {
-    progress_.line(cat("cost             ", fixed(money(rank_.seconds), 4), " ", c.cost.currency,
-                       " at ", c.cost.price_per_hour * static_cast<double>(c.cost.chips), " ",
-                       c.cost.currency, " an hour for ", text_of_seconds(rank_.seconds)));
-  }
-  progress_.line(cat("run              ", c.run.directory));
-}
-
-void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving) {
-  if (!active()) return;
-  RunDirectory(rank_.config.run.directory).write_text("summary.json", summary(losses, saving));
-  print_summary(losses);
-  const auto peak = static_cast<double>(rank_.device.ledger().peak_total());
-  progress_.line(cat("memory peak: ", text_of_bytes(peak), " a rank (", text_of_memory(),
-                     "); forecast ", text_of_bytes(static_cast<double>(forecast_bytes_)),
-                     "; process ", text_of_bytes(static_cast<double>(resident_peak_bytes()))));
 }
 
 }  // namespace shoestring

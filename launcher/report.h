@@ -11,9 +11,11 @@
 #include "io/checkpoint.h"
 #include "io/metrics.h"
 #include "io/tensorboard.h"
+#include "launcher/core_share.h"
 #include "launcher/evaluate.h"
 #include "launcher/progress.h"
 #include "launcher/rank_state.h"
+#include "launcher/run_directory.h"
 #include "launcher/step.h"
 
 namespace shoestring {
@@ -22,26 +24,34 @@ class Reporter {
  public:
   explicit Reporter(RankState& rank);
 
-  // After resume: opens the files behind the last saved step and prints what is going to happen.
-  void begin();
+  // After resume, on all ranks: measures the peak, opens the files behind the last saved step and
+  // prints what is going to happen. What rank.owed says is missing in the last step's line can be
+  // added to it from here on.
+  void begin(const CoreShare& machine);
   // A step's figures; its line in the files follows with record(), after what belongs to the step.
   void step(const StepReport& report, const Batch& batch, double data_seconds, double seconds);
   void evaluation(const std::vector<SourceLoss>& losses, double seconds);
   void sample(const std::string& prompt, const std::string& text);
   void record();
   void line(const std::string& text);
-  // Writes summary.json and prints the closing table.
+  // Writes summary.json and prints the closing table. When no step was trained here, the figures of
+  // an earlier summary stay but for those of the evaluation.
   void finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving);
 
   double money(double seconds) const;
 
  private:
-  void print_summary(const std::vector<SourceLoss>& losses);
+  using Clock = std::chrono::steady_clock;
+  struct Closing;  // report_summary.cpp
+  void measure_peak(const CoreShare& machine);
+  void take_up_history(const RunDirectory& directory);
+  void print_summary(const Closing& closing);
   bool active() const { return rank_.ranks.rank() == 0; }
   MetricsRecord figures(const StepReport& report, const Batch& batch, double data_seconds,
                         double seconds) const;
   void print_forecast(const StepShape& shape);
-  std::string summary(const std::vector<SourceLoss>& losses, const CheckpointStats& saving) const;
+  int64_t bytes_of_copy() const;
+  std::string summary(const Closing& closing, const CheckpointStats& saving) const;
   std::string console_text(const StepReport& report, const Batch& batch) const;
   std::string text_of_memory() const;
   double seconds_left() const;
@@ -52,7 +62,9 @@ class Reporter {
   std::optional<MetricsRecord> pending_;  // of the last step
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
-  double peak_flops_ = 0;      // of this rank's cores, measured at start
+  bool line_exists_ = false;  // of pending_, in metrics.jsonl
+  Clock::time_point loop_begin_ = Clock::now();
+  double peak_flops_ = 0;      // of all cores that the ranks use, measured at start
   double smooth_seconds_ = 0;  // per step
   int64_t forecast_bytes_ = 0;
   int64_t tokens_here_ = 0;  // trained on since this start

@@ -34,6 +34,12 @@ void RunConfig::validate(Complaints& c) const {
   if (device == "cuda") {
     c.add("device", "is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");
   }
+  if (parallel.deadline <= checkpoint.deadline) {
+    c.add("parallel.deadline",
+          cat("must be longer than checkpoint.deadline = ", checkpoint.deadline,
+              " s, or ranks would give up one that waits for a slow disk, but is ",
+              parallel.deadline, " s"));
+  }
   int64_t batch = train.batch, micro_batch = train.micro_batch;
   for (size_t i = 0; i < stages.size(); ++i) {
     const StageSection& stage = stages[i];

@@ -3,6 +3,7 @@
 #include "core/check.h"
 #include "core/text.h"
 #include "launcher/config.h"
+#include "launcher/run_directory.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
@@ -45,7 +46,9 @@ std::string facts_of(const RankState& rank) {
   const nlohmann::json facts = {
       {"step", rank.step},
       {"updates", rank.updates},
-      {"seconds", rank.seconds},
+      {"seconds", rank.seconds()},
+      {"evaluation_owed", rank.owed.evaluation},
+      {"sample_owed", rank.owed.sample},
       {"guard", rank.guard.state()},
       {"tokenizer_hash", rank.tokenizer_hash},
       {"seed", rank.config.run.seed},
@@ -80,6 +83,19 @@ CheckpointContent content_of(const RankState& rank) {
                               .data = s.values.raw()});
   }
   return content;
+}
+
+CheckpointOptions checkpoint_options(const RankState& rank) {
+  const CheckpointSection& c = rank.config.checkpoint;
+  return {.directory = RunDirectory(rank.config.run.directory).checkpoints(),
+          .rank = rank.ranks.rank(),
+          .ranks = rank.ranks.size(),
+          .keep = c.keep,
+          .keep_every = c.keep_every,
+          .background = c.background,
+          .memory_limit_bytes = static_cast<int64_t>(c.memory_limit_gb * 1e9),
+          .deadline_seconds = c.deadline,
+          .ledger = &rank.compute.device().ledger()};
 }
 
 void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::string_view path) {
@@ -170,7 +186,9 @@ void restore(RankState& rank, const Checkpoint& checkpoint) {
   rank.step = checkpoint.step();
   rank.updates = facts.at("updates").get<int64_t>();
   rank.refresh_copies();
-  rank.seconds = facts.at("seconds").get<double>();
+  rank.seconds_before = facts.at("seconds").get<double>();
+  rank.owed.evaluation = facts.value("evaluation_owed", false);
+  rank.owed.sample = facts.value("sample_owed", false);
   rank.guard.restore(facts.at("guard").get<std::vector<double>>());
 }
 

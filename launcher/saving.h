@@ -14,6 +14,8 @@ namespace shoestring {
 // every rank saves what it owns; without, rank 0 saves all and the others nothing.
 CheckpointContent content_of(const RankState& rank);
 
+CheckpointOptions checkpoint_options(const RankState& rank);
+
 // Puts weights, optimiser state and facts back, bit for bit, whatever the number of ranks that
 // saved them. The checkpoint is verified and compared with the model before anything changes: a
 // data error lists the parameters that differ.

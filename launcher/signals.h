@@ -1,6 +1,6 @@
 #pragma once
-// SIGINT and SIGTERM ask a run to stop: it finishes the step, saves and exits with the preemption
-// code. A second signal ends the process at once.
+// SIGINT and SIGTERM ask a run to stop: it ends what it does within run.signal_deadline, saves and
+// exits with the preemption code. A second signal ends the process at once.
 
 namespace shoestring {
 

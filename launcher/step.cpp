@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "launcher/step_flop.h"
 #include "optim/norm.h"
 #include "parallel/ordered_sums.h"
 #include "parallel/reducing_source.h"
@@ -12,7 +13,7 @@
 namespace shoestring {
 namespace {
 
-constexpr int64_t figures = 3;  // loss, penalty, correct
+constexpr int64_t figures = 4;  // loss, penalty, correct, attended pairs
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -87,16 +88,22 @@ HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
   return result;
 }
 
-std::vector<double> StepRunner::accumulate(const Batch& batch) {
+std::optional<std::vector<double>> StepRunner::accumulate(const Batch& batch, const Stop& stop) {
   DataParallel& parallel = *rank_.parallel;
   std::vector<double> own;
   size_t next = 0;
-  for (int64_t slot = 0; slot < parallel.slots(batch.global_micro_batches); ++slot) {
+  const int64_t window = rank_.config.model.window;
+  const int64_t slots = parallel.slots(batch.global_micro_batches);
+  for (int64_t slot = 0; slot < slots; ++slot) {
+    // No reduction is in flight: the last slot starts plain mode's, exact mode has had its own.
+    if (slot > 0 && stop && stop()) return std::nullopt;
     parallel.begin_slot(rank_.store->gradients(), slot, batch.global_micro_batches);
     if (parallel.zero_before(slot)) rank_.store->zero_gradients();
     if (parallel.has_micro_batch(slot, batch.global_micro_batches)) {
+      const MicroBatch& micro = batch.micro[next];
       const HeadLoss::Result r = run_micro_batch(batch, next++);
-      own.insert(own.end(), {r.loss_sum, r.penalty_sum, static_cast<double>(r.correct)});
+      own.insert(own.end(), {r.loss_sum, r.penalty_sum, static_cast<double>(r.correct),
+                             static_cast<double>(attended_pairs(micro, window))});
     }
     parallel.end_slot();
   }
@@ -135,9 +142,7 @@ void StepRunner::fail_gradient(const Batch& batch) const {
              shape.first_sample, " to ", shape.first_sample + shape.samples() - 1,
              "; nothing was updated. Resume from the last checkpoint with a lower optim.lr"));
   }
-  // The rank that owns the element names it. This one waits here for that rank's abort: to give up
-  // first would take the owner out of the exchange of norms that it may still be in.
-  any_rank(rank_.ranks, rank_.communication, false);
+  // The rank that owns the element names it.
   throw PeerFailure(cat("step ", batch.step + 1, ": another rank's gradient is not finite"));
 }
 
@@ -156,20 +161,22 @@ void StepRunner::update(const StepReport& report) {
   rank_.publish_weights();
 }
 
-StepReport StepRunner::run(const Batch& batch) {
+StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   StepReport report;
   auto start = std::chrono::steady_clock::now();
   rank_.parallel->reset_stats();
-  const std::vector<double> own = accumulate(batch);
+  const auto own = accumulate(batch, stop);
+  if (!own) return {.skip_reason = {}, .abandoned = true};
   report.exposed_seconds = rank_.parallel->stats().exposed_seconds;
   report.compute_seconds = seconds_since(start) - report.exposed_seconds;
   start = std::chrono::steady_clock::now();
-  const std::vector<double> sums =
-      sum_micro_batches(rank_.ranks, rank_.communication, own, batch.global_micro_batches, figures);
+  const std::vector<double> sums = sum_micro_batches(rank_.ranks, rank_.communication, *own,
+                                                     batch.global_micro_batches, figures);
   const auto labels = static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1));
   report.loss = sums[0] / labels;
   report.penalty = sums[1] / labels;
   report.accuracy = sums[2] / labels;
+  report.attended_pairs = sums[3];
   report.gradient_norm = gradient_norm(batch);
   report.lr = rank_.lr_at(batch.step);
   const StepGuard::Verdict verdict = rank_.guard.judge(report.loss, report.gradient_norm);

@@ -3,6 +3,8 @@
 // update. The page to read first.
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,10 +19,12 @@ struct StepReport {
   double loss = 0;     // mean cross-entropy over the step's valid labels, in nats
   double penalty = 0;  // mean z-loss, its coefficient included
   double accuracy = 0;
+  double attended_pairs = 0;  // that attention computed, over all ranks
   double gradient_norm = 0;
   double lr = 0;
   bool skipped = false;     // an outlier: masters and moments are untouched
   std::string skip_reason;  // "loss 9.1 is 7.2 deviations above the mean of 128 steps"
+  bool abandoned = false;   // the run is to stop: as if the step had never begun
   double compute_seconds = 0, update_seconds = 0, exposed_seconds = 0;
 };
 
@@ -30,11 +34,15 @@ class StepRunner {
 
   // Raises rank.step, and rank.updates unless the step is skipped. A loss or gradient that is not
   // finite is an error that names rank, step, tensor and sample ids; nothing is updated.
-  StepReport run(const Batch& batch);
+  // Between micro-batches, on all ranks alike, `stop` is asked whether to abandon the step: nothing
+  // but the gradient store has changed then, which every step begins by clearing.
+  using Stop = std::function<bool()>;
+  StepReport run(const Batch& batch, const Stop& stop = {});
 
  private:
-  // Of this rank's micro-batches: {loss, penalty, correct} each.
-  std::vector<double> accumulate(const Batch& batch);
+  // Of this rank's micro-batches: {loss, penalty, correct, attended
+  // pairs} each. Nothing when it was abandoned.
+  std::optional<std::vector<double>> accumulate(const Batch& batch, const Stop& stop);
   HeadLoss::Result run_micro_batch(const Batch& batch, size_t slot);
   void check_loss(const Batch& batch, size_t slot, const HeadLoss::Result& result) const;
   double gradient_norm(const Batch& batch) const;

@@ -2,12 +2,14 @@
 
 #include <atomic>
 #include <charconv>
+#include <chrono>
 
 #include "core/log.h"
-#include "core/parallel_for.h"
 #include "core/text.h"
 #include "launcher/config.h"
+#include "launcher/core_share.h"
 #include "launcher/signals.h"
+#include "launcher/stop_deadline.h"
 #include "parallel/comm/checked.h"
 #include "parallel/comm/in_process.h"
 #include "parallel/comm/mpi.h"
@@ -16,21 +18,16 @@
 namespace shoestring {
 namespace {
 
-// Cores of one rank when `ranks` of them share this machine.
-int threads_of_rank(const RunConfig& config, int ranks) {
-  const int64_t all = config.threads > 0 ? config.threads : hardware_threads();
-  return static_cast<int>(std::max<int64_t>(1, all / ranks));
-}
-
+// `here`: the ranks of this machine.
 bool run_rank(const RunConfig& config, const TraceRange& range, Communicator& world,
-              int ranks_here) {
+              Communicator& here) {
   if (world.size() > 1) set_log_rank(world.rank());
   std::unique_ptr<Communicator> comparing;
   if (config.parallel.checked) comparing = shoestring::checked(world);
+  const CoreShare share = share_cores(here, config.threads);
   RunTrace trace(range, world.rank());
-  RankState rank(config, trace.wrap(comparing ? *comparing : world),
-                 threads_of_rank(config, ranks_here), ranks_here);
-  Trainer trainer(rank, trace);
+  RankState rank(config, trace.wrap(comparing ? *comparing : world), share.threads, here.size());
+  Trainer trainer(rank, trace, share);
   const AbortOnUnwind abort_on_unwind(world);
   return trainer.run();
 }
@@ -52,22 +49,30 @@ TraceRange parse_trace_range(const std::string& text) {
 
 ExitCode train(const RunConfig& config, const TraceRange& trace) {
   std::atomic<bool> finished{true};
+  const StopDeadline stop_deadline(config.run.signal_deadline, config.run.directory);
+  const auto deadline =
+      std::chrono::milliseconds(static_cast<int64_t>(config.parallel.deadline * 1000));
   if (const auto place = rank_place()) {
     const int64_t wanted = config.parallel.data_parallel;
     if (wanted != 1 && wanted != place->size) {
       fail_usage(cat("parallel.data_parallel = ", wanted, " but ", place->size,
                      " processes were started; set it to their number"));
     }
-    run_mpi([&](Communicator& world) {
-      std::unique_ptr<Communicator> here =
-          world.split(place->rank - place->local_rank, world.rank());
-      if (!run_rank(config, trace, world, here->size())) finished = false;
-    });
+    run_mpi(
+        [&](Communicator& world) {
+          const auto here = world.split(mpi_machine(), world.rank());
+          if (!run_rank(config, trace, world, *here)) finished = false;
+        },
+        {.deadline = deadline});
   } else {
     const auto ranks = static_cast<int>(config.parallel.data_parallel);
-    run_ranks(ranks, [&](Communicator& world) {
-      if (!run_rank(config, trace, world, ranks)) finished = false;
-    });
+    // One mistake in the config is one message, not one of each of thousands of ranks.
+    if (ranks > 1) check_inputs(config, ranks);
+    run_ranks(ranks,
+              [&](Communicator& world) {
+                if (!run_rank(config, trace, world, world)) finished = false;
+              },
+              {.deadline = deadline, .name = "world"});
   }
   return finished ? ExitCode::done : ExitCode::preempted;
 }

@@ -1,5 +1,6 @@
 #include "launcher/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 
@@ -8,10 +9,9 @@
 #include "core/text.h"
 #include "launcher/config.h"
 #include "launcher/generator.h"
+#include "launcher/resume_point.h"
 #include "launcher/run_directory.h"
 #include "launcher/saving.h"
-#include "launcher/signals.h"
-#include "parallel/ordered_sums.h"
 
 namespace shoestring {
 namespace {
@@ -20,17 +20,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-CheckpointOptions writer_options(const RankState& rank) {
-  const CheckpointSection& c = rank.config.checkpoint;
-  return {.directory = RunDirectory(rank.config.run.directory).checkpoints(),
-          .rank = rank.ranks.rank(),
-          .ranks = rank.ranks.size(),
-          .keep = c.keep,
-          .keep_every = c.keep_every,
-          .background = c.background,
-          .memory_limit_bytes = static_cast<int64_t>(c.memory_limit_gb * 1e9)};
 }
 
 // Two processes in one directory would replace each other's files.
@@ -49,12 +38,14 @@ std::optional<DurableFile> take_directory(const RankState& rank) {
 
 }  // namespace
 
-Trainer::Trainer(RankState& rank, RunTrace& trace)
+Trainer::Trainer(RankState& rank, RunTrace& trace, const CoreShare& machine)
     : rank_(rank),
       trace_(trace),
+      machine_(machine),
+      stop_(rank.ranks, rank.communication),
       lock_(take_directory(rank)),
       runner_(rank, trace),
-      writer_(writer_options(rank)),
+      writer_(checkpoint_options(rank)),
       reporter_(rank) {}
 
 // The resolved config and a copy of the tokenizer make the run readable without the rest of the
@@ -77,10 +68,8 @@ void Trainer::keep_inputs() const {
 
 void Trainer::begin() {
   const std::string directory = RunDirectory(rank_.config.run.directory).checkpoints();
-  auto warn = [&](const std::string& text) {
-    if (rank_.ranks.rank() == 0) log_warning(text);
-  };
-  if (auto checkpoint = Checkpoint::latest(directory, warn)) {
+  auto warn = [](const std::string& text) { log_warning(text); };
+  if (auto checkpoint = find_resume_point(rank_.ranks, rank_.communication, directory, warn)) {
     restore(rank_, *checkpoint);
     saved_step_ = rank_.step;
   } else if (!rank_.config.train.init_from.empty()) {
@@ -95,9 +84,9 @@ void Trainer::begin() {
     restore_weights(*rank_.store, first, path);
     rank_.start_average();
   }
-  apply_stage(rank_.step);
+  apply_stage(std::max<int64_t>(rank_.step - 1, 0));  // of the step that something may be owed to
   keep_inputs();
-  reporter_.begin();
+  reporter_.begin(machine_);
 }
 
 // Positions stretch when a stage says so; the other effects of a stage are functions of the step.
@@ -134,7 +123,7 @@ void Trainer::trace_at(int64_t step) {
   }
 }
 
-void Trainer::do_step() {
+bool Trainer::do_step() {
   trace_at(rank_.step + 1);
   apply_stage(rank_.step);
   const Clock::time_point start = Clock::now();
@@ -143,8 +132,20 @@ void Trainer::do_step() {
   const Batch batch = next_batch();
   const double data_seconds = seconds_since(start);
   if (trace) trace->event(trace_.rank(), "data", "wait for batch", traced, trace->now());
-  const StepReport report = runner_.run(batch);
+  const StepReport report = runner_.run(batch, [this] { return stop_.between(); });
+  if (report.abandoned) return false;
+  const auto pieces = static_cast<double>(std::max<size_t>(batch.micro.size(), 1));
+  stop_.pace(report.compute_seconds / pieces);
+  rank_.owed = due();
   reporter_.step(report, batch, data_seconds, seconds_since(start));
+  return true;
+}
+
+// What a run that is to stop leaves out is owed: the checkpoint says so.
+void Trainer::after_step() {
+  evaluate_if_owed();
+  sample_if_owed();
+  reporter_.record();
 }
 
 void Trainer::save_if_due(bool last) {
@@ -157,19 +158,37 @@ void Trainer::save_if_due(bool last) {
   saved_step_ = rank_.step;
 }
 
-void Trainer::sample_if_due() {
+RankState::Owed Trainer::due() const {
   const TrainSection& t = rank_.config.train;
-  if (t.sample_every == 0) return;
-  if (rank_.step % t.sample_every != 0 && rank_.step != t.steps) return;
-  if (rank_.ranks.rank() != 0 || !rank_.tokenizer) return;
+  const bool last = rank_.step == t.steps;
+  auto at = [&](int64_t every) { return every > 0 && (last || rank_.step % every == 0); };
+  return {.evaluation = last || at(t.evaluate_every),
+          .sample = at(t.sample_every) && !rank_.config.tokenizer.empty()};
+}
+
+// Rank 0 generates, the others keep asking with it whether to stop.
+void Trainer::sample_if_owed() {
+  if (!rank_.owed.sample || stop_.stopped()) return;
+  if (rank_.ranks.rank() == 0) {
+    sample();
+  } else {
+    stop_.follow();
+  }
+  rank_.owed.sample = stop_.stopped();
+}
+
+void Trainer::sample() {
+  const TrainSection& t = rank_.config.train;
   const GenerateRequest request{.prompts = {t.sample_prompt},
                                 .max_tokens = t.sample_tokens,
                                 .sampler = {.temperature = t.sample_temperature,
                                             .seed = static_cast<uint64_t>(rank_.config.run.seed)},
-                                .stop = {}};
-  reporter_.sample(
-      t.sample_prompt,
-      generate(rank_.compute, *rank_.model, *rank_.source, *rank_.tokenizer, request).texts[0]);
+                                .stop = {},
+                                .stop_early = [this] { return stop_.lead(); }};
+  const std::string text =
+      generate(rank_.compute, *rank_.model, *rank_.source, *rank_.tokenizer, request).texts[0];
+  stop_.lead_done();
+  if (!stop_.stopped()) reporter_.sample(t.sample_prompt, text);
 }
 
 std::vector<SourceLoss> Trainer::evaluate() {
@@ -182,9 +201,9 @@ std::vector<SourceLoss> Trainer::evaluate() {
     }
     rank_.publish_weights();
   }
-  std::vector<SourceLoss> losses =
-      evaluate_sources(rank_.compute, *rank_.model, *rank_.source, &rank_.ranks, *rank_.loader,
-                       t.evaluate_sequences, shape.sequences, shape.length, rank_.token_bytes);
+  std::vector<SourceLoss> losses = evaluate_sources(
+      rank_.compute, *rank_.model, *rank_.source, &rank_.ranks, *rank_.loader, t.evaluate_sequences,
+      shape.sequences, shape.length, rank_.token_bytes, [this] { return stop_.between(); });
   if (rank_.ema) {
     rank_.ema->swap({rank_.store->master()});
     rank_.refresh_copies();
@@ -192,38 +211,31 @@ std::vector<SourceLoss> Trainer::evaluate() {
   return losses;
 }
 
-void Trainer::evaluate_if_due() {
-  const int64_t every = rank_.config.train.evaluate_every;
-  const bool last = rank_.step == rank_.config.train.steps;
-  if (!last && (every == 0 || rank_.step % every != 0)) return;
+void Trainer::evaluate_if_owed() {
+  if (!rank_.owed.evaluation || stop_.stopped()) return;
   const Clock::time_point start = Clock::now();
   std::vector<SourceLoss> losses = evaluate();
+  rank_.owed.evaluation = stop_.stopped();
+  if (stop_.stopped()) return;
   reporter_.evaluation(losses, seconds_since(start));
-  if (last) final_losses_ = std::move(losses);
-}
-
-// All ranks stop after the same step, whoever got the signal.
-bool Trainer::stop_requested() {
-  stopped_ = any_rank(rank_.ranks, rank_.communication, stop_signal() != 0);
-  return stopped_;
+  if (rank_.step == rank_.config.train.steps) final_losses_ = std::move(losses);
 }
 
 bool Trainer::run() {
   begin();
   const int64_t steps = rank_.config.train.steps;
-  if (rank_.step >= steps) evaluate_if_due();  // a finished run that was started again
-  while (rank_.step < steps && !stop_requested()) {
-    do_step();
-    evaluate_if_due();
-    sample_if_due();
-    reporter_.record();
-    save_if_due(false);
+  if (rank_.step >= steps) rank_.owed.evaluation = true;  // a finished run, started again
+  if (!stop_.now()) after_step();
+  while (rank_.step < steps && !stop_.now()) {
+    if (!do_step()) break;
+    after_step();
+    if (rank_.step < steps && !stop_.stopped()) save_if_due(false);
   }
   if (prefetched_.valid()) prefetched_.wait();
   trace_at(trace_.range().last + 1);
   save_if_due(true);
   writer_.finish();
-  if (stopped_) {
+  if (stop_.stopped()) {
     reporter_.line(cat("stopped by a signal after step ", rank_.step,
                        "; the state is saved: start the same command again to go on"));
     return false;

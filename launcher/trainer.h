@@ -12,6 +12,7 @@
 #include "launcher/rank_state.h"
 #include "launcher/report.h"
 #include "launcher/step.h"
+#include "launcher/stop_check.h"
 
 namespace shoestring {
 
@@ -19,7 +20,7 @@ class Trainer {
  public:
   // Resumes when run.directory holds a checkpoint; otherwise begins with fresh weights or those of
   // train.init_from.
-  Trainer(RankState& rank, RunTrace& trace);
+  Trainer(RankState& rank, RunTrace& trace, const CoreShare& machine = {});
   // Trains until train.steps or until a stop signal. Returns false when it was stopped early; the
   // state is saved in both cases.
   bool run();
@@ -27,18 +28,23 @@ class Trainer {
  private:
   void begin();
   void keep_inputs() const;
-  void do_step();
+  // False when the step was abandoned because the run is to stop.
+  bool do_step();
+  void after_step();
   void save_if_due(bool last);
   std::vector<SourceLoss> evaluate();
-  void evaluate_if_due();
-  void sample_if_due();
+  RankState::Owed due() const;
+  void evaluate_if_owed();
+  void sample_if_owed();
+  void sample();
   void trace_at(int64_t step);
-  bool stop_requested();
   void apply_stage(int64_t step);
   Batch next_batch();
 
   RankState& rank_;
   RunTrace& trace_;
+  CoreShare machine_;
+  StopCheck stop_;
   std::optional<DurableFile> lock_;  // of the run's directory, held by rank 0
   StepRunner runner_;
   CheckpointWriter writer_;
@@ -46,7 +52,6 @@ class Trainer {
   std::future<Batch> prefetched_;
   std::vector<SourceLoss> final_losses_;
   int64_t saved_step_ = -1;
-  bool stopped_ = false;
 };
 
 }  // namespace shoestring

@@ -1,8 +1,5 @@
 # These tests start the binary itself.
 add_dependencies(test_equivalence shoestring)
-# A sanitizer's shadow is far larger than any limit on memory that a test could set.
-target_compile_definitions(test_equivalence PRIVATE
-  SHOESTRING_MEMORY_LIMITS=$<IF:$<BOOL:${SHOESTRING_SANITIZER}>,false,true>)
 
 if(SHOESTRING_SANITIZER STREQUAL "thread")
   # Open MPI is not instrumented, so the thread sanitizer would report its inside.
@@ -14,5 +11,10 @@ else()
     -DFOLDER=${CMAKE_CURRENT_BINARY_DIR}/mpi_training
     -P ${CMAKE_CURRENT_LIST_DIR}/mpi_training.cmake)
   set_tests_properties(equivalence.mpi_training PROPERTIES LABELS equivalence TIMEOUT 300
+    PROCESSORS 2 ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+  add_test(NAME equivalence.mpi_stop
+    COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/mpi_stop.sh $<TARGET_FILE:shoestring>
+    ${CMAKE_SOURCE_DIR}/tests/data ${CMAKE_CURRENT_BINARY_DIR}/mpi_stop)
+  set_tests_properties(equivalence.mpi_stop PROPERTIES LABELS equivalence TIMEOUT 300
     PROCESSORS 2 ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()

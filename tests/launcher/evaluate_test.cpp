@@ -44,6 +44,31 @@ TEST(Evaluate, AnyNumberOfRanksGivesTheSameBits) {
   EXPECT_NEAR(wider[0].sums.loss, one[0].sums.loss, 1e-6 * one[0].sums.loss);
 }
 
+// All ranks leave the evaluation in the same round, and there is no result.
+TEST(Evaluate, StopsBetweenRounds) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.data.sources.push_back(
+      {.name = "second", .path = folder / "second.h5", .weight = 0, .held_out = 0.2});
+  for (int ranks : {1, 3}) {
+    for (int64_t last : {1, 2, 4, 1000}) {
+      std::vector<int64_t> asked(static_cast<size_t>(ranks));
+      run_ranks(ranks, [&](Communicator& world) {
+        RankState rank(config, world, 1);
+        int64_t& calls = asked[static_cast<size_t>(world.rank())];
+        const auto losses =
+            evaluate_sources(rank.compute, *rank.model, *rank.source, &world, *rank.loader, 7, 1,
+                             32, rank.token_bytes, [&] { return ++calls == last; });
+        EXPECT_EQ(losses.size(), last == 1000 ? 2u : 0u);
+      });
+      // 7 rows in rounds of `ranks`, twice; asked before each round but the very first.
+      const int64_t rounds = (7 + ranks - 1) / ranks;
+      const std::vector<int64_t> wanted(asked.size(), std::min(last, 2 * rounds - 1));
+      EXPECT_EQ(asked, wanted) << ranks << " ranks, stopped at " << last;
+    }
+  }
+}
+
 TEST(Evaluate, BytesAreThoseOfTheLabels) {
   const ScratchFolder folder;
   const RunConfig config = text_config(folder);

@@ -66,6 +66,14 @@ INSTANTIATE_TEST_SUITE_P(
                            c.parallel.zero_stage = 1;
                            c.parallel.bucket_mb = 0.5;
                          }},
+                    Case{"copied_checkpoints",
+                         [](RunConfig& c) {
+                           c.train.steps = 3;
+                           c.train.batch = 2;
+                           c.train.micro_batch = 1;
+                           c.train.sequence_length = 32;
+                           c.checkpoint.every = 1;
+                         }},
                     Case{"muon_qk_norm",
                          [](RunConfig& c) {
                            c.optim.optimizer = "muon";
@@ -152,6 +160,16 @@ TEST(MemoryForecast, GrowsWithTokensAndLayersAsActivationsDo) {
   config.train.recompute = "none";
   config.train.dtype = "bf16";
   EXPECT_LT(forecast_memory(config, input).activations, 0.6 * static_cast<double>(one));
+}
+
+TEST(MemoryForecast, HasTheCheckpointsCopy) {
+  const RunConfig config;
+  const ForecastInput input{.sequences = 2, .length = 256};
+  ForecastInput copying = input;
+  copying.checkpoint_bytes = 12345;
+  EXPECT_EQ(forecast_memory(config, copying).checkpoint, 12345);
+  EXPECT_EQ(forecast_memory(config, copying).total(),
+            forecast_memory(config, input).total() + 12345);
 }
 
 }  // namespace

@@ -37,5 +37,11 @@ TEST(Progress, TerminalsGetOneLiveLineOthersPlainLines) {
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "stays\n");
 }
 
+TEST(Progress, DigitsAfterThePoint) {
+  EXPECT_EQ(text_of_fixed(3.14159, 2), "3.14");
+  EXPECT_EQ(text_of_fixed(-0.5, 0), "-0");
+  EXPECT_EQ(text_of_fixed(1e308, 1).size(), 311u);
+}
+
 }  // namespace
 }  // namespace shoestring

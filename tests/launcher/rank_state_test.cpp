@@ -96,5 +96,41 @@ TEST(RankState, RefreshedCopiesAreThoseOfTheLastUpdate) {
   });
 }
 
+TEST(RankState, ASampleMustFitBeforeItIsDue) {
+  const ScratchFolder folder;
+  RunConfig config = text_config(folder);
+  config.train.sample_every = 1000;
+  config.train.sample_prompt = "Sir Walter";
+  config.train.sample_tokens = 60;  // and some for the prompt, but there are 64 positions
+  expect_error(ExitCode::usage, {"train.sample_prompt", "train.sample_tokens = 60", "64"},
+               [&] { on_one_rank(config, [](RankState&) {}); });
+  config.train.sample_tokens = 20;
+  on_one_rank(config, [](RankState&) {});
+  config.train.sample_every = 0;  // none is asked for
+  config.train.sample_tokens = 60;
+  on_one_rank(config, [](RankState&) {});
+}
+
+TEST(RankState, ARunMustBeShortEnoughToBeCounted) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.steps = 1000000000000;
+  config.train.batch = 1000000;
+  expect_error(ExitCode::usage, {"2^63 tokens", "train.steps"}, [&] { check_inputs(config, 2); });
+  config.optim.schedule.drive = "steps";
+  expect_error(ExitCode::usage, {"2^63 tokens", "train.steps"}, [&] { check_inputs(config, 2); });
+}
+
+TEST(RankState, SecondsGoOnFromEarlierStarts) {
+  const ScratchFolder folder;
+  on_one_rank(small_config(folder), [](RankState& rank) {
+    const double first = rank.seconds();
+    EXPECT_GT(first, 0);
+    rank.seconds_before = 1000;
+    EXPECT_GE(rank.seconds(), 1000 + first);
+    EXPECT_LT(rank.seconds(), 1060 + first);
+  });
+}
+
 }  // namespace
 }  // namespace shoestring

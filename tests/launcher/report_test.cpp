@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "core/peak.h"
+#include "parallel/comm/in_process.h"
 #include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
@@ -113,6 +115,82 @@ TEST(Report, MeasuresThePeakForMfu) {
   EXPECT_GT(s.at("mfu"), 0);
   EXPECT_LT(s.at("mfu"), 1.5);
   EXPECT_LT(s.at("ledger_peak_bytes"), 8 << 20);  // the measurement is not the run's
+}
+
+// What is paid for is the whole time, and what was paid before a resume stays paid.
+TEST(Report, MoneyIsSpentOnEvaluationsAndStartsToo) {
+  const ScratchFolder folder;
+  make_small_store(folder / "first.h5", 1, 3000);
+  make_small_store(folder / "second.h5", 2);
+  RunConfig config = small_config(folder);
+  config.train.steps = 2;
+  config.train.evaluate_every = 1;
+  config.train.evaluate_sequences = 2000;
+  config.data.held_out = 0.5;
+  config.checkpoint.every = 1;
+  config.cost.price_per_hour = 3600;  // one a second
+  const auto start = std::chrono::steady_clock::now();
+  const auto elapsed = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  const nlohmann::json first = train_small(config).summary;
+  const double after_first = elapsed();
+  EXPECT_LT(first.at("training_seconds_here"), 0.5 * after_first);  // most of it was evaluation
+  EXPECT_GT(first.at("seconds"), 0.5 * after_first);
+  EXPECT_LE(first.at("seconds"), after_first);
+  EXPECT_EQ(first.at("cost"), first.at("seconds"));
+  // A crash behind the checkpoint of step 1: what came after was paid, too.
+  std::filesystem::remove_all(config.run.directory + "/checkpoints/step_00000002");
+  const RunResult resumed = train_small(config);
+  const double wall = resumed.summary.at("seconds");
+  EXPECT_GT(wall, first.at("seconds").get<double>() + 0.2 * (elapsed() - after_first));
+  EXPECT_LE(wall, elapsed());
+  EXPECT_LT(resumed.steps[0].at("cost_at_end"), 3 * elapsed());
+  EXPECT_GT(resumed.steps[1].at("wall_seconds"), first.at("seconds"));
+}
+
+// Attention's part of the arithmetic follows the documents: a config's estimate would be above it.
+TEST(Report, UsefulArithmeticFollowsTheDocuments) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  const auto flop_of = [](const nlohmann::json& s) {
+    return s.at("flop_per_second").get<double>() * s.at("training_seconds_here").get<double>();
+  };
+  const double packed = flop_of(train_small(config).summary);
+  config.run.directory = folder / "two";
+  config.parallel.data_parallel = 2;
+  EXPECT_NEAR(flop_of(train_small(config).summary), packed, 1e-6 * packed);
+  config.run.directory = folder / "across";
+  config.data.cross_document_attention = true;
+  const double across = flop_of(train_small(config).summary);
+  ModelConfig model = config.model;
+  model.vocabulary = 256;
+  const double tokens = 8 * 4 * 32, half_a_key = 12.0 * 2 * 32 / 2;
+  EXPECT_NEAR(across, tokens * (training_flop_per_token(model, 32) + half_a_key), 1e-6 * across);
+  EXPECT_LT(packed, across);
+  EXPECT_GT(packed, tokens * training_flop_per_token(model, 0));
+}
+
+// More ranks than cores do not make the machine faster.
+TEST(Report, ThePeakIsThatOfTheCoresInUse) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.steps = 1;
+  config.train.measure_peak = true;
+  Device one(DeviceKind::cpu, 0, 1);
+  const double core = measured_peak_flops(one, Dtype::f32);
+  double peak = 0;
+  run_ranks(4, [&](Communicator& world) {
+    RunTrace trace({}, world.rank());
+    RankState rank(config, world, 1);
+    Trainer trainer(rank, trace, {.threads = 1, .cores = 1, .first = world.rank() == 0});
+    EXPECT_TRUE(trainer.run());
+    if (world.rank() == 0) {
+      peak = result_of_run(config.run.directory).summary.at("peak_flop_per_second");
+    }
+  });
+  EXPECT_LT(peak, 2 * core);
+  EXPECT_GT(peak, 0.3 * core);
 }
 
 }  // namespace

@@ -70,6 +70,16 @@ TEST(RunConfig, RefusesADeviceThatTheBuildLacks) {
             "run.toml:1:10: device: is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");
 }
 
+// A rank that waits for a slow disk may not be taken for dead.
+TEST(RunConfig, CommunicationWaitsLongerThanACheckpointTakes) {
+  const RunConfig config;
+  EXPECT_GT(config.parallel.deadline, config.checkpoint.deadline);
+  EXPECT_EQ(complaint("[parallel]\ndeadline = 60\n"),
+            "run.toml:2:12: parallel.deadline: must be longer than checkpoint.deadline = 600 s, or "
+            "ranks would give up one that waits for a slow disk, but is 60 s");
+  EXPECT_EQ(complaint("[parallel]\ndeadline = 60\n[checkpoint]\ndeadline = 30\n"), "(accepted)");
+}
+
 TEST(RunConfig, EveryConfigOfTheTreeIsValid) {
   int files = 0;
   for (const char* folder : {"/configs/models", "/configs/runs"}) {

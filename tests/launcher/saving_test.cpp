@@ -61,7 +61,8 @@ TEST(Saving, EveryLayoutTakesTheStateBack) {
       restore(rank, checkpoint);
       EXPECT_EQ(rank.step, 3);
       EXPECT_EQ(rank.updates, 3);
-      EXPECT_GT(rank.seconds, 0);
+      EXPECT_GT(rank.seconds_before, 0);
+      EXPECT_GT(rank.seconds(), rank.seconds_before);
       for (const TensorPiece& piece : content_of(rank).pieces) {
         const std::vector<std::byte>& whole = saved.tensors.at(piece.name);
         const size_t size = size_of(piece.dtype);
@@ -120,6 +121,43 @@ TEST(Saving, RefusesFactsOfAnotherProgram) {
     }
     const Checkpoint foreign = Checkpoint::open(folder / "foreign");
     expect_error(ExitCode::data, {"not those of a training run"}, [&] { restore(rank, foreign); });
+  });
+}
+
+TEST(Saving, KeepsWhatIsOwedAndWhatWasPaidFor) {
+  const ScratchFolder folder;
+  const RunConfig config = small_config(folder);
+  run_ranks(1, [&](Communicator& world) {
+    RankState rank(config, world, 1);
+    rank.owed = {.evaluation = true, .sample = false};
+    rank.seconds_before = 500;
+    CheckpointWriter writer(checkpoint_options(rank));
+    writer.save(content_of(rank));
+    writer.finish();
+    RankState later(config, world, 1);
+    restore(later, Checkpoint::open(config.run.directory));
+    EXPECT_TRUE(later.owed.evaluation);
+    EXPECT_FALSE(later.owed.sample);
+    EXPECT_GE(later.seconds_before, 500);
+  });
+}
+
+TEST(Saving, TheConfigSaysHow) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.checkpoint.keep = 7;
+  config.checkpoint.memory_limit_gb = 0.5;
+  config.checkpoint.deadline = 44;
+  run_ranks(2, [&](Communicator& world) {
+    const RankState rank(config, world, 1);
+    const CheckpointOptions options = checkpoint_options(rank);
+    EXPECT_EQ(options.directory, config.run.directory + "/checkpoints");
+    EXPECT_EQ(options.rank, world.rank());
+    EXPECT_EQ(options.ranks, 2);
+    EXPECT_EQ(options.keep, 7);
+    EXPECT_EQ(options.memory_limit_bytes, 500000000);
+    EXPECT_EQ(options.deadline_seconds, 44);
+    EXPECT_EQ(options.ledger, &rank.compute.device().ledger());
   });
 }
 

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "core/text.h"
+#include "launcher/step_flop.h"
 #include "parallel/comm/in_process.h"
 #include "tests/launcher/training_fixture.h"
 
@@ -107,6 +109,72 @@ TEST(Step, TheZLossIsReportedApart) {
   EXPECT_EQ(plain.loss, with.loss);
   EXPECT_NEAR(with.penalty, 1e-2 * std::pow(std::log(256.0), 2), 0.02);
   EXPECT_NE(plain.gradient_norm, with.gradient_norm);
+}
+
+// A step given up between micro-batches leaves no trace: done again it gives the same bits.
+class AbandonedStep : public testing::TestWithParam<std::pair<int, bool>> {};
+
+TEST_P(AbandonedStep, ChangesNothing) {
+  const auto [ranks, exact] = GetParam();
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.batch = 14;
+  config.train.exact = exact;
+  config.parallel.zero_stage = 1;
+  config.train.dtype = "bf16";
+  run_ranks(ranks, [&](Communicator& world) {
+    RunTrace trace({}, world.rank());
+    RankState rank(config, world, 1), unbroken(config, world, 1);
+    StepRunner runner(rank, trace), other(unbroken, trace);
+    for (int64_t step = 0; step < 2; ++step) {
+      const Batch batch = rank.loader->batch(step, world.rank(), world.size());
+      const std::vector<float> before(rank.store->master().begin(), rank.store->master().end());
+      int64_t asked = 0;
+      const StepReport abandoned = runner.run(batch, [&] { return ++asked == 2; });
+      EXPECT_TRUE(abandoned.abandoned);
+      EXPECT_EQ(asked, 2);
+      EXPECT_EQ(rank.step, step);
+      EXPECT_EQ(rank.updates, step);
+      EXPECT_TRUE(std::equal(before.begin(), before.end(), rank.store->master().begin()));
+      const StepReport again = runner.run(batch, [] { return false; }), whole = other.run(batch);
+      EXPECT_FALSE(again.abandoned);
+      EXPECT_EQ(again.loss, whole.loss);
+      EXPECT_EQ(again.gradient_norm, whole.gradient_norm);
+      const std::span<const float> a = rank.store->master(), b = unbroken.store->master();
+      EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin()));
+    }
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(OnRanks, AbandonedStep,
+                         testing::Values(std::pair{1, false}, std::pair{1, true},
+                                         std::pair{2, false}, std::pair{2, true},
+                                         std::pair{3, false}),
+                         [](const auto& info) {
+                           return cat(info.param.first, info.param.second ? "Exact" : "Plain");
+                         });
+
+TEST(Step, CountsThePairsThatAttentionComputes) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  double pairs = 0;
+  for (int ranks : {1, 2}) {
+    run_ranks(ranks, [&](Communicator& world) {
+      RunTrace trace({}, world.rank());
+      RankState rank(config, world, 1);
+      StepRunner runner(rank, trace);
+      const StepReport report = runner.run(rank.loader->batch(0, world.rank(), ranks));
+      int64_t all = 0;
+      for (const MicroBatch& micro : rank.loader->batch(0, 0, 1).micro) {
+        all += attended_pairs(micro, 0);
+      }
+      EXPECT_EQ(report.attended_pairs, static_cast<double>(all));
+      if (world.rank() == 0) pairs = report.attended_pairs;
+    });
+  }
+  // Documents of 5 to 60 tokens: far fewer than 4 rows of 32 tokens could have.
+  EXPECT_LT(pairs, 4 * 32 * 33 / 2);
+  EXPECT_GT(pairs, 4 * 32);
 }
 
 }  // namespace

@@ -46,5 +46,17 @@ TEST(TrainCommand, AStopBeforeTheFirstStepIsAPreemption) {
   expect_same_run(train_small(config), stopped);
 }
 
+// Thousands of threads would each find the mistake.
+TEST(TrainCommand, AMistakeIsFoundBeforeRanksAreStarted) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.parallel.data_parallel = 3000;
+  config.data.sources[0].path = folder / "missing.h5";
+  const auto start = std::chrono::steady_clock::now();
+  const std::string text = expect_error(ExitCode::data, {"missing.h5"}, [&] { train(config, {}); });
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_EQ(text.find("rank "), std::string::npos) << text;
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -1,0 +1,123 @@
+#pragma once
+// The small sections of a run's config (launcher/run_config.h puts them together).
+
+#include <cstdint>
+#include <string>
+
+#include "core/fields.h"
+
+namespace shoestring {
+
+struct RunSection {
+  std::string directory = "runs/default";
+  std::string name;
+  int64_t seed = 1;
+  double signal_deadline = 300;
+
+  template <class V>
+  void visit(V&& v) {
+    v("directory", directory,
+      Field{.help = "where the run keeps its config, metrics and checkpoints; a run that is found "
+                    "there is resumed"});
+    v("name", name, Field{.help = "for people; empty: the directory's name"});
+    v("seed", seed,
+      Field{.help = "of initial weights, data order and every other random number", .min = 0});
+    v("signal_deadline", signal_deadline,
+      Field{.help =
+                "after SIGINT or SIGTERM the run saves and exits with code 75 within this time: "
+                "what is not saved by then is lost; give what the scheduler grants; 0 = no "
+                "limit",
+            .unit = "seconds",
+            .min = 0,
+            .max = 1e9});
+  }
+  void validate(Complaints& c) const;
+};
+
+struct CheckpointSection {
+  int64_t every = 1000;
+  int64_t keep = 2;
+  int64_t keep_every = 0;
+  bool background = true;
+  double memory_limit_gb = 0;
+  double deadline = 600;
+
+  template <class V>
+  void visit(V&& v) {
+    v("every", every,
+      Field{.help = "save every so many steps, and at the end; 0 = at the end only",
+            .unit = "steps",
+            .min = 0});
+    v("keep", keep, Field{.help = "how many of the last checkpoints stay", .min = 1, .max = 1e6});
+    v("keep_every", keep_every,
+      Field{.help = "checkpoints at multiples of this stay for good; 0 = none",
+            .unit = "steps",
+            .min = 0});
+    v("background", background,
+      Field{.help = "copy the state and write it while training goes on"});
+    v("memory_limit_gb", memory_limit_gb,
+      Field{
+          .help = "the copy may take this much; above it, saving waits for the disk; 0 = no limit",
+          .unit = "GB",
+          .min = 0});
+    v("deadline", deadline,
+      Field{.help = "a rank waits so long for the others' files of a checkpoint; then this save "
+                    "has failed and training goes on",
+            .unit = "seconds",
+            .min = 1,
+            .max = 1e6});
+  }
+  void validate(Complaints& c) const;
+};
+
+struct CostSection {
+  double price_per_hour = 0;
+  std::string currency = "USD";
+  int64_t chips = 1;
+
+  template <class V>
+  void visit(V&& v) {
+    v("price_per_hour", price_per_hour,
+      Field{.help = "of one chip, in `currency`; 0 = the run reports no money", .min = 0});
+    v("currency", currency, Field{.help = "the name that the reports print"});
+    v("chips", chips, Field{.help = "how many are paid for", .min = 1, .max = 1e7});
+  }
+};
+
+// How ranks share the work.
+struct ParallelSection {
+  int64_t data_parallel = 1;
+  int64_t zero_stage = 0;
+  double bucket_mb = 25;
+  bool checked = false;
+  double deadline = 900;
+
+  template <class V>
+  void visit(V&& v) {
+    v("data_parallel", data_parallel,
+      Field{.help = "ranks that share each batch: threads of this process, or the processes that "
+                    "mpirun or srun started (then it must be their number or 1)",
+            .min = 1,
+            .max = 4096});
+    v("zero_stage", zero_stage,
+      Field{.help = "1: each rank keeps its share of the optimiser's state", .min = 0, .max = 1});
+    v("bucket_mb", bucket_mb,
+      Field{.help = "gradients are reduced in pieces of this size while the backward pass goes on",
+            .unit = "MB",
+            .min = 0.001,
+            .max = 1e6});
+    v("checked", checked,
+      Field{.help =
+                "compare every collective among ranks before it moves data; names the rank that "
+                "diverged"});
+    v("deadline", deadline,
+      Field{.help = "a rank waits so long for another in one call, then the run ends with an error "
+                    "that names it; longer than checkpoint.deadline, because a rank that waits for "
+                    "a slow disk is not dead",
+            .unit = "seconds",
+            .min = 1,
+            .max = 1e6});
+  }
+};
+
+}  // namespace shoestring

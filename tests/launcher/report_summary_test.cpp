@@ -1,0 +1,52 @@
+#include <gtest/gtest.h>
+
+#include "launcher/report.h"
+#include "tests/launcher/training_fixture.h"
+
+namespace shoestring {
+namespace {
+
+nlohmann::json summary_of(const RunConfig& config) {
+  return nlohmann::json::parse(read_file(config.run.directory + "/summary.json"));
+}
+
+TEST(ReportSummary, ARunThatIsStartedAgainWhenDoneKeepsItsFigures) {
+  const ScratchFolder folder;
+  RunConfig config = text_config(folder);
+  config.train.measure_peak = true;
+  config.train.sample_every = 3;
+  config.train.sample_prompt = "Sir Walter";
+  config.train.sample_tokens = 5;
+  train_small(config);
+  nlohmann::json first = summary_of(config);
+  first["xz_bits_per_byte"] = 2.5;  // what a script added
+  first["validation_loss"] = 99;    // what the second start finds out anew
+  write_file(config.run.directory + "/summary.json", first.dump(2));
+  const nlohmann::json again = train_small(config).summary;
+  for (const char* key :
+       {"tokens_per_second", "flop_per_second", "peak_flop_per_second", "mfu", "peak_bytes",
+        "ledger_peak_bytes", "ledger_forecast_bytes", "checkpoint_saves", "checkpoint_bytes",
+        "checkpoint_stall_seconds", "training_seconds_here", "sample", "xz_bits_per_byte",
+        "unigram_loss", "bits_per_byte"}) {
+    EXPECT_EQ(again.at(key), first.at(key)) << key;
+    EXPECT_NE(again.at(key), 0) << key;
+  }
+  EXPECT_LT(again.at("validation_loss"), 10);
+  EXPECT_GE(again.at("seconds"), first.at("seconds"));
+}
+
+TEST(ReportSummary, SpeedsAreUnknownWhenNoStartLeftThem) {
+  const ScratchFolder folder;
+  const RunConfig config = small_config(folder);
+  train_small(config);
+  for (const char* text : {"", "{torn", "[1, 2]"}) {
+    write_file(config.run.directory + "/summary.json", text);
+    const nlohmann::json again = train_small(config).summary;
+    EXPECT_TRUE(again.at("tokens_per_second").is_null());
+    EXPECT_TRUE(again.at("mfu").is_null());
+    EXPECT_GT(again.at("validation_loss"), 0);
+  }
+}
+
+}  // namespace
+}  // namespace shoestring
