@@ -34,12 +34,22 @@ void add_bench_commands(CLI::App& app, CommandAction& action) {
   peak->add_option("--largest", arguments->options.largest,
                    "size of the largest square product; smaller is quicker")
       ->capture_default_str();
+  peak->add_option("--dtype", arguments->options.dtype, "f32 or bf16; both where not given");
+  peak->add_option(
+      "--config", arguments->options.config,
+      "a training config: products of its model and micro-batch, the head's too where it "
+      "gives model.vocabulary");
+  peak->add_option("--set", arguments->options.overrides, "section.key=value over the config");
   peak->add_flag("--json", arguments->json, "a JSON list instead of a table");
   peak->footer(
-      "Rates are 2 M N K over the time of a product. The peak is the best square product; the\n"
-      "products of a training step (4,096 tokens, width 512) should reach 0.93 of it.\n\n"
+      "Rates are 2 M N K over the time of a product. The peak is the best of the square products "
+      "and\n"
+      "of those of a training step (the config's; without one 4,096 tokens, width 512), which "
+      "should\n"
+      "each reach 0.93 of it.\n\n"
       "Examples:\n"
       "  shoestring bench peak\n"
+      "  shoestring bench peak --config configs/runs/tiny.toml --dtype f32\n"
       "  shoestring bench peak --json --rounds 9 --largest 2048");
   peak->callback([arguments, &action] { action = [arguments] { return print_peak(*arguments); }; });
 }

@@ -1,6 +1,5 @@
 // One training step, measured: the model, start and settings of tests/bench/pytorch_llama.py, one
-// line of JSON like its own. tests/bench/peer runs both. With --peak it measures the machine's
-// products instead, with --profile it adds a table of ops.
+// line of JSON like its own. tests/bench/peer runs both. With --profile it adds a table of ops.
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
@@ -11,7 +10,6 @@
 #include "nlohmann/json.hpp"
 #include "parallel/comm/checked.h"
 #include "parallel/comm/in_process.h"
-#include "tests/bench/step/product_peak.h"
 #include "tests/bench/step/trainer.h"
 
 namespace shoestring {
@@ -108,17 +106,6 @@ void measure_steps(const StepOptions& options) {
   });
 }
 
-void measure_peak(const StepOptions& options) {
-  const BestProduct best = best_product({.model = options.model,
-                                         .rows = options.rows * options.length,
-                                         .dtype = dtype_from_name(options.dtype),
-                                         .threads = options.threads,
-                                         .rounds = options.steps});
-  std::cout
-      << Json{{"dtype", options.dtype}, {"gflops", best.flops / 1e9}, {"shape", best.shape}}.dump()
-      << "\n";
-}
-
 int run(int argc, char** argv) {
   CLI::App app("Measures whole training steps, or the machine's products, and prints JSON.");
   StepOptions o;
@@ -134,8 +121,7 @@ int run(int argc, char** argv) {
   app.add_option("--vocab", o.model.vocabulary, "rows of embedding and head");
   app.add_option("--threads", o.threads, "cores to use; 0: all");
   app.add_option("--warmup", o.warmup, "steps before the clock starts");
-  app.add_option("--steps", o.steps, "steps that count; repeats with --peak")
-      ->check(CLI::Range(1, 100000));
+  app.add_option("--steps", o.steps, "steps that count")->check(CLI::Range(1, 100000));
   app.add_option("--dtype", o.dtype, "f32 or bf16");
   app.add_option("--recompute", o.recompute, "none, swiglu, norms, attention or block");
   app.add_option("--moments", o.optim.moments, "f32 or bf16");
@@ -145,9 +131,8 @@ int run(int argc, char** argv) {
   app.add_flag("--exact", o.exact, "exact mode: products and sums that no layout changes");
   app.add_flag("--stochastic-rounding", o.optim.stochastic_rounding, "of bf16 state");
   app.add_flag("--profile", o.profile, "a table of ops on stderr");
-  app.add_flag("--peak", o.peak, "FLOP/s of the best product instead of a step");
   CLI11_PARSE(app, argc, argv);
-  o.peak ? measure_peak(o) : measure_steps(o);
+  measure_steps(o);
   return 0;
 }
 

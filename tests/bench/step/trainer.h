@@ -18,7 +18,7 @@ struct StepOptions {
   int64_t rows = 8, length = 512;  // of a random batch
   int threads = 0, warmup = 2, steps = 6;
   int ranks = 1;  // threads of this process, each with its share of the rows and cores
-  bool exact = false, checked = false, profile = false, peak = false;
+  bool exact = false, checked = false, profile = false;
   std::string weights, batch, dtype = "f32", recompute = "none";
   OptimConfig optim = {};  // its defaults are the script's
 };
