@@ -38,7 +38,8 @@ TEST(CheckpointSave, GivingUpLeavesNothing) {
   const ScratchFolder folder;
   const std::atomic<bool> closing = false;
   const CheckpointOptions options{.directory = folder.path()};
-  CheckpointSave save(options, 0, content_at(8, make_state(8)), closing);
+  const auto tensors = make_state(8);  // the content only points at them
+  CheckpointSave save(options, 0, content_at(8, tensors), closing);
   save.begin();
   save.give_up("enough");
   EXPECT_TRUE(fs::is_empty(folder.path()));
@@ -75,7 +76,8 @@ TEST(CheckpointSave, PeersDoNotHoldUpTheEndOfARun) {
   const ScratchFolder folder;
   const std::atomic<bool> closing = true;
   const CheckpointOptions options{.directory = folder.path(), .ranks = 2, .deadline_seconds = 1e6};
-  CheckpointSave leader(options, 0, content_at(8, make_state(8)), closing);
+  const auto tensors = make_state(8);
+  CheckpointSave leader(options, 0, content_at(8, tensors), closing);
   EXPECT_THROW(save_all(leader), Error);  // after seconds, not days
 }
 
