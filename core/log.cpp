@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <atomic>
 #include <string>
 
 #include "core/text.h"
@@ -10,13 +9,10 @@
 namespace shoestring {
 namespace {
 
-std::atomic<LogLevel> minimum_level{LogLevel::info};
 thread_local int thread_rank = -1;
 
 std::string_view prefix(LogLevel level) {
   switch (level) {
-    case LogLevel::debug:
-      return "debug: ";
     case LogLevel::info:
       return "";
     case LogLevel::warning:
@@ -29,12 +25,10 @@ std::string_view prefix(LogLevel level) {
 
 }  // namespace
 
-void set_log_level(LogLevel level) { minimum_level = level; }
 void set_log_rank(int rank) { thread_rank = rank; }
 int log_rank() { return thread_rank; }
 
 void log_line(LogLevel level, std::string_view message) {
-  if (level < minimum_level.load()) return;
   std::string rank = thread_rank >= 0 ? cat("[rank ", thread_rank, "] ") : "";
   std::string line = cat(rank, prefix(level), message, "\n");
   // One write per line, so that lines of several ranks never mix.

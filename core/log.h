@@ -6,10 +6,7 @@
 
 namespace shoestring {
 
-enum class LogLevel { debug, info, warning, error };
-
-// Lines below this level are dropped. Process-wide, set once by the launcher.
-void set_log_level(LogLevel level);
+enum class LogLevel { info, warning, error };
 
 // Names the calling thread's rank in its lines; -1 (the default) names none.
 void set_log_rank(int rank);
@@ -17,7 +14,6 @@ int log_rank();
 
 // Thread-safe: one whole line a call.
 void log_line(LogLevel level, std::string_view message);
-inline void log_debug(std::string_view message) { log_line(LogLevel::debug, message); }
 inline void log_info(std::string_view message) { log_line(LogLevel::info, message); }
 inline void log_warning(std::string_view message) { log_line(LogLevel::warning, message); }
 inline void log_error(std::string_view message) { log_line(LogLevel::error, message); }

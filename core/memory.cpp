@@ -52,11 +52,6 @@ int64_t Ledger::peak(MemoryKind kind) const { return kinds_[static_cast<size_t>(
 int64_t Ledger::current_total() const { return total_.current; }
 int64_t Ledger::peak_total() const { return total_.peak; }
 
-void Ledger::reset_peaks() {
-  for (Counter& counter : kinds_) counter.peak = counter.current.load();
-  total_.peak = total_.current.load();
-}
-
 struct Pool::State {
   std::mutex mutex;
   std::map<std::byte*, size_t> free_by_address;
@@ -70,10 +65,6 @@ struct Pool::State {
   void erase(std::map<std::byte*, size_t>::iterator it) {
     free_by_size.erase({it->second, it->first});
     free_by_address.erase(it);
-  }
-  // Free ranges never join across segments, so that trim() can return whole ones.
-  bool joins(std::byte* left, size_t left_bytes, std::byte* right) const {
-    return left + left_bytes == right && !segments.contains(right);
   }
   void grow(size_t bytes) {
     void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -123,34 +114,20 @@ void Pool::release(void* pointer, size_t bytes) {
   std::lock_guard lock(state_->mutex);
   auto* address = static_cast<std::byte*>(pointer);
   auto next = state_->free_by_address.lower_bound(address);
-  if (next != state_->free_by_address.end() && state_->joins(address, bytes, next->first)) {
+  if (next != state_->free_by_address.end() && address + bytes == next->first) {
     bytes += next->second;
     auto gone = next++;
     state_->erase(gone);
   }
   if (next != state_->free_by_address.begin()) {
     auto previous = std::prev(next);
-    if (state_->joins(previous->first, previous->second, address)) {
+    if (previous->first + previous->second == address) {
       address = previous->first;
       bytes += previous->second;
       state_->erase(previous);
     }
   }
   state_->insert(address, bytes);
-}
-
-void Pool::trim() {
-  std::lock_guard lock(state_->mutex);
-  for (auto it = state_->segments.begin(); it != state_->segments.end();) {
-    auto free = state_->free_by_address.find(it->first);
-    if (free != state_->free_by_address.end() && free->second == it->second) {
-      state_->erase(free);
-      munmap(it->first, it->second);
-      it = state_->segments.erase(it);
-    } else {
-      ++it;
-    }
-  }
 }
 
 size_t Pool::reserved_bytes() const {

@@ -37,7 +37,6 @@ class Ledger {
   int64_t peak(MemoryKind kind) const;
   int64_t current_total() const;
   int64_t peak_total() const;  // the largest sum that ever was, not the sum of the peaks
-  void reset_peaks();
 
  private:
   struct Counter {
@@ -47,8 +46,8 @@ class Ledger {
   Counter total_;
 };
 
-// Hands out memory aligned to 64 bytes. Freed neighbours join; segments are kept for reuse until
-// trim(). Under a sanitizer every request is its own malloc, so that overruns are found.
+// Hands out memory aligned to 64 bytes. Freed neighbours join; segments are kept for reuse.
+// Under a sanitizer every request is its own malloc, so that overruns are found.
 // Thread-safe. Contents are undefined on allocation.
 class Pool {
  public:
@@ -58,7 +57,6 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
   void* allocate(size_t bytes);
   void release(void* pointer, size_t bytes);
-  void trim();                    // returns wholly free segments to the system
   size_t reserved_bytes() const;  // mapped from the system, free or not
 
  private:

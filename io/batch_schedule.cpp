@@ -88,15 +88,4 @@ int64_t BatchSchedule::steps_for_tokens(int64_t tokens) const {
   return starts_[i].step + ceil_div(tokens - starts_[i].token, tokens_a_step(segments_[i]));
 }
 
-int64_t BatchSchedule::step_at_sample(int64_t sample) const {
-  size_t i = segments_.size() - 1;
-  while (i > 0 && starts_[i].sample > sample) --i;
-  const int64_t offset = sample - starts_[i].sample;
-  if (sample < 0 || offset % samples_a_step(segments_[i]) != 0) {
-    fail_usage(cat("no step starts at sample ", sample, ": the batch size was ",
-                   "another when the checkpoint was written; keep the batch size of its config"));
-  }
-  return starts_[i].step + offset / samples_a_step(segments_[i]);
-}
-
 }  // namespace shoestring

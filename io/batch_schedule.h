@@ -40,8 +40,6 @@ class BatchSchedule {
   }
   // The least number of steps that take at least this many tokens.
   int64_t steps_for_tokens(int64_t tokens) const;
-  // The step that starts at this sample; usage error when the sample is inside a step.
-  int64_t step_at_sample(int64_t sample) const;
 
  private:
   struct Start {

@@ -145,19 +145,4 @@ std::vector<StateTensor> Optimizer::state() const {
   return all;
 }
 
-int64_t Optimizer::state_bytes(std::span<const Param> params, const OptimConfig& config,
-                               std::span<const FlatRange> owned) {
-  const int64_t size = static_cast<int64_t>(size_of(moments_dtype(config)));
-  auto rounded = [&](int64_t elements) { return (elements * size + 63) / 64 * 64; };
-  int64_t bytes = 0;
-  for (const Slice& slice : slices_of(params, owned)) {
-    const Param& p = params[static_cast<size_t>(slice.param)];
-    if (!updated_by_muon(p.info, config)) bytes += 2 * rounded(slice.flat.elements());
-  }
-  for (const MuonMatrix& matrix : muon_matrices(params, config, owned)) {
-    bytes += rounded(matrix.elements());
-  }
-  return bytes;
-}
-
 }  // namespace shoestring

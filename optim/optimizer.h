@@ -29,8 +29,8 @@ struct UpdateInput {
 class Optimizer {
  public:
   // `params` must outlive this. `owned`: ascending, disjoint ranges of the flat numbering; with
-  // Muon, each of its parameters must lie wholly inside one range or outside all (shard_range sees
-  // to that). State starts at zero and is in the ledger as MemoryKind::moments.
+  // Muon, each of its parameters must lie wholly inside one range or outside all. State starts at
+  // zero and is in the ledger as MemoryKind::moments.
   Optimizer(Device& device, std::span<const Param> params, const OptimConfig& config,
             std::span<const FlatRange> owned, uint64_t seed);
 
@@ -45,10 +45,6 @@ class Optimizer {
 
   // Pieces for checkpoints, in the order of the parameters; moments share memory with this.
   std::vector<StateTensor> state() const;
-
-  // Bytes of state that a constructor with the same arguments would allocate.
-  static int64_t state_bytes(std::span<const Param> params, const OptimConfig& config,
-                             std::span<const FlatRange> owned);
 
  private:
   struct Adam {

@@ -3,14 +3,8 @@
 #include <algorithm>
 
 #include "core/text.h"
-#include "optim/norm.h"
 
 namespace shoestring {
-namespace {
-
-int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-}  // namespace
 
 std::vector<Slice> slices_of(std::span<const Param> params, std::span<const FlatRange> owned) {
   std::vector<Slice> slices;
@@ -38,26 +32,6 @@ std::vector<Slice> slices_of(std::span<const Param> params, std::span<const Flat
 bool updated_by_muon(const ParamInfo& info, const OptimConfig& config) {
   return config.optimizer == "muon" && info.param_class == ParamClass::hidden &&
          info.shape.rank() >= 2;
-}
-
-FlatRange shard_range(std::span<const Param> params, const OptimConfig& config, int rank,
-                      int ranks) {
-  check(ranks >= 1 && rank >= 0 && rank < ranks, "a shard's rank is outside its group");
-  const int64_t elements = params.empty() ? 0
-                                          : round_up(params.back().offset + params.back().elements,
-                                                     ParamStore::alignment);
-  auto border = [&](int64_t index) {
-    if (index == ranks) return elements;
-    const int64_t even = elements / ranks * index;
-    const int64_t at = std::min(elements, round_up(even, norm_block));
-    for (const Param& p : params) {
-      const int64_t end = round_up(p.offset + p.elements, ParamStore::alignment);
-      if (at <= p.offset || at >= end || !updated_by_muon(p.info, config)) continue;
-      return at - p.offset < end - at ? p.offset : end;
-    }
-    return at;
-  };
-  return {border(rank), border(rank + 1)};
 }
 
 }  // namespace shoestring

@@ -39,11 +39,6 @@ struct Slice {
 // parameters belongs to nobody.
 std::vector<Slice> slices_of(std::span<const Param> params, std::span<const FlatRange> owned);
 
-// Contiguous, nearly even shares of [0, elements) whose borders are multiples of the norm's blocks
-// or, where such a border would cut a matrix that Muon needs whole, the matrix's own border.
-FlatRange shard_range(std::span<const Param> params, const OptimConfig& config, int rank,
-                      int ranks);
-
 // Muon takes hidden parameters of two or more dims; the others are AdamW's.
 bool updated_by_muon(const ParamInfo& info, const OptimConfig& config);
 

@@ -134,12 +134,6 @@ void DataParallel::end_slot() {
   if (config_.exact) wait_exposed();
 }
 
-void DataParallel::accumulate_slot(std::span<float> gradients, int64_t slot,
-                                   int64_t micro_batches) {
-  begin_slot(gradients, slot, micro_batches);
-  end_slot();
-}
-
 void DataParallel::finish() {
   if (in_slot_ || slot_ + 1 != slots(micro_batches_)) {
     fail(cat("a step of ", slots(micro_batches_), " slots ends after slot ", slot_));

@@ -26,7 +26,6 @@
 #include <span>
 #include <vector>
 
-#include "core/fields.h"
 #include "core/tensor.h"
 #include "parallel/communicator.h"
 #include "parallel/shard_layout.h"
@@ -34,23 +33,9 @@
 namespace shoestring {
 
 struct DataParallelConfig {
-  int64_t bucket_bytes = 16 << 20;
-  int64_t zero_stage = 0;
-  bool exact = false;
-  template <class V>
-  void visit(V&& v) {
-    v("bucket_bytes", bucket_bytes,
-      Field{.help = "gradients that are reduced together while backward goes on",
-            .unit = "bytes",
-            .min = 16384});
-    v("zero_stage", zero_stage,
-      Field{.help = "0: every rank keeps all optimiser state; 1: each keeps its share",
-            .min = 0,
-            .max = 1});
-    v("exact", exact,
-      Field{.help = "sum gradients in the order of micro-batches, so that any number of ranks "
-                    "gives the same bits; costs a reduction per micro-batch"});
-  }
+  int64_t bucket_bytes = 16 << 20;  // gradients that are reduced together while backward goes on
+  int64_t zero_stage = 0;           // 1: each rank keeps its share of the optimiser's state
+  bool exact = false;               // any number of ranks gives the same bits
 };
 
 // Since the last reset.
@@ -82,8 +67,6 @@ class DataParallel {
   void gradient_ready(int param, const Event& computed = {});
   void end_slot();
   void finish();
-  // A slot whose gradients are complete already: no overlap.
-  void accumulate_slot(std::span<float> gradients, int64_t slot, int64_t micro_batches);
 
   // Ascending. Stage 0: everything. Outside of them, finish() leaves gradients undefined.
   std::vector<FlatRange> owned_ranges() const;

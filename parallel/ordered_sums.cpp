@@ -57,13 +57,6 @@ bool any_rank(Communicator& communicator, Stream& stream, bool flag) {
   return x[0] != 0;
 }
 
-double max_over_ranks(Communicator& communicator, Stream& stream, double value) {
-  std::vector<double> x{value};
-  communicator.all_reduce(buffer_of(std::span(x)), Reduce::max, stream);
-  stream.synchronize();
-  return x[0];
-}
-
 std::vector<double> gather_terms(Communicator& communicator, Stream& stream,
                                  std::span<const double> own, std::span<const TermRun> runs) {
   std::vector<int64_t> counts(static_cast<size_t>(communicator.size()));

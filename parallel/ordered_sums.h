@@ -22,7 +22,6 @@ std::vector<double> sum_micro_batches(Communicator& communicator, Stream& stream
 
 // True on all ranks when it is on one: "some gradient is not finite".
 bool any_rank(Communicator& communicator, Stream& stream, bool flag);
-double max_over_ranks(Communicator& communicator, Stream& stream, double value);
 
 // Terms of pieces of the store (sums of squares by block): run i is `count` terms computed by rank
 // `rank`; `own` has those of this rank, in the order of the runs. The result has the terms of all

@@ -278,11 +278,6 @@ void InProcessWorld::leave(int rank) noexcept {
   shared_->wake_all();
 }
 
-int InProcessWorld::first_aborted() const {
-  std::lock_guard lock(shared_->mutex);
-  return shared_->aborted_by;
-}
-
 RankError::RankError(int rank, const std::string& message, ExitCode code,
                      std::source_location where)
     : Error(cat("rank ", rank, ": ", message), code, where), rank_(rank) {}

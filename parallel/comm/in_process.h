@@ -27,8 +27,6 @@ class InProcessWorld {
   // The rank will make no more calls: whoever waits for it is told at once instead of at the
   // deadline.
   void leave(int rank) noexcept;
-  // The first rank that aborted, -1 when none has.
-  int first_aborted() const;
 
   class Shared;
 

@@ -319,7 +319,8 @@ void case_exact_gradients(Communicator& world) {
     const auto g = static_cast<uint64_t>(slot * world.size() + world.rank());
     const auto x = values<float>(g, 0, elements);
     std::copy(x.begin(), x.end(), gradients.begin());
-    dp.accumulate_slot(gradients, slot, micro_batches);
+    dp.begin_slot(gradients, slot, micro_batches);
+    dp.end_slot();
   }
   dp.finish();
   expect_equal(gradients, wanted, "the exact sum of gradients");

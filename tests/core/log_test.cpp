@@ -23,15 +23,6 @@ TEST(Log, LinesSayTheirLevel) {
   EXPECT_EQ(written([] { log_error("c"); }), "error: c\n");
 }
 
-TEST(Log, LinesBelowTheLevelAreDropped) {
-  EXPECT_EQ(written([] { log_debug("quiet"); }), "");
-  set_log_level(LogLevel::error);
-  EXPECT_EQ(written([] { log_warning("quiet"); }), "");
-  set_log_level(LogLevel::debug);
-  EXPECT_EQ(written([] { log_debug("loud"); }), "debug: loud\n");
-  set_log_level(LogLevel::info);
-}
-
 TEST(Log, RankIsTheThreads) {
   EXPECT_EQ(written([] {
               std::thread other([] {

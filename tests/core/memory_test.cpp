@@ -26,8 +26,6 @@ TEST(Ledger, CountsByKindWithPeaks) {
   EXPECT_EQ(device.ledger().current_total(), 0);
   EXPECT_EQ(device.ledger().peak(MemoryKind::activations), 1024);
   EXPECT_GE(device.ledger().peak_total(), 128 + 1024);
-  device.ledger().reset_peaks();
-  EXPECT_EQ(device.ledger().peak_total(), 0);
 }
 
 TEST(Pool, HandsOutDisjointAlignedMemory) {
@@ -56,7 +54,7 @@ TEST(Pool, HandsOutDisjointAlignedMemory) {
   for (auto& [p, item] : live) pool.release(p, item.first);
 }
 
-TEST(Pool, JoinsNeighboursAndTrims) {
+TEST(Pool, JoinsNeighbours) {
   Pool pool;
   std::vector<void*> parts;
   for (int i = 0; i < 64; ++i) parts.push_back(pool.allocate(size_t{1} << 20));
@@ -65,8 +63,6 @@ TEST(Pool, JoinsNeighboursAndTrims) {
   void* whole = pool.allocate(reserved);  // only possible without growth when all parts joined
   EXPECT_EQ(pool.reserved_bytes(), reserved);
   pool.release(whole, reserved);
-  pool.trim();
-  EXPECT_EQ(pool.reserved_bytes(), 0u);
 }
 
 TEST(Block, HollowBlocksTakeOverMemory) {

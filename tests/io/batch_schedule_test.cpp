@@ -28,7 +28,6 @@ TEST(BatchSchedule, StepsFollowOneAnotherWithoutGaps) {
       EXPECT_LT(token, schedule.segments()[static_cast<size_t>(at.segment) + 1].from_tokens);
     }
     EXPECT_EQ(at.length, segment.length);
-    EXPECT_EQ(schedule.step_at_sample(sample), step);
     EXPECT_EQ(schedule.steps_for_tokens(token), step);
     EXPECT_EQ(schedule.steps_for_tokens(token + 1), step + 1);
     sample += at.samples();
@@ -52,8 +51,6 @@ TEST(BatchSchedule, RefusesImpossibleBatches) {
   expect_error(ExitCode::usage, {"stage 1", "starts at token 0"}, [] {
     BatchSchedule({shape(0, 8, 2, 1), shape(0, 8, 2, 1)});
   });
-  expect_error(ExitCode::usage, {"no step starts at sample 3"},
-               [] { BatchSchedule({shape(0, 8, 2, 1)}).step_at_sample(3); });
   expect_error(ExitCode::fault, {"no step -1"}, [] { BatchSchedule({shape(0, 8, 2, 1)}).at(-1); });
 }
 

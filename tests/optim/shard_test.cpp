@@ -2,43 +2,34 @@
 
 #include <gtest/gtest.h>
 
-#include "optim/norm.h"
 #include "tests/optim/support.h"
 
 namespace shoestring {
 namespace {
 
-TEST(Shard, RangesCoverTheStoreWithoutOverlap) {
+TEST(Shard, SlicesAreTheRangesCutAtParameters) {
   const std::vector<Param> params = small_model();
-  for (const char* optimizer : {"adamw", "muon"}) {
-    const OptimConfig config{.optimizer = optimizer};
-    for (int ranks = 1; ranks <= 9; ++ranks) {
-      int64_t at = 0;
-      for (int r = 0; r < ranks; ++r) {
-        const FlatRange range = shard_range(params, config, r, ranks);
-        EXPECT_EQ(range.begin, at);
-        EXPECT_GE(range.end, range.begin);
-        EXPECT_EQ(range.begin % norm_unit, 0);
-        at = range.end;
-        for (const Slice& s : slices_of(params, {&range, 1})) {
-          const Param& p = params[static_cast<size_t>(s.param)];
-          if (updated_by_muon(p.info, config)) {
-            EXPECT_EQ(s.end - s.begin, p.elements);
-          }
-        }
-      }
-      EXPECT_EQ(at, flat_elements(params));
+  const std::vector<FlatRange> owned = {{10, 900}, {900, 901}, {2000, 9000}};
+  std::vector<int> times(static_cast<size_t>(flat_elements(params)));
+  for (const Slice& s : slices_of(params, owned)) {
+    const Param& p = params[static_cast<size_t>(s.param)];
+    EXPECT_EQ(s.flat.begin, p.offset + s.begin);
+    EXPECT_EQ(s.flat.end, p.offset + s.end);
+    EXPECT_LE(s.end, p.elements);
+    for (int64_t i = s.flat.begin; i < s.flat.end; ++i) ++times[static_cast<size_t>(i)];
+  }
+  for (const Param& p : params) {
+    for (int64_t i = p.offset; i < p.offset + p.elements; ++i) {
+      const bool inside = (i >= 10 && i < 901) || (i >= 2000 && i < 9000);
+      ASSERT_EQ(times[static_cast<size_t>(i)], inside ? 1 : 0) << i;
     }
   }
 }
 
-TEST(Shard, AdamShardsAreEvenAndWholeBlocks) {
-  const std::vector<Param> params = make_params({info("a", {100, 1000}), info("b", {50, 100})});
-  for (int r = 0; r < 4; ++r) {
-    const FlatRange range = shard_range(params, {}, r, 4);
-    EXPECT_EQ(range.begin % norm_block, 0);
-    EXPECT_NEAR(static_cast<double>(range.elements()), 105000.0 / 4, norm_block);
-  }
+TEST(Shard, RangesMustAscend) {
+  const std::vector<Param> params = small_model();
+  EXPECT_THROW(slices_of(params, std::vector<FlatRange>{{100, 50}}), Error);
+  EXPECT_THROW(slices_of(params, std::vector<FlatRange>{{0, 100}, {99, 200}}), Error);
 }
 
 TEST(Shard, SlicesLeavePaddingOut) {

@@ -58,6 +58,22 @@ inline int64_t flat_elements(const std::vector<Param>& params) {
   return aligned(params.back().offset + params.back().elements);
 }
 
+// Ranges of nearly equal size that cut no parameter, one a rank, ascending.
+inline std::vector<FlatRange> whole_parameters(const std::vector<Param>& params, int ranks) {
+  const int64_t n = flat_elements(params);
+  std::vector<FlatRange> cuts;
+  int64_t begin = 0;
+  for (int r = 1; r <= ranks; ++r) {
+    int64_t end = r == ranks ? n : begin;
+    for (const Param& p : params) {
+      if (r < ranks && p.offset <= n * r / ranks) end = std::max(end, p.offset);
+    }
+    cuts.push_back({begin, end});
+    begin = end;
+  }
+  return cuts;
+}
+
 // Flat arrays with padding at zero, as ParamStore keeps them.
 struct Flat {
   std::vector<float> master, gradients;

@@ -33,16 +33,27 @@ TEST(Views, KnowTheirBytesAndParts) {
 }
 
 TEST(AbortOnUnwind, AbortsOnlyWhenAnExceptionPasses) {
-  InProcessWorld world(2);
-  const auto communicator = world.communicator(1);
-  { AbortOnUnwind guard(*communicator); }
-  EXPECT_EQ(world.first_aborted(), -1);
-  try {
-    AbortOnUnwind guard(*communicator);
-    throw std::runtime_error("x");
-  } catch (const std::runtime_error&) {
-  }
-  EXPECT_EQ(world.first_aborted(), 1);
+  run_ranks(2, [](Communicator& world) {
+    Device device(DeviceKind::cpu, 0, 1);
+    Stream stream = Stream::immediate(device);
+    { AbortOnUnwind guard(world); }
+    barrier(world, stream);
+    if (world.rank() == 1) {
+      try {
+        AbortOnUnwind guard(world);
+        throw std::runtime_error("x");
+      } catch (const std::runtime_error&) {
+      }
+      return;
+    }
+    try {
+      barrier(world, stream);
+      fail("the peer passed a barrier that rank 1 never reached");
+    } catch (const PeerFailure& error) {
+      const std::string text = error.what();
+      check(text.find("rank 1 failed: it left by an exception") != std::string::npos, text);
+    }
+  });
 }
 
 TEST(Reduce, HasNames) {

@@ -202,7 +202,8 @@ TEST(DataParallel, BytesAreThoseOfTheVolumeFormulas) {
       Stream stream = Stream::worker(device, "comm");
       DataParallel dp(*counted, stream, {.bucket_bytes = 16384, .zero_stage = stage}, elements,
                       test_params());
-      dp.accumulate_slot(gradients, 0, 4);
+      dp.begin_slot(gradients, 0, 4);
+      dp.end_slot();
       dp.finish();
       dp.gather_parameters(buffer_of(std::span(gradients))).wait();
     });

@@ -184,7 +184,6 @@ TEST(HeadLoss, LogitsNeverExistWhole) {
   Device device(DeviceKind::cpu, 0, 2);
   const Sizes s{640, 8, 1000};
   const Task in = make_task(device, s, Dtype::bf16);
-  device.ledger().reset_peaks();
   run(device, {.chunk_bytes = 64 * 1000 * 4}, in);
   // The chunk and what the products pack; all logits would be 2,560,000 bytes.
   EXPECT_LT(device.ledger().peak(MemoryKind::workspace), 700000);

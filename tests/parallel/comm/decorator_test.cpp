@@ -72,8 +72,22 @@ TEST(Decorator, SeesEachCallBeforeAndAfterIt) {
   wanted.insert(wanted.end(), {"split", "before broadcast", "after broadcast", "split"});
   EXPECT_EQ(notes, wanted);
   EXPECT_EQ(outer.name(), "world");
+}
+
+TEST(Decorator, PassesAnAbortOn) {
+  std::vector<std::string> notes;
+  InProcessWorld world(2);
+  const auto inner = world.communicator(0), peer = world.communicator(1);
+  Notes outer(*inner, notes);
   outer.abort("enough");
-  EXPECT_EQ(world.first_aborted(), 0);
+  Device device(DeviceKind::cpu, 0, 1);
+  Stream stream = Stream::immediate(device);
+  try {
+    barrier(*peer, stream);
+    FAIL() << "no error";
+  } catch (const PeerFailure& error) {
+    EXPECT_NE(std::string(error.what()).find("rank 0 failed: enough"), std::string::npos);
+  }
 }
 
 }  // namespace

@@ -179,9 +179,6 @@ TEST(InProcess, AWorldHasAtLeastOneRank) {
   EXPECT_THROW(InProcessWorld(0), Error);
   InProcessWorld world(2);
   EXPECT_THROW(world.communicator(2), Error);
-  EXPECT_EQ(world.first_aborted(), -1);
-  world.communicator(1)->abort("reason");
-  EXPECT_EQ(world.first_aborted(), 1);
 }
 
 TEST(InProcess, StandardExceptionsAreNamedToo) {
