@@ -4,17 +4,14 @@
 #include <numbers>
 
 namespace shoestring {
-namespace {
 
-uint64_t mix(uint64_t x) {  // the finaliser of splitmix64
+uint64_t mix_bits(uint64_t x) {
   x ^= x >> 30;
   x *= 0xbf58476d1ce4e5b9u;
   x ^= x >> 27;
   x *= 0x94d049bb133111ebu;
   return x ^ (x >> 31);
 }
-
-}  // namespace
 
 Philox4 philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
@@ -34,11 +31,11 @@ Philox4 philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
 uint64_t hash_name(std::string_view name) {
   uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a, then mixed
   for (char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
-  return mix(hash);
+  return mix_bits(hash);
 }
 
 RandomStream::RandomStream(uint64_t seed, std::string_view name)
-    : key_(mix(seed + 0x9e3779b97f4a7c15u) ^ hash_name(name)) {}
+    : key_(mix_bits(seed + 0x9e3779b97f4a7c15u) ^ hash_name(name)) {}
 
 uint64_t RandomStream::bits(uint64_t index) const {
   const Philox4 r = philox(key_, index, 0);

@@ -13,6 +13,10 @@ struct Philox4 {
 };
 Philox4 philox(uint64_t key, uint64_t counter_low, uint64_t counter_high);
 
+// A bijection of 64 bits in which each input bit moves every output bit (the finaliser of
+// splitmix64, Stafford's variant 13).
+uint64_t mix_bits(uint64_t x);
+
 // 64-bit mixing of a name, so that streams with different names are unrelated.
 uint64_t hash_name(std::string_view name);
 

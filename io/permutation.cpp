@@ -3,23 +3,13 @@
 #include <bit>
 
 #include "core/check.h"
+#include "core/random.h"
 #include "core/text.h"
 
 namespace shoestring {
-namespace {
-
-uint64_t mix(uint64_t x) {  // Stafford's variant 13 of the murmur finaliser
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9u;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-}  // namespace
 
 uint64_t combine_keys(uint64_t first, uint64_t second) {
-  return mix(mix(first + 0x9e3779b97f4a7c15u) ^ (second + 0xd1b54a32d192ed03u));
+  return mix_bits(mix_bits(first + 0x9e3779b97f4a7c15u) ^ (second + 0xd1b54a32d192ed03u));
 }
 
 Permutation::Permutation(uint64_t key, uint64_t size) : key_(key), size_(size) {
@@ -32,7 +22,7 @@ Permutation::Permutation(uint64_t key, uint64_t size) : key_(key), size_(size) {
 uint64_t Permutation::encrypt(uint64_t value) const {
   uint64_t left = value >> half_bits_, right = value & mask_;
   for (uint64_t round = 0; round < 6; ++round) {
-    const uint64_t next = left ^ (mix(key_ + round * 0x9e3779b97f4a7c15u + right) & mask_);
+    const uint64_t next = left ^ (mix_bits(key_ + round * 0x9e3779b97f4a7c15u + right) & mask_);
     left = right;
     right = next;
   }

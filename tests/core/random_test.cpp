@@ -23,6 +23,13 @@ TEST(Random, PhiloxKnownAnswers) {
   EXPECT_EQ(full.word[3], 0x6d5451fdu);
 }
 
+// The first numbers of splitmix64 with the seed 0: its finaliser on multiples of the golden ratio.
+TEST(Random, MixedBitsAreThoseOfSplitmix64) {
+  EXPECT_EQ(mix_bits(0x9e3779b97f4a7c15u), 0xe220a8397b1dcdafu);
+  EXPECT_EQ(mix_bits(0x9e3779b97f4a7c15u * 2), 0x6e789e6aa1b965f4u);
+  EXPECT_EQ(mix_bits(0x9e3779b97f4a7c15u * 3), 0x06c45d188009454fu);
+}
+
 TEST(Random, MomentsOfTheNormal) {
   const RandomStream stream(11, "moments");
   double sum = 0, square = 0, fourth = 0;
