@@ -60,7 +60,7 @@ void refill_saved(Saved& to, Saved& from) {
   for (size_t i = 0; i < old.size(); ++i) refill_block(*old[i], *fresh[i]);
 }
 
-// What the three kinds share.
+// What the kinds share.
 template <class Op>
 class NodeBase : public TapeNode {
  public:
@@ -89,9 +89,47 @@ class NodeBase : public TapeNode {
     for (size_t i = 0; i < n; ++i) dw[i] = source.gradient(*weights[i]);
     return dw;
   }
-  template <size_t n>
-  void refill_outputs(const std::array<Tensor, n>& fresh) {
-    for (size_t i = 0; i < n; ++i) refill_block(kept_outputs[i], fresh[i]);
+  // The op's own functions, with weights and their gradients where the op has any.
+  static constexpr size_t num_weights = [] {
+    if constexpr (PlainOp<Op>) {
+      return size_t{0};
+    } else {
+      return static_cast<size_t>(Op::num_weights);
+    }
+  }();
+  template <class... Saved>
+  Tensors<Op::num_outputs> forward(Stream& stream, ParamSource& source,
+                                   const Tensors<Op::num_inputs>& x, Saved&... saved) {
+    if constexpr (PlainOp<Op>) {
+      return Op::forward(stream, attributes_, x, saved...);
+    } else {
+      return Op::forward(stream, attributes_, x, weight_tensors<num_weights>(source), saved...);
+    }
+  }
+  template <class Saved>
+  std::vector<Tensor> gradient(Stream& stream, ParamSource& source, const Saved& saved,
+                               std::span<const Tensor> list) {
+    const auto dy = array_of<Op::num_outputs>(list);
+    Tensors<Op::num_inputs> dx;
+    if constexpr (PlainOp<Op>) {
+      dx = Op::grad_input(stream, attributes_, saved, dy);
+    } else if constexpr (EagerOp<Op>) {
+      dx = Op::grad_input(stream, attributes_, saved, weight_tensors<num_weights>(source), dy,
+                          gradient_tensors<num_weights>(source));
+    } else {
+      dx = Op::grad_input(stream, attributes_, saved, weight_tensors<num_weights>(source), dy);
+    }
+    return {dx.begin(), dx.end()};
+  }
+  template <class... Saved>
+  void replay_into(Stream& stream, ParamSource& source, Saved&... saved) {
+    const auto x = array_of<Op::num_inputs>(kept_inputs);
+    auto again = [&](Saved... fresh) {
+      const auto y = forward(stream, source, x, fresh...);
+      for (size_t i = 0; i < y.size(); ++i) refill_block(kept_outputs[i], y[i]);
+      (refill_saved(saved, fresh), ...);
+    };
+    again(Saved()...);
   }
   typename Op::Attributes attributes_;
 };
@@ -99,64 +137,21 @@ class NodeBase : public TapeNode {
 template <class Op>
 class NodeOf;
 
+// Everything happens in the input phase: ops without weights, and those with tiny ones.
 template <class Op>
-requires PlainOp<Op>
-class NodeOf<Op> : public NodeBase<Op> {
+requires(PlainOp<Op> || EagerOp<Op>) class NodeOf<Op> : public NodeBase<Op> {
  public:
   using NodeBase<Op>::NodeBase;
-  Tensors<Op::num_outputs> run_forward(Stream& stream, ParamSource&,
-                                       const Tensors<Op::num_inputs>& x) {
-    return Op::forward(stream, this->attributes_, x, saved_);
-  }
-  std::vector<Tensor> grad_input(Stream& stream, ParamSource&,
-                                 std::span<const Tensor> dy) override {
-    auto dx = Op::grad_input(stream, this->attributes_, saved_,
-                             this->template array_of<Op::num_outputs>(dy));
-    return {dx.begin(), dx.end()};
-  }
-  void replay(Stream& stream, ParamSource&) override {
-    typename Op::Saved fresh;
-    auto y = Op::forward(stream, this->attributes_,
-                         this->template array_of<Op::num_inputs>(this->kept_inputs), fresh);
-    this->refill_outputs(y);
-    refill_saved(saved_, fresh);
-  }
-  std::vector<TapeNode::SavedRef> saved() override {
-    std::vector<TapeNode::SavedRef> list;
-    for (Tensor* t : tensors_of(saved_)) list.push_back({t, true, false});
-    return list;
-  }
-
- private:
-  typename Op::Saved saved_;
-};
-
-template <class Op>
-requires EagerOp<Op>
-class NodeOf<Op> : public NodeBase<Op> {
- public:
-  using NodeBase<Op>::NodeBase;
-  static constexpr size_t num_weights = static_cast<size_t>(Op::num_weights);
   Tensors<Op::num_outputs> run_forward(Stream& stream, ParamSource& source,
                                        const Tensors<Op::num_inputs>& x) {
-    return Op::forward(stream, this->attributes_, x,
-                       this->template weight_tensors<num_weights>(source), saved_);
+    return this->forward(stream, source, x, saved_);
   }
   std::vector<Tensor> grad_input(Stream& stream, ParamSource& source,
                                  std::span<const Tensor> dy) override {
-    auto dx = Op::grad_input(stream, this->attributes_, saved_,
-                             this->template weight_tensors<num_weights>(source),
-                             this->template array_of<Op::num_outputs>(dy),
-                             this->template gradient_tensors<num_weights>(source));
-    return {dx.begin(), dx.end()};
+    return this->gradient(stream, source, saved_, dy);
   }
   void replay(Stream& stream, ParamSource& source) override {
-    typename Op::Saved fresh;
-    auto y = Op::forward(stream, this->attributes_,
-                         this->template array_of<Op::num_inputs>(this->kept_inputs),
-                         this->template weight_tensors<num_weights>(source), fresh);
-    this->refill_outputs(y);
-    refill_saved(saved_, fresh);
+    this->replay_into(stream, source, saved_);
   }
   std::vector<TapeNode::SavedRef> saved() override {
     std::vector<TapeNode::SavedRef> list;
@@ -168,23 +163,19 @@ class NodeOf<Op> : public NodeBase<Op> {
   typename Op::Saved saved_;
 };
 
+// Matrices: the weight gradient is owed.
 template <class Op>
 requires WeightedOp<Op>
 class NodeOf<Op> : public NodeBase<Op> {
  public:
   using NodeBase<Op>::NodeBase;
-  static constexpr size_t num_weights = static_cast<size_t>(Op::num_weights);
   Tensors<Op::num_outputs> run_forward(Stream& stream, ParamSource& source,
                                        const Tensors<Op::num_inputs>& x) {
-    return Op::forward(stream, this->attributes_, x,
-                       this->template weight_tensors<num_weights>(source), input_, weight_);
+    return this->forward(stream, source, x, input_, weight_);
   }
   std::vector<Tensor> grad_input(Stream& stream, ParamSource& source,
                                  std::span<const Tensor> dy) override {
-    auto dx = Op::grad_input(stream, this->attributes_, input_,
-                             this->template weight_tensors<num_weights>(source),
-                             this->template array_of<Op::num_outputs>(dy));
-    return {dx.begin(), dx.end()};
+    return this->gradient(stream, source, input_, dy);
   }
   bool owes_weight() const override { return true; }
   void owe(std::span<const Tensor> dy) override {
@@ -196,17 +187,10 @@ class NodeOf<Op> : public NodeBase<Op> {
   void grad_weight(Stream& stream, ParamSource& source) override {
     Op::grad_weight(stream, this->attributes_, weight_,
                     this->template array_of<Op::num_outputs>(dy_),
-                    this->template gradient_tensors<num_weights>(source));
+                    this->template gradient_tensors<NodeBase<Op>::num_weights>(source));
   }
   void replay(Stream& stream, ParamSource& source) override {
-    typename Op::InputSaved input;
-    typename Op::WeightSaved weight;
-    auto y = Op::forward(stream, this->attributes_,
-                         this->template array_of<Op::num_inputs>(this->kept_inputs),
-                         this->template weight_tensors<num_weights>(source), input, weight);
-    this->refill_outputs(y);
-    refill_saved(input_, input);
-    refill_saved(weight_, weight);
+    this->replay_into(stream, source, input_, weight_);
   }
   std::vector<TapeNode::SavedRef> saved() override {
     std::vector<TapeNode::SavedRef> list;
