@@ -26,6 +26,7 @@ struct FlatRange {
 // Decides initial deviation, learning-rate multiplier, decay and which optimiser (muP needs the
 // classes, see Yang et al. 2022, table 8).
 enum class ParamClass : uint8_t { embedding, hidden, head, gain, bias };
+inline constexpr size_t num_param_classes = 5;
 std::string_view name_of(ParamClass c);
 
 struct ParamInfo {

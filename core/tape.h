@@ -19,6 +19,7 @@
 
 #include "core/op.h"
 #include "core/seams.h"
+#include "core/statistic.h"
 #include "core/tape_node.h"
 #include "core/tape_value.h"
 
@@ -88,9 +89,12 @@ class Tape {
   void count_use(const Param& p);
   void use_done(const Param& p);
 
-  // --- step statistics: named numbers, reduced by the schedule and never by a layer ---
-  void add_statistic(const std::string& name, double value) { statistics_[name] += value; }
-  const std::map<std::string, double>& statistics() const { return statistics_; }
+  // --- step statistics: named outputs of the tape, folded over micro-batches and ranks by the step
+  // and never by a layer. They cost a pass over what they tell of: layers make them on request. ---
+  void want_statistics() { wants_statistics_ = true; }
+  bool wants_statistics() const { return wants_statistics_; }
+  void add_statistic(const std::string& name, const Statistic& s) { statistics_[name].add(s); }
+  const std::map<std::string, Statistic>& statistics() const { return statistics_; }
 
   // What the two phases still hold, in bytes.
   const Arena& input_arena() const { return input_arena_; }
@@ -130,7 +134,8 @@ class Tape {
   std::vector<Region> regions_;
   std::map<const Block*, int> region_of_block_;
   std::map<int, int> uses_;  // parameter index -> uses not done
-  std::map<std::string, double> statistics_;
+  std::map<std::string, Statistic> statistics_;
+  bool wants_statistics_ = false;
   Arena input_arena_{"input phase"}, weight_arena_{"weight phase"};
   int open_region_ = -1, open_segment_ = -1, backward_segment_ = -1;
   int walked_to_ = -1;  // nodes at and above are done; -1: backward has not begun

@@ -190,6 +190,7 @@ MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch, double 
   m.set("seconds", seconds);
   m.set("data_seconds", data_seconds);
   m.set("compute_seconds", r.compute_seconds);
+  m.set("reduction_seconds", r.reduction_seconds);
   m.set("exposed_seconds", r.exposed_seconds);
   m.set("update_seconds", r.update_seconds);
   m.set("skipped", rank_.guard.skipped());
@@ -198,6 +199,8 @@ MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch, double 
     const auto kind = static_cast<MemoryKind>(k);
     m.set(cat("bytes/", name_of(kind)), ledger.peak(kind));
   }
+  m.set("bytes/reserved", static_cast<int64_t>(rank_.device.pool().reserved_bytes()));
+  for (const auto& [name, value] : r.statistics) m.set(name, value);
   return m;
 }
 

@@ -26,6 +26,7 @@ struct TrainSection {
   double z_loss = 0;
   int64_t log_every = 10;
   bool measure_peak = true;
+  int64_t statistics_every = 0;
   int64_t evaluate_every = 0;
   int64_t evaluate_sequences = 64;
   int64_t sample_every = 0;
@@ -65,6 +66,11 @@ struct TrainSection {
       Field{.help = "a console line every so many steps; 0 = none", .unit = "steps", .min = 0});
     v("measure_peak", measure_peak,
       Field{.help = "measure the machine's product rate at start, about a second; MFU needs it"});
+    v("statistics_every", statistics_every,
+      Field{.help = "every so many steps the metrics hold gradient norms by class of parameter and "
+                    "the size of each block's output, for a pass over both; 0 = never",
+            .unit = "steps",
+            .min = 0});
     v("evaluate_every", evaluate_every,
       Field{.help = "validation loss every so many steps, and at the end; 0 = at the end only",
             .unit = "steps",

@@ -69,6 +69,7 @@ HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
   ReducingSource source(*rank_.store, *rank_.parallel, rank_.compute);
   Tape tape(rank_.compute, source, Tape::Mode::training);
   if (trace_.writer()) tape.observe(&trace_);
+  if (statistics_) tape.want_statistics();
   LayerContext context{.tape = tape,
                        .batch = tensors,
                        .recompute = recompute_from_name(config.train.recompute),
@@ -83,6 +84,7 @@ HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
     result = rank_.model->run(context, options);
   }
   check_loss(batch, slot, result);
+  if (statistics_) statistics_->keep(tape);
   const Span span(*this, cat("backward ", batch.global_indices[slot]));
   tape.backward();
   return result;
@@ -165,8 +167,11 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   StepReport report;
   auto start = std::chrono::steady_clock::now();
   rank_.parallel->reset_stats();
+  statistics_.reset();
+  if (StepStatistics::due(rank_.config, batch.step)) statistics_.emplace(rank_);
   const auto own = accumulate(batch, stop);
   if (!own) return {.skip_reason = {}, .abandoned = true};
+  report.reduction_seconds = rank_.parallel->stats().reduction_seconds;
   report.exposed_seconds = rank_.parallel->stats().exposed_seconds;
   report.compute_seconds = seconds_since(start) - report.exposed_seconds;
   start = std::chrono::steady_clock::now();
@@ -178,6 +183,7 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   report.accuracy = sums[2] / labels;
   report.attended_pairs = sums[3];
   report.gradient_norm = gradient_norm(batch);
+  if (statistics_) report.statistics = statistics_->finish(batch.global_micro_batches);
   report.lr = rank_.lr_at(batch.step);
   const StepGuard::Verdict verdict = rank_.guard.judge(report.loss, report.gradient_norm);
   report.skipped = verdict.skip;

@@ -6,12 +6,14 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/batch.h"
 #include "core/layers/context.h"
 #include "launcher/rank_state.h"
 #include "launcher/run_trace.h"
+#include "launcher/step_statistics.h"
 
 namespace shoestring {
 
@@ -25,7 +27,9 @@ struct StepReport {
   bool skipped = false;     // an outlier: masters and moments are untouched
   std::string skip_reason;  // "loss 9.1 is 7.2 deviations above the mean of 128 steps"
   bool abandoned = false;   // the run is to stop: as if the step had never begun
-  double compute_seconds = 0, update_seconds = 0, exposed_seconds = 0;
+  double compute_seconds = 0, update_seconds = 0;
+  double reduction_seconds = 0, exposed_seconds = 0;  // of sharing gradients: all, and not hidden
+  std::vector<std::pair<std::string, double>> statistics = {};  // step_statistics.h, when due
 };
 
 class StepRunner {
@@ -52,6 +56,7 @@ class StepRunner {
 
   RankState& rank_;
   RunTrace& trace_;
+  std::optional<StepStatistics> statistics_;  // of the step in progress, when due
 };
 
 }  // namespace shoestring

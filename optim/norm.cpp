@@ -122,9 +122,19 @@ double sum_of_squares(std::span<const FlatRange> ranges, std::span<const double>
   return total + block;
 }
 
-double global_norm(Device& device, std::span<const float> gradients) {
-  const FlatRange all{0, static_cast<int64_t>(gradients.size())};
-  return std::sqrt(sum_of_squares({&all, 1}, square_sums(device, {gradients, 0}, all)));
+std::array<double, num_param_classes> class_square_sums(Device& device,
+                                                        std::span<const Param> params,
+                                                        FlatSpan<const float> gradients,
+                                                        FlatRange range) {
+  std::array<double, num_param_classes> sums = {};
+  for (const Slice& slice : slices_of(params, {&range, 1})) {
+    // Up to the next unit: padding is zero.
+    const int64_t end = (slice.flat.end + norm_unit - 1) / norm_unit * norm_unit;
+    const Param& p = params[static_cast<size_t>(slice.param)];
+    double& sum = sums[static_cast<size_t>(p.info.param_class)];
+    for (double term : square_sums(device, gradients, {slice.flat.begin, end})) sum += term;
+  }
+  return sums;
 }
 
 double clip_coefficient(double norm, double max_norm) {

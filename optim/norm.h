@@ -6,6 +6,7 @@
 // the range it owns: one per whole block, one per unit where the range begins or ends inside a
 // block. Terms of all ranks, concatenated in the order of the numbering, give the sum of squares.
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -31,8 +32,12 @@ std::vector<double> square_sums(Device& device, FlatSpan<const float> gradients,
 // Infinite or not a number if and only if some gradient is.
 double sum_of_squares(std::span<const FlatRange> ranges, std::span<const double> terms);
 
-// sqrt of all of the above on one rank.
-double global_norm(Device& device, std::span<const float> gradients);
+// The part of `range` in the sum of squares by ParamClass: telling, not exact (the order of the sum
+// follows the parameters' borders).
+std::array<double, num_param_classes> class_square_sums(Device& device,
+                                                        std::span<const Param> params,
+                                                        FlatSpan<const float> gradients,
+                                                        FlatRange range);
 
 // min(1, max_norm / (norm + 1e-6)); 1 when max_norm is 0 (clipping off).
 double clip_coefficient(double norm, double max_norm);

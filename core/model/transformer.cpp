@@ -70,6 +70,13 @@ void list_block(ParamLister& list, const ModelConfig& m, int64_t index) {
   list.matrix(at + "mlp.down.weight", {d, m.ffn}, ParamClass::hidden, true);
 }
 
+// The output of a block is a sum that the next norm makes while it reads.
+void tell_output(Tape& tape, const Residual& x, double multiplier, const std::string& name) {
+  const Tensor delta = x.delta ? x.delta.tensor() : Tensor();
+  tape.add_statistic(name,
+                     statistic_of(tape.stream().device(), x.stream.tensor(), delta, multiplier));
+}
+
 }  // namespace
 
 Chunk whole_model(const ModelConfig& config) {
@@ -186,6 +193,10 @@ Residual Transformer::run_blocks(LayerContext& context, Residual x) const {
     x = blocks_[i].run(context, std::move(x),
                        static_cast<int>(i) + static_cast<int>(chunk_.first_block));
     if (regions) context.tape.end_region(region);
+    if (context.tape.wants_statistics()) {
+      tell_output(context.tape, x, config_.residual_multiplier,
+                  cat("layers.", static_cast<int64_t>(i) + chunk_.first_block));
+    }
   }
   if (regions && region >= 0) {
     x = {run_sum(context, blocks_.back().mlp_norm, x), Value()};

@@ -45,6 +45,7 @@ class Transformer {
 
   // tokens -> residual stream, or the stream that arrived from the chunk before.
   Residual embed(LayerContext& context) const;
+  // A tape that wants statistics gets one of each block's output, "layers.3".
   Residual run_blocks(LayerContext& context, Residual x) const;
   // Cross-entropy summed over valid labels, gradients made on the way when the tape records.
   HeadLoss::Result loss(LayerContext& context, const Residual& x, const LossOptions& options) const;

@@ -244,6 +244,20 @@ TEST_F(TapeTest, ValuesShareTheirEncodings) {
   EXPECT_EQ(x.encoded(stream_, Dtype::f64).raw(), x.tensor().raw());
 }
 
+TEST_F(TapeTest, StatisticsOfOneNameAddUp) {
+  Tape tape(stream_, source_, Tape::Mode::training);
+  EXPECT_FALSE(tape.wants_statistics());
+  tape.want_statistics();
+  EXPECT_TRUE(tape.wants_statistics());
+  tape.add_statistic("a", {.squares = 1, .count = 1, .largest = 1});
+  tape.add_statistic("a", {.squares = 4, .count = 2, .largest = 2});
+  tape.add_statistic("b", {.squares = 9, .count = 1, .largest = 3});
+  ASSERT_EQ(tape.statistics().size(), 2u);
+  EXPECT_EQ(tape.statistics().at("a").squares, 5);
+  EXPECT_EQ(tape.statistics().at("a").count, 3);
+  EXPECT_EQ(tape.statistics().at("b").largest, 3);
+}
+
 TEST_F(TapeTest, MisuseIsAnError) {
   Tape tape(stream_, source_, Tape::Mode::training);
   const Value x = tape.leaf(input(), true);

@@ -26,10 +26,26 @@ TEST(Report, EveryStepHasItsFigures) {
   const ScratchFolder folder;
   const RunResult run = train_small(text_config(folder));
   for (const nlohmann::json& step : run.steps) {
-    for (const char* key :
-         {"step", "loss", "tokens", "gradient_norm", "lr", "accuracy", "tokens_per_second", "mfu",
-          "seconds", "data_seconds", "compute_seconds", "exposed_seconds", "update_seconds",
-          "skipped", "bytes/activations", "bytes/moments", "cost", "cost_at_end"}) {
+    for (const char* key : {"step",
+                            "loss",
+                            "tokens",
+                            "gradient_norm",
+                            "lr",
+                            "accuracy",
+                            "tokens_per_second",
+                            "mfu",
+                            "seconds",
+                            "data_seconds",
+                            "compute_seconds",
+                            "reduction_seconds",
+                            "exposed_seconds",
+                            "update_seconds",
+                            "skipped",
+                            "bytes/reserved",
+                            "bytes/activations",
+                            "bytes/moments",
+                            "cost",
+                            "cost_at_end"}) {
       EXPECT_TRUE(step.contains(key)) << key;
     }
   }

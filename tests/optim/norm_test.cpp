@@ -84,30 +84,52 @@ TEST(Norm, GapsBetweenRangesAreRefused) {
 }
 
 TEST(Norm, OfOneRank) {
-  Device device;
   std::vector<float> x(192);
+  auto norm = [&] { return std::sqrt(combined(x, {0, 192}, 1)); };
   x[0] = 3;
   x[191] = -4;
-  EXPECT_EQ(global_norm(device, x), 5);
+  EXPECT_EQ(norm(), 5);
   x[5] = 3e30f;  // its square overflows f32, not f64
-  EXPECT_NEAR(global_norm(device, x) / 3e30, 1, 1e-7);
+  EXPECT_NEAR(norm() / 3e30, 1, 1e-7);
 }
 
 TEST(Norm, NonFiniteGradientsAreFoundAndNamed) {
   const std::vector<Param> params = small_model();
   Flat flat(params, 1);
-  Device device;
   const FlatRange all{0, flat_elements(params)};
   EXPECT_FALSE(first_non_finite(params, {flat.gradients, 0}, all));
   const size_t at = static_cast<size_t>(params[3].offset + 17);
   for (float bad :
        {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     flat.gradients[at] = bad;
-    EXPECT_FALSE(std::isfinite(global_norm(device, flat.gradients)));
+    EXPECT_FALSE(std::isfinite(combined(flat.gradients, {0, all.end}, 1)));
     const auto found = first_non_finite(params, {flat.gradients, 0}, all);
     ASSERT_TRUE(found);
     EXPECT_EQ(found->name, "up");
     EXPECT_EQ(found->element, 17);
+  }
+}
+
+TEST(Norm, PartsOfTheClassesAddUp) {
+  const std::vector<Param> params = small_model();
+  const Flat flat(params, 1);
+  Device device(DeviceKind::cpu, 0, 2);
+  std::array<double, num_param_classes> wanted = {};
+  for (const Param& p : params) {
+    for (int64_t i = p.offset; i < p.offset + p.elements; ++i) {
+      const double g = flat.gradients[static_cast<size_t>(i)];
+      wanted[static_cast<size_t>(p.info.param_class)] += g * g;
+    }
+  }
+  const int64_t n = flat_elements(params);
+  for (int64_t border : {int64_t{0}, int64_t{1088}, n}) {  // in the second parameter, or not cut
+    const auto low = class_square_sums(device, params, {flat.gradients, 0}, {0, border});
+    const auto high = class_square_sums(device, params, {flat.gradients, 0}, {border, n});
+    for (size_t c = 0; c < num_param_classes; ++c) {
+      EXPECT_NEAR(low[c] + high[c], wanted[c], 1e-12 * wanted[c]) << name_of(ParamClass(c));
+    }
+    EXPECT_EQ(wanted[static_cast<size_t>(ParamClass::head)], 0);
+    EXPECT_GT(wanted[static_cast<size_t>(ParamClass::bias)], 0);
   }
 }
 

@@ -189,6 +189,44 @@ TEST(Transformer, PoliciesHoldLessAndTheInputPhaseLetsGo) {
   EXPECT_EQ(h.device().ledger().current(MemoryKind::activations), 0);
 }
 
+// What statistics say of a block is what the block after it receives, and asking changes no bit.
+TEST(Transformer, StatisticsAreThoseOfTheBlocksOutputs) {
+  ModelConfig config = small_model();
+  config.residual_multiplier = 0.5;
+  Harness h(config, Dtype::f32);
+  const MicroBatch rows = some_rows(config.vocabulary);
+  const BatchTensors batch = to_device(h.device(), rows);
+  Tape plain(h.stream(), h.source(), Tape::Mode::inference);
+  LayerContext context{.tape = plain, .batch = batch};
+  const Residual end = h.model().run_blocks(context, h.model().embed(context));
+  EXPECT_TRUE(plain.statistics().empty());
+  double squares = 0, largest = 0;
+  const std::span<float> x = end.stream.tensor().span<float>(),
+                         d = end.delta.tensor().span<float>();
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double value = static_cast<double>(x[i]) + 0.5 * static_cast<double>(d[i]);
+    squares += value * value;
+    largest = std::max(largest, std::abs(value));
+  }
+  h.train(rows, Recompute::none, Harness::Form::fused);
+  const std::vector<std::byte> gradients = h.gradient_bytes();
+  for (Recompute r : {Recompute::none, Recompute::norms, Recompute::attention, Recompute::block}) {
+    h.store().zero_gradients();
+    Tape tape(h.stream(), h.source(), Tape::Mode::training);
+    tape.want_statistics();
+    LayerContext asked{.tape = tape, .batch = batch, .recompute = r};
+    h.model().run(asked, {});
+    tape.backward();
+    EXPECT_TRUE(h.gradient_bytes() == gradients) << static_cast<int>(r);
+    ASSERT_EQ(tape.statistics().size(), 2u);
+    const Statistic& last = tape.statistics().at("layers.1");
+    EXPECT_NEAR(last.squares, squares, 1e-12 * squares) << static_cast<int>(r);
+    EXPECT_EQ(last.largest, largest) << static_cast<int>(r);
+    EXPECT_EQ(last.count, static_cast<double>(x.size()));
+    EXPECT_LT(tape.statistics().at("layers.0").squares, squares);  // the stream grows
+  }
+}
+
 TEST(Transformer, ADocumentDoesNotSeeItsNeighbour) {
   const ModelConfig config = small_model();
   Harness h(config, Dtype::f32);
