@@ -31,32 +31,33 @@ bool same(const Tensor& x, const Tensor& y) {
   return std::memcmp(x.raw(), y.raw(), x.bytes()) == 0;
 }
 
-void in_pieces(Device& device, const Form& form, const Tensor& c, const Tensor& a,
-               const Tensor& b) {
+void in_pieces(const Form& form, const Tensor& c, const Tensor& a, const Tensor& b,
+               const Product& product) {
   const int64_t row_cuts[] = {0, 1, 70, m}, column_cuts[] = {0, 31, n};
   for (int i = 0; i < 3; ++i) {
     for (int j = 0; j < 2; ++j) {
       const int64_t r0 = row_cuts[i], r1 = row_cuts[i + 1];
       const int64_t c0 = column_cuts[j], c1 = column_cuts[j + 1];
       const MatrixView av(a), bv(b);
-      matmul(device, MatrixView(c).slice_rows(r0, r1).slice_columns(c0, c1),
-             form.spec.transpose_a ? av.slice_columns(r0, r1) : av.slice_rows(r0, r1),
-             form.spec.transpose_b ? bv.slice_rows(c0, c1) : bv.slice_columns(c0, c1), form.spec);
+      product(c.device(), MatrixView(c).slice_rows(r0, r1).slice_columns(c0, c1),
+              form.spec.transpose_a ? av.slice_columns(r0, r1) : av.slice_rows(r0, r1),
+              form.spec.transpose_b ? bv.slice_rows(c0, c1) : bv.slice_columns(c0, c1), form.spec);
     }
   }
 }
 
-bool form_is_row_independent(Device& device, Device& one_thread, Form form) {
+bool form_is_row_independent(Device& device, Device& one_thread, Form form,
+                             const Product& product) {
   const MatmulSpec& spec = form.spec;
   const Tensor a =
       random_matrix(device, spec.transpose_a ? k : m, spec.transpose_a ? m : k, form.operand, "a");
   const Tensor b =
       random_matrix(device, spec.transpose_b ? n : k, spec.transpose_b ? k : n, form.operand, "b");
   Tensor whole(device, {m, n}, form.result), other(device, {m, n}, form.result);
-  matmul(device, whole, a, b, spec);
-  matmul(one_thread, other, a, b, spec);
+  product(device, whole, a, b, spec);
+  product(one_thread, other, a, b, spec);
   if (!same(whole, other)) return false;
-  in_pieces(device, form, other, a, b);
+  in_pieces(form, other, a, b, product);
   if (!same(whole, other)) return false;
   if (form.result != Dtype::f32) return true;
   Tensor start = random_matrix(device, m, n, Dtype::f32, "c"), sum(device, {m, n}, Dtype::f32);
@@ -64,13 +65,13 @@ bool form_is_row_independent(Device& device, Device& one_thread, Form form) {
     sum.span<float>()[i] = start.span<float>()[i] + whole.span<float>()[i];
   }
   form.spec.accumulate = true;
-  matmul(device, start, a, b, form.spec);
+  product(device, start, a, b, form.spec);
   return same(start, sum);
 }
 
 }  // namespace
 
-bool products_are_row_independent(Device& device, bool exact) {
+bool products_are_row_independent(Device& device, bool exact, const Product& product) {
   Device one_thread(device.kind(), device.index(), 1);
   for (const auto& [operand, result] :
        {std::pair(Dtype::f32, Dtype::f32), std::pair(Dtype::bf16, Dtype::bf16),
@@ -79,7 +80,9 @@ bool products_are_row_independent(Device& device, bool exact) {
       for (bool transpose_b : {false, true}) {
         const MatmulSpec spec = {
             .transpose_a = transpose_a, .transpose_b = transpose_b, .exact = exact};
-        if (!form_is_row_independent(device, one_thread, {operand, result, spec})) return false;
+        if (!form_is_row_independent(device, one_thread, {operand, result, spec}, product)) {
+          return false;
+        }
       }
     }
   }
