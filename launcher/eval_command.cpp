@@ -50,8 +50,8 @@ class RowRunner {
   void flush() {
     if (batch_.sequences == 0) return;
     batch_.length = length_;
-    sums_.add(evaluate_micro_batches(loaded_.stream, *loaded_.model, *loaded_.source, nullptr, 1,
-                                     [&](int64_t) { return batch_; }, {}));
+    const Evaluator alone{loaded_.stream, *loaded_.model, *loaded_.source};
+    sums_.add(evaluate_micro_batches(alone, 1, [&](int64_t) { return batch_; }));
     batch_ = {};
   }
   const EvalSums& sums() const { return sums_; }

@@ -10,17 +10,16 @@
 namespace shoestring {
 namespace {
 
-EvalSums evaluate_one(Stream& stream, const Transformer& model, ParamSource& source,
-                      const MicroBatch& micro, const std::vector<int32_t>& token_bytes) {
-  const BatchTensors tensors = to_device(stream.device(), micro);
-  Tape tape(stream, source, Tape::Mode::inference);
+EvalSums evaluate_one(const Evaluator& who, const MicroBatch& micro) {
+  const BatchTensors tensors = to_device(who.stream.device(), micro);
+  Tape tape(who.stream, who.source, Tape::Mode::inference);
   LayerContext context{.tape = tape, .batch = tensors};
-  const HeadLoss::Result r = model.run(context, {});
+  const HeadLoss::Result r = who.model.run(context, {});
   EvalSums sums{.loss = r.loss_sum, .labels = r.count, .correct = r.correct};
-  if (token_bytes.empty()) return sums;
+  if (who.bytes == nullptr) return sums;
   for (int32_t label : micro.labels) {
-    if (label >= 0 && static_cast<size_t>(label) < token_bytes.size()) {
-      sums.bytes += token_bytes[static_cast<size_t>(label)];
+    if (label >= 0 && static_cast<size_t>(label) < who.bytes->size()) {
+      sums.bytes += (*who.bytes)[static_cast<size_t>(label)];
     }
   }
   return sums;
@@ -50,26 +49,23 @@ void EvalSums::add(const EvalSums& other) {
   bytes += other.bytes;
 }
 
-EvalSums evaluate_micro_batches(Stream& stream, const Transformer& model, ParamSource& source,
-                                Communicator* ranks, int64_t count,
-                                const std::function<MicroBatch(int64_t)>& make,
-                                const std::vector<int32_t>& token_bytes,
-                                const std::function<bool()>& stop) {
-  const int64_t size = ranks ? ranks->size() : 1, rank = ranks ? ranks->rank() : 0;
+EvalSums evaluate_micro_batches(const Evaluator& who, int64_t count,
+                                const std::function<MicroBatch(int64_t)>& make) {
+  const int64_t size = who.ranks ? who.ranks->size() : 1, rank = who.ranks ? who.ranks->rank() : 0;
   constexpr int64_t fields = 4;
   std::vector<double> table(static_cast<size_t>(count * fields), 0);  // exact up to 2^53
   for (int64_t first = 0; first < count; first += size) {
-    if (first > 0 && stop && stop()) return {};
+    if (first > 0 && who.stop && who.stop()) return {};
     const int64_t i = first + rank;
     if (i >= count) continue;
-    const EvalSums s = evaluate_one(stream, model, source, make(i), token_bytes);
+    const EvalSums s = evaluate_one(who, make(i));
     const double row[] = {s.loss, static_cast<double>(s.labels), static_cast<double>(s.correct),
                           static_cast<double>(s.bytes)};
     std::copy(std::begin(row), std::end(row), table.begin() + i * fields);
   }
   if (size > 1) {  // every row has one owner, the others add zeros
-    ranks->all_reduce(buffer_of(std::span(table)), Reduce::sum, stream);
-    stream.synchronize();
+    who.ranks->all_reduce(buffer_of(std::span(table)), Reduce::sum, who.stream);
+    who.stream.synchronize();
   }
   EvalSums sums;
   for (int64_t i = 0; i < count; ++i) {
@@ -82,26 +78,23 @@ EvalSums evaluate_micro_batches(Stream& stream, const Transformer& model, ParamS
   return sums;
 }
 
-std::vector<SourceLoss> evaluate_sources(Stream& stream, const Transformer& model,
-                                         ParamSource& source, Communicator* ranks,
-                                         const Loader& loader, int64_t sequences,
-                                         int64_t micro_batch, int64_t length,
-                                         const std::vector<int32_t>& token_bytes,
-                                         const std::function<bool()>& stop) {
+std::vector<SourceLoss> evaluate_sources(const Evaluator& who, const Loader& loader,
+                                         const EvalRows& wanted) {
   std::vector<SourceLoss> losses;
   bool stopped = false;
-  const auto ask = [&] { return stopped = stopped || (stop && stop()); };
+  const auto ask = [&] { return stopped = stopped || (who.stop && who.stop()); };
+  Evaluator asking = who;
+  asking.stop = ask;
   for (int64_t i = 0; i < loader.sources(); ++i) {
     if (i > 0 && ask()) return {};
-    const int64_t rows = std::min(sequences, loader.eval_rows(i, length));
+    const int64_t rows = std::min(wanted.sequences, loader.eval_rows(i, wanted.length));
     if (rows == 0) continue;
-    const int64_t count = (rows + micro_batch - 1) / micro_batch;
+    const int64_t count = (rows + wanted.micro_batch - 1) / wanted.micro_batch;
     auto make = [&](int64_t m) {
-      const int64_t first = m * micro_batch;
-      return loader.eval_micro_batch(i, first, std::min(micro_batch, rows - first), length);
+      const int64_t first = m * wanted.micro_batch, n = std::min(wanted.micro_batch, rows - first);
+      return loader.eval_micro_batch(i, first, n, wanted.length);
     };
-    const EvalSums sums =
-        evaluate_micro_batches(stream, model, source, ranks, count, make, token_bytes, ask);
+    const EvalSums sums = evaluate_micro_batches(asking, count, make);
     if (stopped) return {};
     losses.push_back({loader.source_name(i), sums});
   }

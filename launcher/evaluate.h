@@ -25,15 +25,22 @@ struct EvalSums {
   void add(const EvalSums& other);
 };
 
+// Who evaluates.
+struct Evaluator {
+  Stream& stream;
+  const Transformer& model;
+  ParamSource& source;
+  Communicator* ranks = nullptr;                // null: alone
+  const std::vector<int32_t>* bytes = nullptr;  // of tokens; null: not known
+  std::function<bool()> stop = {};              // whether to leave off; null: never
+};
+
 // Runs the micro-batches [0, count) that `make` gives, each on rank i % ranks, and sums in the
-// order of the micro-batches, so that any number of ranks gives the same bits. `stop` is asked
+// order of the micro-batches, so that any number of ranks gives the same bits. `who.stop` is asked
 // before each round of `ranks` micro-batches but the first; when all ranks hear yes the evaluation
 // ends and has no result: no labels.
-EvalSums evaluate_micro_batches(Stream& stream, const Transformer& model, ParamSource& source,
-                                Communicator* ranks, int64_t count,
-                                const std::function<MicroBatch(int64_t)>& make,
-                                const std::vector<int32_t>& token_bytes,
-                                const std::function<bool()>& stop = {});
+EvalSums evaluate_micro_batches(const Evaluator& who, int64_t count,
+                                const std::function<MicroBatch(int64_t)>& make);
 
 struct SourceLoss {
   std::string name;
@@ -41,12 +48,11 @@ struct SourceLoss {
 };
 EvalSums total_of_sources(const std::vector<SourceLoss>& losses);
 // The held-out rows of every source, at most `sequences` each; nothing when it was stopped.
-std::vector<SourceLoss> evaluate_sources(Stream& stream, const Transformer& model,
-                                         ParamSource& source, Communicator* ranks,
-                                         const Loader& loader, int64_t sequences,
-                                         int64_t micro_batch, int64_t length,
-                                         const std::vector<int32_t>& token_bytes,
-                                         const std::function<bool()>& stop = {});
+struct EvalRows {
+  int64_t sequences = 0, micro_batch = 1, length = 0;
+};
+std::vector<SourceLoss> evaluate_sources(const Evaluator& who, const Loader& loader,
+                                         const EvalRows& rows);
 
 // Cross-entropy of the held-out labels under the training tokens' frequencies (add-one smoothed),
 // nats a label; at most `limit` training tokens of each source are counted.

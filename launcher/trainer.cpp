@@ -201,9 +201,10 @@ std::vector<SourceLoss> Trainer::evaluate() {
     }
     rank_.publish_weights();
   }
-  std::vector<SourceLoss> losses = evaluate_sources(
-      rank_.compute, *rank_.model, *rank_.source, &rank_.ranks, *rank_.loader, t.evaluate_sequences,
-      shape.sequences, shape.length, rank_.token_bytes, [this] { return stop_.between(); });
+  const Evaluator who{rank_.compute, *rank_.model,       *rank_.source,
+                      &rank_.ranks,  &rank_.token_bytes, [this] { return stop_.between(); }};
+  std::vector<SourceLoss> losses =
+      evaluate_sources(who, *rank_.loader, {t.evaluate_sequences, shape.sequences, shape.length});
   if (rank_.ema) {
     rank_.ema->swap({rank_.store->master()});
     rank_.refresh_copies();

@@ -68,38 +68,36 @@ int64_t CachedAttention::bytes() const {
   return static_cast<int64_t>(sum);
 }
 
-CachedAttention::Rows& CachedAttention::rows_of(int layer, int64_t sequence, const Tensor& k,
-                                                const Tensor& v) {
+CachedAttention::Rows& CachedAttention::rows_of(int layer, int64_t sequence, const Rows& fresh) {
   check(layer >= 0 && layer < layers_, "the cache has no such layer");
   const auto sequences = static_cast<int64_t>(lengths_.size());
   Rows& rows = cache_[static_cast<size_t>(layer * sequences + sequence)];
   if (!rows.k) {
-    rows.k = Tensor(*device_, {capacity_, k.columns()}, k.dtype(), MemoryKind::other);
-    rows.v = Tensor(*device_, {capacity_, v.columns()}, v.dtype(), MemoryKind::other);
+    rows.k = Tensor(*device_, {capacity_, fresh.k.columns()}, fresh.k.dtype(), MemoryKind::other);
+    rows.v = Tensor(*device_, {capacity_, fresh.v.columns()}, fresh.v.dtype(), MemoryKind::other);
   }
   return rows;
 }
 
-void CachedAttention::append(int layer, int64_t sequence, const Tensor& k, const Tensor& v,
-                             int64_t row, int64_t count, int64_t at) {
+void CachedAttention::append(Rows& to, const Rows& fresh, int64_t row, int64_t count, int64_t at) {
   if (at + count > capacity_) {
     fail(cat("the cache holds ", capacity_, " tokens a sequence but ", at + count, " are needed"));
   }
-  Rows& rows = rows_of(layer, sequence, k, v);
-  auto copy = [&](const Tensor& from, const Tensor& to) {
-    const Tensor source = from.rows(row, row + count), target = to.rows(at, at + count);
+  auto copy = [&](const Tensor& from, const Tensor& cache) {
+    const Tensor source = from.rows(row, row + count), target = cache.rows(at, at + count);
     std::memcpy(target.raw(), source.raw(), source.bytes());
   };
-  copy(k, rows.k);
-  copy(v, rows.v);
+  copy(fresh.k, to.k);
+  copy(fresh.v, to.v);
 }
 
 Value CachedAttention::run(Tape& tape, const AttentionShape& shape, const Value& q, const Value& k,
                            const Value& v, const Tensor& first_key) {
   check(!tape.recording(), "the cache of generation cannot be trained through");
   const bool last_layer = shape.layer + 1 == layers_;
+  const Rows fresh{k.tensor(), v.tensor()};
   if (prefilling_) {
-    append(shape.layer, active_[0], k.tensor(), v.tensor(), 0, shape.length, 0);
+    append(rows_of(shape.layer, active_[0], fresh), fresh, 0, shape.length, 0);
     if (last_layer) lengths_[static_cast<size_t>(active_[0])] = shape.length;
     return LocalAttention().run(tape, shape, q, k, v, first_key);
   }
@@ -107,7 +105,7 @@ Value CachedAttention::run(Tape& tape, const AttentionShape& shape, const Value&
         "a decode step must hold one token of each active sequence");
   for (size_t i = 0; i < active_.size(); ++i) {
     const int64_t at = lengths_[static_cast<size_t>(active_[i])];
-    append(shape.layer, active_[i], k.tensor(), v.tensor(), static_cast<int64_t>(i), 1, at);
+    append(rows_of(shape.layer, active_[i], fresh), fresh, static_cast<int64_t>(i), 1, at);
   }
   const Value out = attend(shape, q.tensor());
   if (last_layer) {

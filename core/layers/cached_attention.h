@@ -28,9 +28,9 @@ class CachedAttention : public AttentionCore {
   struct Rows {
     Tensor k, v;  // [capacity, kv_heads * head_dim]
   };
-  Rows& rows_of(int layer, int64_t sequence, const Tensor& k, const Tensor& v);
-  void append(int layer, int64_t sequence, const Tensor& k, const Tensor& v, int64_t row,
-              int64_t count, int64_t at);
+  Rows& rows_of(int layer, int64_t sequence, const Rows& fresh);
+  // Rows [row, row + count) of `fresh` become those of the cache from `at` on.
+  void append(Rows& to, const Rows& fresh, int64_t row, int64_t count, int64_t at);
   Value attend(const AttentionShape& shape, const Tensor& q);
 
   Device* device_;

@@ -20,16 +20,16 @@ struct Half {  // f16 by core's conversions
 // max and min need the sign.
 template <class T, Reduce kReduce>
 struct AccumulatorOf {
-  using type = float;
+  using Type = float;
 };
 template <Reduce kReduce>
 struct AccumulatorOf<double, kReduce> {
-  using type = double;
+  using Type = double;
 };
 template <class T, Reduce kReduce>
 requires std::is_integral_v<T>
 struct AccumulatorOf<T, kReduce> {
-  using type = std::conditional_t<kReduce == Reduce::sum, std::make_unsigned_t<T>, T>;
+  using Type = std::conditional_t<kReduce == Reduce::sum, std::make_unsigned_t<T>, T>;
 };
 
 template <Reduce kReduce, class A>
@@ -52,7 +52,7 @@ A combine(A a, A b) {
 // Blocks keep the accumulators in the first-level cache, so every input is read once.
 template <class T, Reduce kReduce>
 void fold_blocks(std::span<const View> inputs, Buffer out) {
-  using A = typename AccumulatorOf<T, kReduce>::type;
+  using A = typename AccumulatorOf<T, kReduce>::Type;
   constexpr int64_t block = 1024;
   std::array<A, block> acc;
   T* result = reinterpret_cast<T*>(out.data);

@@ -15,8 +15,8 @@ std::vector<SourceLoss> evaluate_on(const RunConfig& config, int ranks, int64_t 
   std::vector<SourceLoss> result;
   run_ranks(ranks, [&](Communicator& world) {
     RankState rank(config, world, 1);
-    const auto losses = evaluate_sources(rank.compute, *rank.model, *rank.source, &world,
-                                         *rank.loader, 9, micro_batch, 32, rank.token_bytes);
+    const Evaluator who{rank.compute, *rank.model, *rank.source, &world, &rank.token_bytes};
+    const auto losses = evaluate_sources(who, *rank.loader, {9, micro_batch, 32});
     if (world.rank() == ranks - 1) result = losses;
   });
   return result;
@@ -56,9 +56,9 @@ TEST(Evaluate, StopsBetweenRounds) {
       run_ranks(ranks, [&](Communicator& world) {
         RankState rank(config, world, 1);
         int64_t& calls = asked[static_cast<size_t>(world.rank())];
-        const auto losses =
-            evaluate_sources(rank.compute, *rank.model, *rank.source, &world, *rank.loader, 7, 1,
-                             32, rank.token_bytes, [&] { return ++calls == last; });
+        const Evaluator who{rank.compute, *rank.model,       *rank.source,
+                            &world,       &rank.token_bytes, [&] { return ++calls == last; }};
+        const auto losses = evaluate_sources(who, *rank.loader, {7, 1, 32});
         EXPECT_EQ(losses.size(), last == 1000 ? 2u : 0u);
       });
       // 7 rows in rounds of `ranks`, twice; asked before each round but the very first.
@@ -81,9 +81,8 @@ TEST(Evaluate, BytesAreThoseOfTheLabels) {
         bytes += static_cast<int64_t>(rank.tokenizer->id_to_bytes(label).size());
       }
     }
-    const EvalSums sums = evaluate_micro_batches(
-        rank.compute, *rank.model, *rank.source, nullptr, 1, [&](int64_t) { return micro; },
-        rank.token_bytes);
+    const Evaluator who{rank.compute, *rank.model, *rank.source, nullptr, &rank.token_bytes};
+    const EvalSums sums = evaluate_micro_batches(who, 1, [&](int64_t) { return micro; });
     EXPECT_EQ(sums.bytes, bytes);
     EXPECT_EQ(sums.labels, micro.valid_labels);
     EXPECT_DOUBLE_EQ(sums.bits_per_byte(), sums.loss / std::log(2.0) / static_cast<double>(bytes));

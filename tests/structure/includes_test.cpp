@@ -1,4 +1,5 @@
-// Who may include whom: the arrows of docs/architecture.md, and one door to each library.
+// Who may include whom: the arrows of docs/architecture.md, and one door to each library. Every
+// rule is tried on an example that breaks it.
 
 #include <gtest/gtest.h>
 
@@ -31,27 +32,56 @@ void check_arrows(Offences& offences, const SourceFile& file, const std::string&
   }
 }
 
-TEST(Includes, FollowTheArrows) {
+Offences wrong_arrows(const SourceFiles& files) {
   Offences offences;
-  for (const SourceFile& file : source_files()) {
+  for (const SourceFile& file : files) {
     if (file.is_code() && arrows.contains(file.folder())) {
       check_arrows(offences, file, file.folder());
     }
   }
-  EXPECT_TRUE(offences.empty()) << offences.text();
+  return offences;
 }
 
-TEST(Includes, TestsSeeWhatTheirFolderSees) {
+bool finds_arrow(std::string path, std::string_view include) {
+  return !wrong_arrows({file_of(std::move(path), cat("#include \"", include, "\"\n"))}).empty();
+}
+
+TEST(Includes, FollowTheArrows) {
+  const Offences offences = wrong_arrows(source_files());
+  EXPECT_TRUE(offences.empty()) << offences.text();
+  EXPECT_TRUE(finds_arrow("core/a.cpp", "optim/adamw.h"));
+  EXPECT_TRUE(finds_arrow("core/ops/a.cu", "parallel/communicator.h"));
+  EXPECT_TRUE(finds_arrow("optim/a.h", "io/loader.h"));
+  EXPECT_TRUE(finds_arrow("io/a.h", "launcher/step.h"));
+  EXPECT_TRUE(finds_arrow("launcher/a.cpp", "tests/support/error_model.h"));
+  EXPECT_FALSE(finds_arrow("launcher/a.cpp", "io/loader.h"));
+}
+
+// Tests of a folder see what the folder sees.
+Offences wrong_test_arrows(const SourceFiles& files) {
   std::map<std::string, std::string> like = {{"conformance", "parallel"},
-                                             {"equivalence", "launcher"}};
+                                             {"equivalence", "launcher"},
+                                             {"structure", "core"},
+                                             {"support", "core"}};
   for (const auto& [folder, targets] : arrows) like[folder] = folder;
   Offences offences;
-  for (const SourceFile& file : source_files()) {
+  for (const SourceFile& file : files) {
     if (!file.is_code() || file.folder() != "tests") continue;
     auto folder = like.find(first_part(file.path.substr(6)));
     if (folder != like.end()) check_arrows(offences, file, folder->second);
   }
+  return offences;
+}
+
+TEST(Includes, TestsSeeWhatTheirFolderSees) {
+  const Offences offences = wrong_test_arrows(source_files());
   EXPECT_TRUE(offences.empty()) << offences.text();
+  auto finds = [](std::string path, std::string_view text) {
+    return !wrong_test_arrows({file_of(std::move(path), text)}).empty();
+  };
+  EXPECT_TRUE(finds("tests/core/a_test.cpp", "#include \"io/loader.h\"\n"));
+  EXPECT_TRUE(finds("tests/conformance/a_test.cpp", "#include \"optim/ema.h\"\n"));
+  EXPECT_FALSE(finds("tests/equivalence/a_test.cpp", "#include \"optim/ema.h\"\n"));
 }
 
 // A library and the beginnings of the paths that may include it.
@@ -75,9 +105,9 @@ const std::vector<Door> doors = {
     {"zlib.h", {"io/"}},
 };
 
-TEST(Includes, EachLibraryHasItsDoor) {
+Offences wrong_doors(const SourceFiles& files) {
   Offences offences;
-  for (const SourceFile& file : source_files()) {
+  for (const SourceFile& file : files) {
     if (!file.is_code() || file.folder() == "tests") continue;
     for (const Include& include : includes_of(file)) {
       for (const Door& door : doors) {
@@ -88,14 +118,49 @@ TEST(Includes, EachLibraryHasItsDoor) {
       }
     }
   }
-  EXPECT_TRUE(offences.empty()) << offences.text();
+  return offences;
 }
 
-TEST(Includes, HeadersStayLight) {
+TEST(Includes, EachLibraryHasItsDoor) {
+  const Offences offences = wrong_doors(source_files());
+  EXPECT_TRUE(offences.empty()) << offences.text();
+  for (std::string_view library :
+       {"oneapi/dnnl/dnnl.hpp", "omp.h", "toml++/toml.h", "CLI/CLI.hpp", "mpi.h", "hdf5.h",
+        "pcre2.h", "utf8proc.h", "zstd.h", "zlib.h"}) {
+    const SourceFile file = file_of("optim/a.cpp", cat("#include <", library, ">\n"));
+    EXPECT_FALSE(wrong_doors({file}).empty()) << library;
+  }
+}
+
+// CUDA's own headers stay where kernels and devices are.
+Offences wrong_cuda(const SourceFiles& files) {
+  Offences offences;
+  for (const SourceFile& file : files) {
+    const bool kernels = file.ends_with(".cu") || file.ends_with(".cuh") ||
+                         file.path.starts_with("core/cuda/") ||
+                         file.path.starts_with("core/device.");
+    if (!file.is_code() || file.folder() == "tests" || kernels) continue;
+    for (const Include& include : includes_of(file)) {
+      if (include.path.starts_with("cuda") || include.path.starts_with("nccl")) {
+        offences.add(file, include.line, cat(include.path, " belongs into a .cu file"));
+      }
+    }
+  }
+  return offences;
+}
+
+TEST(Includes, CudaStaysInItsFiles) {
+  const Offences offences = wrong_cuda(source_files());
+  EXPECT_TRUE(offences.empty()) << offences.text();
+  EXPECT_FALSE(wrong_cuda({file_of("core/a.h", "#include <cuda_runtime.h>\n")}).empty());
+  EXPECT_TRUE(wrong_cuda({file_of("core/device.cpp", "#include <cuda_runtime.h>\n")}).empty());
+}
+
+Offences heavy_headers(const SourceFiles& files) {
   const std::vector<std::string_view> heavy = {"nlohmann/", "toml++", "CLI/",  "hwy/",  "hdf5",
                                                "oneapi/",   "mpi.h",  "omp.h", "regex", "pcre2.h"};
   Offences offences;
-  for (const SourceFile& file : source_files()) {
+  for (const SourceFile& file : files) {
     // *-inl.h are bodies that Highway compiles once for each set of instructions.
     if (!file.is_header() || file.ends_with("-inl.h") || file.folder() == "tests") continue;
     for (const Include& include : includes_of(file)) {
@@ -106,7 +171,14 @@ TEST(Includes, HeadersStayLight) {
       }
     }
   }
+  return offences;
+}
+
+TEST(Includes, HeadersStayLight) {
+  const Offences offences = heavy_headers(source_files());
   EXPECT_TRUE(offences.empty()) << offences.text();
+  EXPECT_FALSE(heavy_headers({file_of("io/a.h", "#include <hdf5.h>\n")}).empty());
+  EXPECT_TRUE(heavy_headers({file_of("io/a.cpp", "#include <hdf5.h>\n")}).empty());
 }
 
 }  // namespace

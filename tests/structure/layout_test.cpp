@@ -1,7 +1,8 @@
-// Where files are and what they are called.
+// Where files are and what they are called. Every rule is tried on an example that breaks it.
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <filesystem>
 #include <set>
 
@@ -18,16 +19,22 @@ const std::set<std::string> top_level = {
 
 const std::set<std::string> code_folders = {"core", "parallel", "optim", "io", "launcher"};
 
-TEST(Layout, TopLevelHoldsOnlyWhatBelongsThere) {
+Offences strangers(const SourceFiles& files) {
   Offences offences;
-  for (const SourceFile& file : source_files()) {
+  for (const SourceFile& file : files) {
     if (!top_level.contains(file.folder())) offences.add(file, 1, "does not belong at the top");
   }
-  EXPECT_TRUE(offences.empty()) << offences.text();
+  return offences;
 }
 
-TEST(Layout, EverySourceFileHasATestOfItsName) {
-  std::vector<SourceFile> files = source_files();
+TEST(Layout, TopLevelHoldsOnlyWhatBelongsThere) {
+  const Offences offences = strangers(source_files());
+  EXPECT_TRUE(offences.empty()) << offences.text();
+  EXPECT_FALSE(strangers({file_of("utils/a.cpp", "")}).empty());
+  EXPECT_FALSE(strangers({file_of("notes.txt", "")}).empty());
+}
+
+Offences untested(const SourceFiles& files) {
   std::set<std::string> paths;
   for (const SourceFile& file : files) paths.insert(file.path);
   Offences offences;
@@ -41,11 +48,19 @@ TEST(Layout, EverySourceFileHasATestOfItsName) {
       offences.add(file, 1, cat("has no test: ", beside));
     }
   }
-  EXPECT_TRUE(offences.empty()) << offences.text();
+  return offences;
 }
 
-TEST(Layout, EveryTestHasItsSubject) {
-  std::vector<SourceFile> files = source_files();
+TEST(Layout, EverySourceFileHasATestOfItsName) {
+  const Offences offences = untested(source_files());
+  EXPECT_TRUE(offences.empty()) << offences.text();
+  const SourceFile source = file_of("core/ops/a.cpp", "");
+  EXPECT_FALSE(untested({source}).empty());
+  EXPECT_FALSE(untested({source, file_of("tests/core/a_test.cpp", "")}).empty());
+  EXPECT_TRUE(untested({source, file_of("tests/core/ops/a_test.cpp", "")}).empty());
+}
+
+Offences subjectless(const SourceFiles& files) {
   std::set<std::string> subjects;
   for (const SourceFile& file : files) {
     if (file.is_code()) subjects.insert(file.path.substr(0, file.path.rfind('.')));
@@ -59,12 +74,18 @@ TEST(Layout, EveryTestHasItsSubject) {
       offences.add(file, 1, cat("there is no ", subject, ".h or .cpp"));
     }
   }
-  EXPECT_TRUE(offences.empty()) << offences.text();
+  return offences;
 }
 
-TEST(Layout, NamesAreSnakeCase) {
+TEST(Layout, EveryTestHasItsSubject) {
+  const Offences offences = subjectless(source_files());
+  EXPECT_TRUE(offences.empty()) << offences.text();
+  EXPECT_FALSE(subjectless({file_of("tests/core/gone_test.cpp", "")}).empty());
+}
+
+Offences oddly_named(const SourceFiles& files) {
   Offences offences;
-  for (const SourceFile& file : source_files()) {
+  for (const SourceFile& file : files) {
     if (!file.is_code()) continue;
     std::string stem = file.stem();
     if (file.ends_with("-inl.h")) stem.resize(stem.size() - 4);
@@ -72,19 +93,73 @@ TEST(Layout, NamesAreSnakeCase) {
       offences.add(file, 1, "file names are snake_case");
     }
   }
-  EXPECT_TRUE(offences.empty()) << offences.text();
+  return offences;
 }
 
-TEST(Layout, HeadersAreGuarded) {
+TEST(Layout, NamesAreSnakeCase) {
+  const Offences offences = oddly_named(source_files());
+  EXPECT_TRUE(offences.empty()) << offences.text();
+  EXPECT_FALSE(oddly_named({file_of("core/RmsNorm.cpp", "")}).empty());
+  EXPECT_FALSE(oddly_named({file_of("core/rms-norm.h", "")}).empty());
+}
+
+// The name that a line defines as a type; empty when it defines none.
+std::string_view defined_type(std::string_view line) {
+  line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));
+  for (std::string_view word : {"struct ", "class ", "enum class ", "using ", "concept "}) {
+    if (!line.starts_with(word)) continue;
+    std::string_view name = line.substr(word.size());
+    const size_t end = name.find_first_of(" :;{=<");
+    const std::string_view after = end < name.size() ? name.substr(end) : std::string_view();
+    const bool alias = word == "using " || word == "concept ";
+    const bool defines =
+        alias ? after.starts_with(" =")
+              : after.starts_with(" {") || after.starts_with(" : ") || after.starts_with(";");
+    return defines ? name.substr(0, end) : std::string_view();
+  }
+  return {};
+}
+
+Offences oddly_named_types(const SourceFiles& files) {
   Offences offences;
-  for (const SourceFile& file : source_files()) {
+  for (const SourceFile& file : files) {
+    if (!file.is_code()) continue;
+    for (size_t i = 0; i < file.lines.size(); ++i) {
+      const std::string_view name = defined_type(file.lines[i]);
+      if (name.empty() || std::isupper(static_cast<unsigned char>(name[0]))) continue;
+      offences.add(file, i + 1, cat("types are PascalCase: ", name));
+    }
+  }
+  return offences;
+}
+
+TEST(Layout, TypesArePascalCase) {
+  const Offences offences = oddly_named_types(source_files());
+  EXPECT_TRUE(offences.empty()) << offences.text();
+  EXPECT_FALSE(oddly_named_types({file_of("core/a.h", "struct param_info {")}).empty());
+  EXPECT_FALSE(oddly_named_types({file_of("core/a.h", "class tape;")}).empty());
+  EXPECT_TRUE(oddly_named_types({file_of("core/a.cpp", "  struct stat info {};")}).empty());
+  EXPECT_FALSE(oddly_named_types({file_of("core/a.h", "  enum class phase : uint8_t {")}).empty());
+  EXPECT_FALSE(
+      oddly_named_types({file_of("core/a.h", "using floats = std::vector<float>;")}).empty());
+}
+
+Offences unguarded(const SourceFiles& files) {
+  Offences offences;
+  for (const SourceFile& file : files) {
     // What Highway compiles several times has a guard of its own.
     if (!file.is_header() || file.ends_with("-inl.h")) continue;
     if (file.lines.empty() || file.lines[0] != "#pragma once") {
       offences.add(file, 1, "begins without #pragma once");
     }
   }
+  return offences;
+}
+
+TEST(Layout, HeadersAreGuarded) {
+  const Offences offences = unguarded(source_files());
   EXPECT_TRUE(offences.empty()) << offences.text();
+  EXPECT_FALSE(unguarded({file_of("core/a.h", "// A comment.\n#pragma once\n")}).empty());
 }
 
 TEST(Layout, TestDataIsSmall) {

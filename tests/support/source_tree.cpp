@@ -35,15 +35,19 @@ std::vector<SourceFile> source_files() {
     std::ifstream stream(root + "/" + path, std::ios::binary);
     std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
     if (!stream || text.find('\0') != std::string::npos) continue;  // deleted, or not text
-    SourceFile file{.path = path, .lines = {}};
-    std::istringstream lines(text);
-    for (std::string line; std::getline(lines, line);) file.lines.push_back(line);
-    files.push_back(std::move(file));
+    files.push_back(file_of(path, text));
   }
   std::sort(files.begin(), files.end(),
             [](const auto& a, const auto& b) { return a.path < b.path; });
   if (files.empty()) fail(cat("no files found: ", git));
   return files;
+}
+
+SourceFile file_of(std::string path, std::string_view text) {
+  SourceFile file{.path = std::move(path), .lines = {}};
+  std::istringstream lines{std::string(text)};
+  for (std::string line; std::getline(lines, line);) file.lines.push_back(line);
+  return file;
 }
 
 std::vector<Include> includes_of(const SourceFile& file) {

@@ -24,6 +24,11 @@ struct SourceFile {
 // out. Throws when git cannot be run.
 std::vector<SourceFile> source_files();
 
+using SourceFiles = std::vector<SourceFile>;
+
+// A file that is not there, to try a rule on.
+SourceFile file_of(std::string path, std::string_view text);
+
 // What the file includes: {"core/check.h", line 7}. Angle brackets and quotes alike.
 struct Include {
   std::string path;
