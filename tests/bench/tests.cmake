@@ -9,10 +9,10 @@ set_tests_properties(bench.smoke PROPERTIES LABELS bench TIMEOUT 120)
 # A whole training step beside PyTorch's: tests/bench/peer runs it.
 file(GLOB step_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/step/*.cpp)
 add_executable(bench_step ${step_sources})
-target_link_libraries(bench_step PRIVATE shoestring_parallel shoestring_optim)
+target_link_libraries(bench_step PRIVATE shoestring_launcher GTest::gtest)
 add_test(NAME bench.step_smoke COMMAND bench_step --layers 2 --dim 64 --heads 4 --kv-heads 2
   --ffn 96 --vocab 128 --micro-batch 2 --seq 24 --warmup 1 --steps 2 --dtype bf16 --ranks 2
-  --checked --exact --profile)
+  --checked --exact --statistics --profile)
 set_tests_properties(bench.step_smoke PROPERTIES LABELS bench TIMEOUT 120
   PASS_REGULAR_EXPRESSION "ms in ops")
 # Our side of tests/bench/tokenizer_speed.

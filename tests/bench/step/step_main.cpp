@@ -10,6 +10,7 @@
 #include "nlohmann/json.hpp"
 #include "parallel/comm/checked.h"
 #include "parallel/comm/in_process.h"
+#include "tests/bench/step/op_times.h"
 #include "tests/bench/step/trainer.h"
 
 namespace shoestring {
@@ -49,28 +50,30 @@ Json memory_of(const Ledger& ledger) {
 
 // One rank's steps; rank 0 prints.
 void measure_rank(const StepOptions& options, const std::vector<MicroBatch>& batch,
-                  Communicator& ranks) {
+                  const ScratchFolder& folder, Communicator& ranks) {
   const double start = now();
-  StepTrainer trainer(options, batch, ranks);
+  const RunConfig config = config_of(options, batch.at(0).length, folder);
+  const TraceRange timed{options.warmup + 1, options.warmup + options.steps};
+  StepTrainer trainer(config, options, options.profile ? timed : TraceRange(), ranks);
   std::vector<double> losses, norms, seconds;
   double first = 0;
   rusage before{};
   for (int i = 0; i < options.warmup + options.steps; ++i) {
-    if (i == options.warmup) {
-      before = used();
-      trainer.ops().clear();
-    }
+    if (i == options.warmup) before = used();
     const double begin = now();
-    const StepTrainer::Outcome outcome = trainer.step(i + 1);
-    losses.push_back(outcome.loss);
-    norms.push_back(outcome.norm);
+    const StepReport report = trainer.step(batch);
+    losses.push_back(report.loss);
+    norms.push_back(report.gradient_norm);
     if (i >= options.warmup) seconds.push_back(now() - begin);
     if (i == 0) first = now() - start;
   }
-  if (ranks.rank() > 0) return;
   const rusage after = used();
+  if (options.profile) trainer.write_trace(folder / "trace.json");
+  if (ranks.rank() > 0) return;
   std::sort(seconds.begin(), seconds.end());
   const double median = seconds.at(seconds.size() / 2);
+  const auto tokens = static_cast<double>(tokens_of(batch));
+  const double flop = tokens * training_flop_per_token(config.model, batch.at(0).length);
   Json line = {
       {"peer", "shoestring"},
       {"dtype", options.dtype},
@@ -79,30 +82,31 @@ void measure_rank(const StepOptions& options, const std::vector<MicroBatch>& bat
       {"ranks", options.ranks},
       {"checked", options.checked},
       {"moments", options.optim.moments},
-      {"threads_per_rank", trainer.threads()},
-      {"parameters", trainer.store().parameters()},
-      {"tokens_per_step", trainer.tokens()},
-      {"flop_per_step", trainer.flop()},
+      {"threads_per_rank", trainer.rank().device.threads()},
+      {"parameters", trainer.rank().store->parameters()},
+      {"tokens_per_step", tokens_of(batch)},
+      {"flop_per_step", flop},
       {"step_seconds_median", median},
       {"step_seconds_min", seconds.front()},
       {"processor_seconds", (processor_seconds(after) - processor_seconds(before)) / options.steps},
       {"page_faults", (after.ru_minflt - before.ru_minflt) / options.steps},
-      {"tokens_per_second", static_cast<double>(trainer.tokens()) / median},
-      {"gflops", trainer.flop() / median / 1e9},
+      {"tokens_per_second", tokens / median},
+      {"gflops", flop / median / 1e9},
       {"first_step_seconds", first},
       {"peak_rss_mib", static_cast<double>(peak_resident_bytes()) / (1 << 20)},
-      {"memory_peaks", memory_of(trainer.ledger())},
+      {"memory_peaks", memory_of(trainer.rank().device.ledger())},
       {"losses", losses},
       {"norms", norms}};
   std::cout << line.dump() << "\n";
-  if (options.profile) trainer.ops().print(std::cerr, options.steps);
+  if (options.profile) print_op_times(std::cerr, folder / "trace.json", options.steps);
 }
 
 void measure_steps(const StepOptions& options) {
   const std::vector<MicroBatch> batch = batch_of(options);
   run_ranks(options.ranks, [&](Communicator& ranks) {
+    const ScratchFolder folder;  // of this rank
     const std::unique_ptr<Communicator> comparing = options.checked ? checked(ranks) : nullptr;
-    measure_rank(options, batch, comparing ? *comparing : ranks);
+    measure_rank(options, batch, folder, comparing ? *comparing : ranks);
   });
 }
 
@@ -130,6 +134,7 @@ int run(int argc, char** argv) {
   app.add_flag("--checked", o.checked, "ranks compare their calls before they make them");
   app.add_flag("--exact", o.exact, "exact mode: products and sums that no layout changes");
   app.add_flag("--stochastic-rounding", o.optim.stochastic_rounding, "of bf16 state");
+  app.add_flag("--statistics", o.statistics, "train.statistics_every = 1");
   app.add_flag("--profile", o.profile, "a table of ops on stderr");
   CLI11_PARSE(app, argc, argv);
   measure_steps(o);

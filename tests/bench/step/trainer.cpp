@@ -4,22 +4,10 @@
 
 #include "core/parallel_for.h"
 #include "core/random.h"
-#include "optim/norm.h"
 #include "tests/bench/step/llama_files.h"
 
 namespace shoestring {
 namespace {
-
-// The store, with finished gradients announced to whoever shares them among ranks.
-class AnnouncingSource : public StoreSource {
- public:
-  AnnouncingSource(ParamStore& store, DataParallel& parallel)
-      : StoreSource(store), parallel_(parallel) {}
-  void gradient_ready(const Param& p) override { parallel_.gradient_ready(p.index); }
-
- private:
-  DataParallel& parallel_;
-};
 
 MicroBatch random_rows(const StepOptions& options) {
   const RandomStream random(1, "tokens");
@@ -41,12 +29,8 @@ MicroBatch rows_of(const MicroBatch& whole, int64_t begin, int64_t end) {
   m.labels = take(whole.labels);
   m.positions = take(whole.positions);
   m.first_key = take(whole.first_key);
+  m.sample_ids.assign(whole.sample_ids.begin() + begin, whole.sample_ids.begin() + end);
   return m;
-}
-
-ModelConfig fitted(ModelConfig config, int64_t length) {
-  config.max_positions = length;
-  return config;
 }
 
 int threads_of_rank(const StepOptions& options) {
@@ -54,10 +38,19 @@ int threads_of_rank(const StepOptions& options) {
   return std::max(1, all / options.ranks);
 }
 
-std::vector<ParamExtent> extents_of(const ParamStore& store) {
-  std::vector<ParamExtent> extents;
-  for (const Param& p : store.params()) extents.push_back({p.offset, p.offset + p.elements});
-  return extents;
+// This rank's micro-batches: number g of the step runs on rank g % n.
+Batch part_of(const std::vector<MicroBatch>& all, int64_t step, const Communicator& ranks) {
+  Batch batch{.step = step,
+              .global_micro_batches = static_cast<int64_t>(all.size()),
+              .global_valid_labels = 0,
+              .global_tokens = tokens_of(all)};
+  for (size_t g = 0; g < all.size(); ++g) {
+    batch.global_valid_labels += all[g].valid_labels;
+    if (static_cast<int>(g) % ranks.size() != ranks.rank()) continue;
+    batch.global_indices.push_back(static_cast<int64_t>(g));
+    batch.micro.push_back(all[g]);
+  }
+  return batch;
 }
 
 }  // namespace
@@ -79,92 +72,46 @@ std::vector<MicroBatch> batch_of(const StepOptions& options) {
   return parts;
 }
 
-StepTrainer::StepTrainer(const StepOptions& options, const std::vector<MicroBatch>& batch,
-                         Communicator& ranks)
-    : options_(options),
-      batch_(batch),
-      ranks_(ranks),
-      device_(DeviceKind::cpu, 0, threads_of_rank(options)),
-      compute_(Stream::immediate(device_)),
-      communication_(ranks.size() > 1 ? Stream::worker(device_, "communication")
-                                      : Stream::immediate(device_)),
-      model_config_(fitted(options.model, batch.at(0).length)),
-      store_(device_, parameters_of(model_config_, whole_model(model_config_)),
-             dtype_from_name(options.dtype)),
-      model_(model_config_, store_, whole_model(model_config_)),
-      parallel_(ranks, communication_, {.exact = options.exact}, store_.elements(),
-                extents_of(store_)),
-      all_{0, store_.elements()},
-      optimizer_(device_, store_.params(), options.optim, {&all_, 1}, 1) {
-  options.weights.empty() ? store_.initialise(1) : load_llama_weights(options.weights, store_);
-}
-
-double StepTrainer::run(const MicroBatch& micro, int64_t labels) {
-  const BatchTensors tensors = to_device(device_, micro);
-  AnnouncingSource source(store_, parallel_);
-  Tape tape(compute_, source, Tape::Mode::training);
-  if (options_.profile) tape.observe(&ops_);
-  LayerContext context{.tape = tape,
-                       .batch = tensors,
-                       .recompute = recompute_from_name(options_.recompute),
-                       .exact = options_.exact};
-  const LossOptions loss{.loss_scale = 1.0 / static_cast<double>(labels), .exact = options_.exact};
-  const double sum = model_.run(context, loss).loss_sum;
-  tape.backward();
-  return sum;
-}
-
-double StepTrainer::accumulate(int64_t labels) {
-  const auto count = static_cast<int64_t>(batch_.size());
-  double sum = 0;
-  for (int64_t slot = 0; slot < parallel_.slots(count); ++slot) {
-    parallel_.begin_slot(store_.gradients(), slot, count);
-    if (parallel_.zero_before(slot)) {
-      const OpTimes::Span span(ops_, "zero gradients");
-      store_.zero_gradients();
-    }
-    if (parallel_.has_micro_batch(slot, count)) {
-      sum += run(batch_[static_cast<size_t>(slot * ranks_.size() + ranks_.rank())], labels);
-    }
-    const OpTimes::Span span(ops_, "share gradients");
-    parallel_.end_slot();
-  }
-  const OpTimes::Span span(ops_, "share gradients");
-  parallel_.finish();
-  ranks_.all_reduce(buffer_of(std::span(&sum, 1)), Reduce::sum, communication_);
-  communication_.synchronize();
-  return sum;
-}
-
-StepTrainer::Outcome StepTrainer::step(int64_t number) {
-  Outcome outcome;
-  int64_t labels = 0;
-  for (const MicroBatch& micro : batch_) labels += micro.valid_labels;
-  outcome.loss = accumulate(labels) / static_cast<double>(labels);
-  {
-    const OpTimes::Span span(ops_, "gradient norm");
-    outcome.norm = global_norm(device_, store_.gradients());
-  }
-  const OpTimes::Span span(ops_, "adamw");
-  optimizer_.update({.step = number,
-                     .lr = options_.optim.lr,
-                     .gradient_scale = clip_coefficient(outcome.norm, options_.optim.clip),
-                     .master = {store_.master()},
-                     .gradients = {store_.gradients()},
-                     .copy = {store_.compute_copy()}});
-  store_.raise_version();
-  return outcome;
-}
-
-int64_t StepTrainer::tokens() const {
+int64_t tokens_of(const std::vector<MicroBatch>& batch) {
   int64_t sum = 0;
-  for (const MicroBatch& m : batch_) sum += m.sequences * m.length;
+  for (const MicroBatch& m : batch) sum += m.sequences * m.length;
   return sum;
 }
 
-double StepTrainer::flop() const {
-  return static_cast<double>(tokens()) *
-         training_flop_per_token(model_config_, batch_.at(0).length);
+RunConfig config_of(const StepOptions& options, int64_t length, const ScratchFolder& folder) {
+  const std::string store = folder / "tokens.h5";
+  const std::vector<int32_t> document(static_cast<size_t>(4 * length));
+  make_store(store, {document}, plain_facts(options.model.vocabulary));
+  RunConfig c;
+  c.run.directory = folder / "run";
+  c.model = options.model;
+  c.model.max_positions = length;
+  c.train.dtype = options.dtype;
+  c.train.batch = 1;
+  c.train.micro_batch = 1;
+  c.train.sequence_length = length;
+  c.train.recompute = options.recompute;
+  c.train.exact = options.exact;
+  c.train.statistics_every = options.statistics ? 1 : 0;
+  c.optim = options.optim;
+  c.optim.schedule.kind = "constant";
+  c.data.held_out = 0;
+  c.data.sources = {{.name = "none", .path = store, .weight = 1, .held_out = {}}};
+  return c;
+}
+
+StepTrainer::StepTrainer(const RunConfig& config, const StepOptions& options, TraceRange traced,
+                         Communicator& ranks)
+    : ranks_(ranks),
+      trace_(traced, ranks.rank()),
+      rank_(config, ranks, threads_of_rank(options)),
+      runner_(rank_, trace_) {
+  if (!options.weights.empty()) load_llama_weights(options.weights, *rank_.store);
+}
+
+StepReport StepTrainer::step(const std::vector<MicroBatch>& batch) {
+  trace_.at_step(rank_.step + 1, ranks_, "");
+  return runner_.run(part_of(batch, rank_.step, ranks_));
 }
 
 }  // namespace shoestring

@@ -1,14 +1,11 @@
 #pragma once
-// One rank's training step on a fixed batch, put together from the same parts as the launcher's.
+// The launcher's own step (launcher/step.h) on a fixed batch instead of a loader's.
 
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "core/model/transformer.h"
-#include "optim/optimizer.h"
-#include "parallel/data_parallel.h"
-#include "tests/bench/step/op_times.h"
+#include "launcher/step.h"
+#include "tests/io/store_fixture.h"
 
 namespace shoestring {
 
@@ -18,47 +15,38 @@ struct StepOptions {
   int64_t rows = 8, length = 512;  // of a random batch
   int threads = 0, warmup = 2, steps = 6;
   int ranks = 1;  // threads of this process, each with its share of the rows and cores
-  bool exact = false, checked = false, profile = false;
+  bool exact = false, checked = false, profile = false, statistics = false;
   std::string weights, batch, dtype = "f32", recompute = "none";
   OptimConfig optim = {};  // its defaults are the script's
 };
 
 // The rows of the file or random ones, one micro-batch a rank and accumulation step.
 std::vector<MicroBatch> batch_of(const StepOptions& options);
+int64_t tokens_of(const std::vector<MicroBatch>& batch);
 
+// The run that the options describe, at a constant learning rate. Its token store, made in
+// `folder`, only makes the run complete: nothing is read from it.
+RunConfig config_of(const StepOptions& options, int64_t length, const ScratchFolder& folder);
+
+// One rank of the run.
 class StepTrainer {
  public:
-  StepTrainer(const StepOptions& options, const std::vector<MicroBatch>& batch,
+  // Steps count from 1; those of `traced` are timed op by op.
+  StepTrainer(const RunConfig& config, const StepOptions& options, TraceRange traced,
               Communicator& ranks);
+  StepReport step(const std::vector<MicroBatch>& batch);
+  // After the last step, on all ranks: the trace of the steps that were timed.
+  void write_trace(const std::string& path) {
+    trace_.at_step(trace_.range().last + 1, ranks_, path);
+  }
 
-  struct Outcome {
-    double loss = 0, norm = 0;
-  };
-  Outcome step(int64_t number);  // from 1
-
-  int64_t tokens() const;  // of all ranks
-  double flop() const;
-  const ParamStore& store() const { return store_; }
-  const Ledger& ledger() { return device_.ledger(); }
-  int threads() const { return device_.threads(); }
-  OpTimes& ops() { return ops_; }
+  RankState& rank() { return rank_; }
 
  private:
-  double accumulate(int64_t labels);
-  double run(const MicroBatch& micro, int64_t labels);
-
-  const StepOptions& options_;
-  const std::vector<MicroBatch>& batch_;
   Communicator& ranks_;
-  Device device_;
-  Stream compute_, communication_;
-  ModelConfig model_config_;
-  ParamStore store_;
-  Transformer model_;
-  DataParallel parallel_;
-  FlatRange all_;
-  Optimizer optimizer_;
-  OpTimes ops_;
+  RunTrace trace_;
+  RankState rank_;
+  StepRunner runner_;
 };
 
 }  // namespace shoestring
