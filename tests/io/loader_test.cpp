@@ -145,6 +145,24 @@ TEST(Loader, AnEpochHoldsEveryBlockOnceAndTheNextIsShuffledAnew) {
   EXPECT_DOUBLE_EQ(loader.epochs(45)[0], 1.5);
 }
 
+// 43 tokens are one block of 32 and a remainder of 10: over some epochs the block begins at each of
+// eleven places, so that nothing is left out for good.
+TEST(Loader, EpochsBeginAtOtherPlacesOfTheRemainder) {
+  Scene s;
+  s.config.held_out = 0;
+  Ids ids;
+  for (int i = 0; i < 43; ++i) ids.push_back(i + 1);
+  s.add("a", {ids}, 1);
+  const Loader loader = s.loader({segment(32, 1, 1)});
+  std::set<int32_t> begins;
+  for (int64_t epoch = 0; epoch < 200; ++epoch) {
+    begins.insert(loader.micro_batch(epoch, 1).tokens[0]);
+  }
+  EXPECT_EQ(begins.size(), 11u);
+  EXPECT_EQ(*begins.begin(), 1);
+  EXPECT_EQ(*begins.rbegin(), 11);
+}
+
 TEST(Loader, StagesOfOtherLengthsRepeatNothingWithinAnEpoch) {
   Scene s;
   s.config.held_out = 0;

@@ -170,6 +170,30 @@ TEST(Adamw, StochasticRoundingIsUnbiasedAndReplays) {
   EXPECT_NEAR(static_cast<double>(differing) / n, 2 * up * (1 - up), 0.01);
 }
 
+// Both moments lie in the middle between two bf16 values: each goes up half of the time, whatever
+// the other does.
+TEST(Adamw, MomentsRoundIndependentlyOfOneAnother) {
+  constexpr size_t n = 100000;
+  Arrays a(n);
+  const float middle = 1 + 0x1p-8f;
+  a.g.assign(n, middle);
+  AdamwCoefficients<float> keep;
+  keep.rest1 = 1;           // m = g
+  keep.rest2 = 1 / middle;  // v = g g / g
+  adamw_run(a.run(Dtype::bf16, true, 0, n), keep);
+  int64_t m_up = 0, v_up = 0, same = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const bool m = static_cast<float>(a.m16[i]) > 1, v = static_cast<float>(a.v16[i]) > 1;
+    m_up += m;
+    v_up += v;
+    same += m == v;
+  }
+  const double deviation = 0.5 / std::sqrt(static_cast<double>(n));
+  for (int64_t count : {m_up, v_up, same}) {
+    EXPECT_NEAR(static_cast<double>(count) / n, 0.5, 5 * deviation);
+  }
+}
+
 TEST(Adamw, RoundingKeysDependOnEverything) {
   const RoundingKeys base = rounding_keys(1, "a", 1, 0);
   EXPECT_NE(base.word[0], rounding_keys(2, "a", 1, 0).word[0]);

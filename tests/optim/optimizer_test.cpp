@@ -211,6 +211,29 @@ TEST(Optimizer, CopiesComeBackFromMasters) {
 }
 
 // Two moments an element for AdamW, one for Muon, rounded up to the 64 bytes of a block.
+// Weights that stay put are rounded anew in every step, so that the copies are right on average.
+TEST(Optimizer, EachStepRoundsWithBitsOfItsOwn) {
+  const std::vector<Param> params = make_params({info("w", {64, 64})});
+  for (const char* rule : {"adamw", "muon"}) {
+    const OptimConfig config{.optimizer = rule, .stochastic_rounding = true};
+    Flat flat(params, 1);
+    flat.master.assign(flat.master.size(), 1 + 0x1p-8f);  // in the middle between two bf16 values
+    Device device;
+    const FlatRange all{0, flat_elements(params)};
+    Optimizer optimizer(device, params, config, {{all}}, seed);
+    std::vector<std::vector<BFloat16>> copies;
+    for (int64_t t = 1; t <= 2; ++t) {
+      UpdateInput input = input_of(flat, t);
+      input.lr = 0;
+      optimizer.update(input);
+      copies.push_back(flat.copy);
+    }
+    int64_t differ = 0;
+    for (size_t i = 0; i < 4096; ++i) differ += copies[0][i].bits != copies[1][i].bits;
+    EXPECT_NEAR(static_cast<double>(differ) / 4096, 0.5, 5 * 0.5 / 64) << rule;
+  }
+}
+
 TEST(Optimizer, TheLedgerHoldsTheMomentsOfTheOwnedElements) {
   const std::vector<Param> params = small_model();
   const FlatRange owned{0, params[2].offset};  // embedding and qkv
