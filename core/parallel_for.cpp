@@ -66,6 +66,10 @@ void parallel_for_dynamic(Device& device, int64_t n, const std::function<void(in
   error.rethrow();
 }
 
+int64_t rows_a_range(int64_t columns, int64_t elements) {
+  return std::max<int64_t>(1, elements / std::max<int64_t>(columns, 1));
+}
+
 int hardware_threads() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }

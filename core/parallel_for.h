@@ -19,6 +19,11 @@ void parallel_for(Device& device, int64_t n, int64_t grain,
 // uneven work whose results do not depend on the thread (causal attention tiles).
 void parallel_for_dynamic(Device& device, int64_t n, const std::function<void(int64_t i)>& body);
 
+// The grain for rows of `columns` elements: as many rows as make `elements`, below which waking a
+// thread costs more than it saves. Elementwise work takes some 10 microseconds for the default;
+// ops that compute exponentials divide it.
+int64_t rows_a_range(int64_t columns, int64_t elements = 16384);
+
 int hardware_threads();
 
 }  // namespace shoestring

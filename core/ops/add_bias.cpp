@@ -79,8 +79,7 @@ void add_f64(const Tensor& x, const Tensor& bias, const Tensor& y, int64_t begin
 
 void forward_cpu(Stream& stream, const Tensor& input, const Tensor& addend, const Tensor& output) {
   stream.run([&device = stream.device(), x = input, bias = addend, y = output] {
-    const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(y.columns(), 1));
-    parallel_for(device, y.rows(), grain, [&](int64_t begin, int64_t end) {
+    parallel_for(device, y.rows(), rows_a_range(y.columns()), [&](int64_t begin, int64_t end) {
       if (y.dtype() == Dtype::bf16) return HWY_DYNAMIC_DISPATCH(add_bf16)(x, bias, y, begin, end);
       if (y.dtype() == Dtype::f32) return HWY_DYNAMIC_DISPATCH(add_f32)(x, bias, y, begin, end);
       add_f64(x, bias, y, begin, end);
@@ -101,7 +100,7 @@ void backward_cpu(Stream& stream, const Tensor& gradient, const Tensor& sums) {
     const Dtype dtype = dy.dtype();
     Tensor partials(device, {blocks, width}, dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32,
                     MemoryKind::workspace);
-    parallel_for(device, blocks, 1, [&](int64_t first, int64_t last) {
+    parallel_for(device, blocks, rows_a_range(block * width), [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; ++b) {
         const int64_t begin = b * block, end = std::min(begin + block, rows);
         if (dtype == Dtype::f64) {

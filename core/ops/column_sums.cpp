@@ -14,7 +14,8 @@ void add_columns(Device& device, const Tensor& partials, const Tensor& total) {
   const int64_t blocks = partials.rows(), width = partials.columns();
   const P* from = partials.data<P>();
   T* to = total.data<T>();
-  parallel_for(device, width, column_grain, [&](int64_t begin, int64_t end) {
+  const int64_t grain = column_grain * rows_a_range(column_grain * blocks);
+  parallel_for(device, width, grain, [&](int64_t begin, int64_t end) {
     for (int64_t left = begin; left < end; left += column_grain) {
       const int64_t right = std::min(left + column_grain, end);
       P sums[column_grain] = {};

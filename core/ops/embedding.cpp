@@ -120,7 +120,7 @@ void forward_cpu(Stream& stream, const Lookup& arguments) {
   stream.run([&device = stream.device(), a = arguments] {
     const auto tokens = a.tokens.span<int32_t>();
     check_tokens(tokens, a.weight.rows());
-    parallel_for(device, a.x.rows(), 32, [&](int64_t begin, int64_t end) {
+    parallel_for(device, a.x.rows(), rows_a_range(a.x.columns()), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         scale_one_row(a, i, tokens[static_cast<size_t>(i)]);
       }
@@ -171,7 +171,7 @@ void scatter_cpu(Stream& stream, const Scatter& arguments) {
     std::stable_sort(order.begin(), order.end(),
                      [&](int32_t i, int32_t j) { return tokens[i] < tokens[j]; });
     const auto token_at = [&](int64_t i) { return tokens[order[static_cast<size_t>(i)]]; };
-    parallel_for(device, n, 32, [&](int64_t begin, int64_t end) {
+    parallel_for(device, n, rows_a_range(a.dx.columns()), [&](int64_t begin, int64_t end) {
       std::vector<float> sums(static_cast<size_t>(a.dx.columns()));
       int64_t i = begin;
       while (i < end && i > 0 && token_at(i) == token_at(i - 1)) ++i;

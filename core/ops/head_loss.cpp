@@ -164,21 +164,22 @@ TokenLoss row_f64(const Work& work, double* z, int64_t label) {
 void cross_entropy(Device& device, const Work& work, const MatrixView& logits, int64_t first) {
   const int32_t* labels = work.inputs.labels.data<int32_t>() + first;
   const size_t size = size_of(logits.dtype);
-  parallel_for(device, logits.rows, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> maxima(
-        static_cast<size_t>((logits.columns + softmax_block - 1) / softmax_block));
-    for (int64_t row = begin; row < end; ++row) {
-      std::byte* z = logits.data + static_cast<size_t>(row * logits.stride) * size;
-      if (labels[row] < 0) {
-        std::fill(z, z + static_cast<size_t>(logits.columns) * size, std::byte{0});
-        continue;
-      }
-      (*work.tokens)[static_cast<size_t>(first + row)] =
-          work.dtype() == Dtype::f64
-              ? row_f64(work, reinterpret_cast<double*>(z), labels[row])
-              : row_f32(work, reinterpret_cast<float*>(z), labels[row], maxima);
-    }
-  });
+  parallel_for(device, logits.rows, rows_a_range(logits.columns, 4096),
+               [&](int64_t begin, int64_t end) {
+                 std::vector<float> maxima(
+                     static_cast<size_t>((logits.columns + softmax_block - 1) / softmax_block));
+                 for (int64_t row = begin; row < end; ++row) {
+                   std::byte* z = logits.data + static_cast<size_t>(row * logits.stride) * size;
+                   if (labels[row] < 0) {
+                     std::fill(z, z + static_cast<size_t>(logits.columns) * size, std::byte{0});
+                     continue;
+                   }
+                   (*work.tokens)[static_cast<size_t>(first + row)] =
+                       work.dtype() == Dtype::f64
+                           ? row_f64(work, reinterpret_cast<double*>(z), labels[row])
+                           : row_f32(work, reinterpret_cast<float*>(z), labels[row], maxima);
+                 }
+               });
 }
 
 void run_chunk(Device& device, const Work& work, const Tensor& buffer, int64_t first,

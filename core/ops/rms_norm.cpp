@@ -122,7 +122,7 @@ HWY_EXPORT(forward_bf16);
 HWY_EXPORT(backward_f32);
 HWY_EXPORT(backward_bf16);
 
-constexpr int64_t elements_per_range = 8192;
+constexpr int64_t elements_a_range = 8192;
 
 void forward_cpu(Stream& stream, const NormForward& arguments) {
   stream.run([&device = stream.device(), a = arguments] {
@@ -139,12 +139,12 @@ void forward_cpu(Stream& stream, const NormForward& arguments) {
                                            .inverse = a.inverse.data<double>()});
       return;
     }
-    const int64_t grain = std::max<int64_t>(1, elements_per_range / std::max<int64_t>(a.width, 1));
     const bool narrow = a.x.dtype() == Dtype::bf16;
-    parallel_for(device, a.rows, grain, [&](int64_t begin, int64_t end) {
-      if (narrow) return HWY_DYNAMIC_DISPATCH(forward_bf16)(a, begin, end);
-      HWY_DYNAMIC_DISPATCH(forward_f32)(a, begin, end);
-    });
+    parallel_for(device, a.rows, rows_a_range(a.width, elements_a_range),
+                 [&](int64_t begin, int64_t end) {
+                   if (narrow) return HWY_DYNAMIC_DISPATCH(forward_bf16)(a, begin, end);
+                   HWY_DYNAMIC_DISPATCH(forward_f32)(a, begin, end);
+                 });
   });
 }
 
@@ -170,7 +170,8 @@ void backward_cpu(Stream& stream, const NormBackward& arguments) {
     const int64_t block = column_sum_block(a.rows), blocks = column_sum_blocks(a.rows);
     Tensor partials(device, {blocks, a.width}, Dtype::f32, MemoryKind::workspace);
     const bool narrow = a.h.dtype() == Dtype::bf16;
-    parallel_for(device, blocks, 1, [&](int64_t first, int64_t last) {
+    const int64_t grain = rows_a_range(block * a.width, elements_a_range);
+    parallel_for(device, blocks, grain, [&](int64_t first, int64_t last) {
       for (int64_t b = first; b < last; ++b) {
         const int64_t begin = b * block, end = std::min(begin + block, a.rows);
         float* partial = partials.data<float>() + b * a.width;

@@ -190,8 +190,7 @@ void check_heads(const Rope::Attributes& a, const Tensor& x) {
 void rope_cpu(Stream& stream, const RotateRows& arguments) {
   stream.run([&device = stream.device(), a = arguments] {
     check_positions(Rope::name, a.positions, a.rope.table);
-    const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(a.to.columns(), 1));
-    parallel_for(device, a.to.rows(), grain,
+    parallel_for(device, a.to.rows(), rows_a_range(a.to.columns()),
                  [&](int64_t begin, int64_t end) { rotate_rows(a, begin, end); });
   });
 }

@@ -66,10 +66,13 @@ void split_cpu(Stream& stream, const Work& arguments) {
     }
     const int64_t rows = work.parts[0].positions.elements();
     // A few rows at a time, all three parts of them: the wide side is one stream of memory.
-    parallel_for(device, rows, 8, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; row += 8) {
+    constexpr int64_t few = 8;
+    int64_t columns = 0;
+    for (const RotateRows& part : work.parts) columns += part.rope.heads * part.rope.head_dim;
+    parallel_for(device, rows, few * rows_a_range(few * columns), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; row += few) {
         for (const RotateRows& part : work.parts) {
-          const int64_t last = std::min(row + 8, end);
+          const int64_t last = std::min(row + few, end);
           part.from ? rotate_rows(part, row, last) : clear_rows(part, row, last);
         }
       }

@@ -79,36 +79,42 @@ HWY_EXPORT(forward_bf16);
 HWY_EXPORT(backward_f32);
 HWY_EXPORT(backward_bf16);
 
-int64_t row_grain(int64_t width) {
-  return std::max<int64_t>(1, 4096 / std::max<int64_t>(width, 1));
-}
+constexpr int64_t elements_a_range = 4096;  // exponentials
 
 void forward_cpu(Stream& stream, const Tensor& input, const Tensor& output) {
   stream.run([&device = stream.device(), gu = input, y = output] {
-    parallel_for(device, y.rows(), row_grain(y.columns()), [&](int64_t begin, int64_t end) {
-      if (y.dtype() == Dtype::bf16) return HWY_DYNAMIC_DISPATCH(forward_bf16)(gu, y, begin, end);
-      if (y.dtype() == Dtype::f32) return HWY_DYNAMIC_DISPATCH(forward_f32)(gu, y, begin, end);
-      const int64_t width = y.columns();
-      reference::swiglu_forward(end - begin, width, gu.data<double>() + begin * 2 * width,
-                                y.data<double>() + begin * width);
-    });
+    parallel_for(device, y.rows(), rows_a_range(y.columns(), elements_a_range),
+                 [&](int64_t begin, int64_t end) {
+                   if (y.dtype() == Dtype::bf16)
+                     return HWY_DYNAMIC_DISPATCH(forward_bf16)(gu, y, begin, end);
+                   if (y.dtype() == Dtype::f32)
+                     return HWY_DYNAMIC_DISPATCH(forward_f32)(gu, y, begin, end);
+                   const int64_t width = y.columns();
+                   reference::swiglu_forward(end - begin, width,
+                                             gu.data<double>() + begin * 2 * width,
+                                             y.data<double>() + begin * width);
+                 });
   });
 }
 
 void backward_cpu(Stream& stream, const Tensor& input, const Tensor& gradient,
                   const Tensor& output) {
   stream.run([&device = stream.device(), gu = input, dy = gradient, dgu = output] {
-    parallel_for(device, dy.rows(), row_grain(dy.columns()), [&](int64_t begin, int64_t end) {
-      const Dtype dtype = dy.dtype();
-      if (dtype == Dtype::bf16) return HWY_DYNAMIC_DISPATCH(backward_bf16)(gu, dy, dgu, begin, end);
-      if (dtype == Dtype::f32) return HWY_DYNAMIC_DISPATCH(backward_f32)(gu, dy, dgu, begin, end);
-      const int64_t width = dy.columns();
-      reference::swiglu_backward<double>({.rows = end - begin,
-                                          .width = width,
-                                          .gu = gu.data<double>() + begin * 2 * width,
-                                          .dy = dy.data<double>() + begin * width,
-                                          .dgu = dgu.data<double>() + begin * 2 * width});
-    });
+    parallel_for(
+        device, dy.rows(), rows_a_range(dy.columns(), elements_a_range),
+        [&](int64_t begin, int64_t end) {
+          const Dtype dtype = dy.dtype();
+          if (dtype == Dtype::bf16)
+            return HWY_DYNAMIC_DISPATCH(backward_bf16)(gu, dy, dgu, begin, end);
+          if (dtype == Dtype::f32)
+            return HWY_DYNAMIC_DISPATCH(backward_f32)(gu, dy, dgu, begin, end);
+          const int64_t width = dy.columns();
+          reference::swiglu_backward<double>({.rows = end - begin,
+                                              .width = width,
+                                              .gu = gu.data<double>() + begin * 2 * width,
+                                              .dy = dy.data<double>() + begin * width,
+                                              .dgu = dgu.data<double>() + begin * 2 * width});
+        });
   });
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <vector>
 
 #include "core/check.h"
@@ -27,6 +28,24 @@ TEST(ParallelFor, CoversEveryIndexOnceInRangesOfWholeGrains) {
       }
     }
   }
+}
+
+// What a caller's thread does alone: everything up to one range.
+TEST(ParallelFor, SmallWorkStaysOnOneThread) {
+  EXPECT_EQ(rows_a_range(16384), 1);
+  EXPECT_EQ(rows_a_range(100000), 1);
+  EXPECT_EQ(rows_a_range(32), 512);
+  EXPECT_EQ(rows_a_range(32, 4096), 128);
+  EXPECT_EQ(rows_a_range(0), 16384);
+  Device device(DeviceKind::cpu, 0, 4);
+  auto ranges = [&](int64_t rows) {
+    std::atomic<int> count{0};
+    parallel_for(device, rows, rows_a_range(32), [&](int64_t, int64_t) { ++count; });
+    return count.load();
+  };
+  EXPECT_EQ(ranges(512), 1);
+  EXPECT_EQ(ranges(513), 2);
+  EXPECT_EQ(ranges(1 << 20), 4);
 }
 
 TEST(ParallelFor, ExceptionsReachTheCaller) {
