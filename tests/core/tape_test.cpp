@@ -237,6 +237,17 @@ TEST_F(TapeTest, TheSourceIsToldAboutSegmentsAndFinishedGradients) {
   EXPECT_EQ(source.text(), "+0F -0F +1F -1F +1I !w1 -1I +0I !w0 -0I ");
 }
 
+// The second segment's gradients need what the first one made: its weights are asked for again
+// while its two ops run anew, and only then.
+TEST_F(TapeTest, AReplayAsksForTheWeightsOfItsSegment) {
+  RecordingSource source(store_);
+  Tape tape(stream_, source, Tape::Mode::training);
+  const Value y = build(tape, tape.leaf(input(), true), true);
+  tape.seed(y, Tensor::zeros(device_, {rows, width}, Dtype::f64));
+  tape.backward();
+  EXPECT_EQ(source.text(), "+0F -0F +1F -1F +1I +0F -0F +0F -0F !w1 -1I +0I !w0 -0I ");
+}
+
 TEST_F(TapeTest, ValuesShareTheirEncodings) {
   const Value x(input());
   const Tensor a = x.encoded(stream_, Dtype::bf16), b = x.encoded(stream_, Dtype::bf16);
