@@ -144,7 +144,9 @@ void StepRunner::fail_gradient(const Batch& batch) const {
              shape.first_sample, " to ", shape.first_sample + shape.samples() - 1,
              "; nothing was updated. Resume from the last checkpoint with a lower optim.lr"));
   }
-  // The rank that owns the element names it.
+  // The rank that owns the element names it. This one waits here for that rank's abort: to give up
+  // first would take the owner out of the exchange of norms that it may still be in.
+  any_rank(rank_.ranks, rank_.communication, false);
   throw PeerFailure(cat("step ", batch.step + 1, ": another rank's gradient is not finite"));
 }
 
