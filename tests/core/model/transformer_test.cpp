@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "core/check.h"
 #include "core/layers/cached_attention.h"
@@ -275,6 +276,31 @@ TEST(Transformer, CachedDecodingEqualsRunningTheWholeText) {
       }
     }
     EXPECT_EQ(cache.length(0), static_cast<int64_t>(ids.size()));
+  }
+}
+
+// Training and generation see the same distribution, the output multiplier included.
+TEST(Transformer, LogitsAreThoseOfTheLoss) {
+  ModelConfig config = small_model();
+  config.output_multiplier = 0.25;
+  Harness h(config, Dtype::f64);
+  h.store().initialise(3);
+  const MicroBatch rows = some_rows(config.vocabulary);
+  const BatchTensors batch = to_device(h.device(), rows);
+  Tensor losses;
+  h.loss(rows, {.token_losses = &losses});
+  Tape tape(h.stream(), h.source(), Tape::Mode::inference);
+  LayerContext context{.tape = tape, .batch = batch};
+  std::vector<int64_t> all(rows.tokens.size());
+  std::iota(all.begin(), all.end(), 0);
+  const Tensor logits =
+      h.model().logits(context, h.model().run_blocks(context, h.model().embed(context)), all);
+  for (size_t t = 0; t < all.size(); ++t) {
+    if (rows.labels[t] < 0) continue;
+    const double* row = logits.data<double>() + static_cast<int64_t>(t) * logits.columns();
+    double sum = 0;
+    for (int64_t i = 0; i < config.vocabulary; ++i) sum += std::exp(row[i]);
+    EXPECT_NEAR(losses.data<float>()[t], std::log(sum) - row[rows.labels[t]], 1e-6) << t;
   }
 }
 
