@@ -148,8 +148,12 @@ void matmul_onednn(Device& device, const MatrixView& c, const MatrixView& a, con
   const int64_t tile_columns = tile_size(c.columns, 1024);
   const int64_t across = (c.columns + tile_columns - 1) / tile_columns;
   const int64_t down = (c.rows + tile_rows - 1) / tile_rows;
+  // A few rows take as long as eight: reading the weights is what takes the time.
+  constexpr int64_t worth_a_thread = 1 << 23;  // multiplications
+  const int64_t work = std::max<int64_t>(c.rows, 8) * c.columns * inner;
+  const int64_t threads = threads_for(device, work, worth_a_thread);
   // Whoever is free takes the next tile: a thread whose core is shared holds up nobody.
-  parallel_for_dynamic(device, across * down, [&](int64_t tile) {
+  parallel_for_dynamic(device, across * down, threads, [&](int64_t tile) {
     const int64_t i = tile / across * tile_rows, j = tile % across * tile_columns;
     const int64_t i_end = std::min(i + tile_rows, c.rows);
     const int64_t j_end = std::min(j + tile_columns, c.columns);

@@ -108,7 +108,7 @@ void pack_b(const Product& p, int64_t first, int64_t end, float* packed) {
   const auto pack = [&](int64_t j, Strip strip, int64_t k) {
     p.kernels.pack(strip, width, packed + (j * p.units + k / p.kernels.k_per_unit) * width);
   };
-  constexpr int64_t grain_units = 1 << 16;
+  constexpr int64_t grain_units = 1 << 18;
   const int64_t units_a_job = p.units * width * panels / jobs;
   const int64_t grain = 1 + grain_units / units_a_job;
   parallel_for(p.device, jobs, grain, [&](int64_t begin, int64_t stop) {
@@ -189,10 +189,8 @@ struct Cut {
   int64_t down, across;
 };
 Cut cut_of(const Product& p, int64_t panels) {
-  // Waking another thread pays from about a quarter of a millisecond of work each.
   constexpr int64_t worth_a_thread = 1 << 23;  // multiplications
-  const int64_t threads =
-      std::min<int64_t>(p.device.threads(), 1 + p.c.rows * p.c.columns * p.depth / worth_a_thread);
+  const int64_t threads = threads_for(p.device, p.c.rows * p.c.columns * p.depth, worth_a_thread);
   int64_t down = (p.c.rows + block_rows - 1) / block_rows;
   if (down >= threads) return {round_up(down, threads), 1};
   down = std::clamp<int64_t>(p.c.rows / (2 * p.kernels.rows), 1, threads);

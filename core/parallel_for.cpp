@@ -55,7 +55,12 @@ void parallel_for(Device& device, int64_t n, int64_t grain,
 }
 
 void parallel_for_dynamic(Device& device, int64_t n, const std::function<void(int64_t)>& body) {
-  const int64_t threads = std::min<int64_t>(device.threads(), n);
+  parallel_for_dynamic(device, n, device.threads(), body);
+}
+
+void parallel_for_dynamic(Device& device, int64_t n, int64_t threads,
+                          const std::function<void(int64_t)>& body) {
+  threads = std::min({static_cast<int64_t>(device.threads()), threads, n});
   if (threads <= 1) {
     for (int64_t i = 0; i < n; ++i) body(i);
     return;
@@ -64,6 +69,10 @@ void parallel_for_dynamic(Device& device, int64_t n, const std::function<void(in
 #pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(dynamic, 1)
   for (int64_t i = 0; i < n; ++i) error.guard([&] { body(i); });
   error.rethrow();
+}
+
+int64_t threads_for(const Device& device, int64_t work, int64_t enough) {
+  return std::min<int64_t>(device.threads(), 1 + work / enough);
 }
 
 int64_t rows_a_range(int64_t columns, int64_t elements) {

@@ -117,8 +117,13 @@ Value CachedAttention::run(Tape& tape, const AttentionShape& shape, const Value&
 Value CachedAttention::attend(const AttentionShape& s, const Tensor& q) {
   Tensor out(*device_, {q.rows(), s.q_heads * s.v_head_dim}, q.dtype());
   const int64_t group = s.q_heads / s.kv_heads;
+  int64_t keys = 0;
+  for (int64_t sequence : active_) keys += lengths_[static_cast<size_t>(sequence)] + 1;
+  constexpr int64_t worth_a_thread = 1 << 18;  // multiplications one by one, and exponentials
+  const int64_t threads =
+      threads_for(*device_, keys * s.q_heads * (s.head_dim + s.v_head_dim), worth_a_thread);
   dispatch_float(q.dtype(), [&]<class T>() {
-    parallel_for_dynamic(*device_, s.batch * s.q_heads, [&](int64_t task) {
+    parallel_for_dynamic(*device_, s.batch * s.q_heads, threads, [&](int64_t task) {
       const int64_t row = task / s.q_heads, head = task % s.q_heads;
       const int64_t sequence = active_[static_cast<size_t>(row)];
       const Rows& rows =

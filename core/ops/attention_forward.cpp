@@ -158,8 +158,12 @@ class ForwardPass {
 
 template <class Element, class W>
 void run_forward(Device& device, const Attention::Attributes& a, const ForwardArrays<Element>& x) {
-  const Parts parts(a, device.threads(), divide_up(a.length, block_rows), true);
-  parallel_for_dynamic(device, parts.count(), [&](int64_t i) {
+  constexpr int64_t worth_a_thread = 1 << 22;  // multiplications, with their exponentials
+  const int64_t keys = a.window > 0 ? std::min(a.window, a.length) : (a.length + 1) / 2;
+  const int64_t work = a.batch * a.q_heads * a.length * keys * (a.head_dim + a.v_head_dim);
+  const int64_t threads = threads_for(device, work, worth_a_thread);
+  const Parts parts(a, static_cast<int>(threads), divide_up(a.length, block_rows), true);
+  parallel_for_dynamic(device, parts.count(), threads, [&](int64_t i) {
     const Part part = parts.part(i);
     if (part.begin < part.end) ForwardPass<Element, W>(device, a, x, part).run();
   });

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <thread>
 #include <vector>
 
 #include "core/check.h"
@@ -46,6 +47,21 @@ TEST(ParallelFor, SmallWorkStaysOnOneThread) {
   EXPECT_EQ(ranges(512), 1);
   EXPECT_EQ(ranges(513), 2);
   EXPECT_EQ(ranges(1 << 20), 4);
+}
+
+TEST(ParallelFor, WorkPaysForItsThreads) {
+  Device device(DeviceKind::cpu, 0, 4);
+  EXPECT_EQ(threads_for(device, 0, 100), 1);
+  EXPECT_EQ(threads_for(device, 99, 100), 1);
+  EXPECT_EQ(threads_for(device, 250, 100), 3);
+  EXPECT_EQ(threads_for(device, int64_t{1} << 60, 100), 4);
+  const auto caller = std::this_thread::get_id();
+  std::vector<int> seen(100, 0);
+  parallel_for_dynamic(device, 100, 1, [&](int64_t i) {
+    EXPECT_EQ(std::this_thread::get_id(), caller);
+    ++seen[static_cast<size_t>(i)];
+  });
+  EXPECT_EQ(seen, std::vector<int>(100, 1));
 }
 
 TEST(ParallelFor, ExceptionsReachTheCaller) {
