@@ -51,28 +51,31 @@ class Dumper {
   explicit Dumper(bool comments) : comments_(comments) {}
 
   // TOML wants a table's own values before its sub-tables.
-  void write(const FieldList& list, const std::string& section) {
-    for (const FieldNode& node : list.nodes) write_value(node);
+  void write(const FieldList& list, const FieldList& defaults, const std::string& section) {
+    for (const FieldNode& node : list.nodes) write_value(node, *find_node(defaults, node.name));
     for (const FieldNode& node : list.nodes) {
       std::string key = join_key(section, node.name);
       if (const auto* child = std::get_if<FieldList>(&node.content)) {
         write_header(node, cat("[", key, "]"));
-        write(*child, key);
+        write(*child, std::get<FieldList>(find_node(defaults, node.name)->content), key);
       } else if (const auto* array = std::get_if<TableArray>(&node.content)) {
         for (size_t i = 0; i < array->size(); ++i) {
           write_header(node, cat("[[", key, "]]"));
-          write(array->at(i), key);
+          write(array->at(i), array->prototype(), key);
         }
+        if (comments_ && array->size() == 0) write_example(node, *array, key);
       }
     }
   }
   std::string take() { return std::move(out_); }
 
  private:
-  void write_value(const FieldNode& node) {
+  void write_value(const FieldNode& node, const FieldNode& initial) {
     if (const auto* array = std::get_if<TableArray>(&node.content)) {
-      // Said aloud: the default may have elements.
-      if (array->size() == 0) append(out_, node.name, " = []\n");
+      // Said aloud only against a default with elements: whoever adds a table to the dump would
+      // define the array a second time, which TOML forbids.
+      const bool said = array->size() == 0 && std::get<TableArray>(initial.content).size() > 0;
+      if (said) append(out_, node.name, " = []\n");
       return;
     }
     const auto* pointer = std::get_if<FieldPointer>(&node.content);
@@ -87,6 +90,20 @@ class Dumper {
     if (!out_.empty()) out_ += "\n";
     if (comments_) write_comment(out_, node.field);
     append(out_, header, "\n");
+  }
+
+  // What an element would look like, as a comment.
+  void write_example(const FieldNode& node, const TableArray& array, const std::string& key) {
+    write_header(node, cat("# [[", key, "]]"));
+    const FieldList element = array.prototype();
+    Dumper dumper(false);
+    dumper.write(element, element, key);
+    std::string_view rest = dumper.out_;
+    while (!rest.empty()) {
+      const size_t end = rest.find('\n');
+      append(out_, end == 0 ? "#" : "# ", rest.substr(0, end), "\n");
+      rest.remove_prefix(end + 1);
+    }
   }
 
   bool comments_;
@@ -122,9 +139,9 @@ std::vector<std::string> flat_fields(const FieldList& fields) {
   return lines;
 }
 
-std::string dump_fields(const FieldList& fields, bool comments) {
+std::string dump_fields(const FieldList& fields, const FieldList& defaults, bool comments) {
   Dumper dumper(comments);
-  dumper.write(fields, "");
+  dumper.write(fields, defaults, "");
   return dumper.take();
 }
 

@@ -30,8 +30,10 @@ void parse_fields(const FieldList& fields, std::string_view text, const std::str
 
 // One "key = value" a set field, without sections: the canonical form, sorted by key.
 std::vector<std::string> flat_fields(const FieldList& fields);
-// TOML that reads back to the same values; with comments, each field's help stands above it.
-std::string dump_fields(const FieldList& fields, bool comments);
+// TOML that reads back to the same values; with comments, each field's help stands above it. Arrays
+// of tables that are empty, as in `defaults`, are left out: in their place stands an example, as a
+// comment.
+std::string dump_fields(const FieldList& fields, const FieldList& defaults, bool comments);
 // 16 hexadecimal digits of XXH3 over the canonical form.
 std::string hash_fields(const FieldList& fields);
 
@@ -62,7 +64,8 @@ T parse_config(std::string_view text, const std::string& name) {
 // The functions below take configs by value because visit() is not const.
 template <Section T>
 std::string dump_config(T config, bool comments = false) {
-  return dump_fields(fields_of(config), comments);
+  T defaults;
+  return dump_fields(fields_of(config), fields_of(defaults), comments);
 }
 
 template <Section T>

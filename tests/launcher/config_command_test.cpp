@@ -22,6 +22,15 @@ TEST(ConfigCommand, ShowPrintsWhatReadsBack) {
   EXPECT_EQ(text.find("# hash " + config_hash(config) + "\n"), 0u);
 }
 
+TEST(ConfigCommand, TablesMayBeAppendedToWhatShowPrints) {
+  const std::string text = config_show({.file = "", .overrides = {}, .comments = true});
+  auto config = parse_config<RunConfig>(
+      text + "[[data.sources]]\nname = \"a\"\npath = \"a.h5\"\n[[stages]]\nbatch = 8\n", "my.toml");
+  ASSERT_EQ(config.data.sources.size(), 1u);
+  EXPECT_EQ(config.data.sources[0].path, "a.h5");
+  ASSERT_EQ(config.stages.size(), 1u);
+}
+
 TEST(ConfigCommand, TheBinaryShowsTheSame) {
   BinaryResult result = run_binary({"config", "show", "--set", "train.steps=5"});
   EXPECT_EQ(result.exit_code, 0);

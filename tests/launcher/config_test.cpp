@@ -21,6 +21,22 @@ struct Small {
   }
 };
 
+// Arrays of tables that are empty by default.
+struct Lists {
+  struct Inner {
+    std::vector<SampleStage> stages;
+    template <class V>
+    void visit(V&& v) {
+      v("stages", stages, Field{.help = "By tokens"});
+    }
+  };
+  Inner inner;
+  template <class V>
+  void visit(V&& v) {
+    v("inner", inner, Field{.help = "inside"});
+  }
+};
+
 // A config whose every field differs from its default.
 SampleConfig filled() {
   SampleConfig c;
@@ -63,6 +79,20 @@ TEST(Config, DumpOfNoTablesReadsBackToNoTables) {
   original.stages.clear();  // the default has one
   auto copy = parse_config<SampleConfig>(dump_config(original), "dump.toml");
   EXPECT_TRUE(copy.stages.empty());
+}
+
+// Whoever appends a table to a dump must not define the array a second time.
+TEST(Config, DumpLeavesEmptyArraysToThoseWhoAddTables) {
+  for (bool comments : {false, true}) {
+    Lists none;
+    const std::string text = dump_config(none, comments);
+    EXPECT_EQ(text.find("[]"), std::string::npos) << text;
+    EXPECT_EQ(text.find("\n# [[inner.stages]]\n# tokens = 100\n") != std::string::npos, comments);
+    EXPECT_EQ(config_hash(parse_config<Lists>(text, "dump.toml")), config_hash(none));
+    const auto more = parse_config<Lists>(text + "\n[[inner.stages]]\ntokens = 7\n", "more.toml");
+    ASSERT_EQ(more.inner.stages.size(), 1u);
+    EXPECT_EQ(more.inner.stages[0].tokens, 7);
+  }
 }
 
 TEST(Config, DumpIsCanonical) {
