@@ -59,7 +59,8 @@ void Trainer::keep_inputs() const {
   if (config.tokenizer.empty()) return;
   fs::path from = config.tokenizer;
   if (fs::is_directory(from)) from /= "tokenizer.json";
-  const fs::path to = fs::path(directory.path()) / from.filename();
+  const bool json = from.extension() == ".json";  // the name that every reader looks for
+  const fs::path to = fs::path(directory.path()) / (json ? "tokenizer.json" : from.filename());
   std::error_code error;
   if (fs::equivalent(from, to, error)) return;
   fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);

@@ -43,12 +43,13 @@ while (($#)); do
   shift
 done
 [[ -n ${directory:-} ]] || exit 0
+[[ $directory != *trial || ! -e stop_trial ]] || exit 75 # as after Ctrl-C
 mkdir -p "$directory"
 printf '[train]\nsteps = %s\n[[data.sources]]\npath = "%s"\n' "$steps" "$path" \
   >"$directory/config.toml"
 echo "$directory $steps $path" >>trained
 [[ ! -e interrupt || $directory == *trial ]] || exit 75
-printf '{\n  "tokens_per_second": 8192.0,\n  "bits_per_byte": 2.0\n}\n' >"$directory/summary.json"
+printf '{\n  "tokens_per_second": %s,\n  "bits_per_byte": 2.0\n}\n' "$(cat speed)" >"$directory/summary.json"
 END
 chmod +x "$work"/launcher/* "$work/bin/cmake" "$work/build/release/shoestring"
 export PATH=$work/bin:$PATH
@@ -58,6 +59,7 @@ run() { # ARGUMENTS...: sets `code` and `last`, the last training
   last=$(tail -1 "$work/trained")
 }
 
+echo 8192 >"$work/speed"
 austen=.cache/quickstart/austen.h5
 touch "$work/interrupt"
 run --minutes 1 # 8,192 tokens/s and 4,096 tokens a step: 2 steps a second
@@ -97,6 +99,30 @@ says "unknown minutes" "? minutes of austen"
 run --help
 says "--help" "launcher/quickstart --new"
 says "--help" "the old one can go on later"
-run --minutes many
-expect "minutes that are no number" "$code" 2
+# The speed is that of now: half of it, half the steps.
+echo 4096 >"$work/speed"
+run --new --minutes 1
+expect "a slower machine" "$last" "runs/quickstart-5 60 $austen"
+says "a slower machine" "4096 tokens/s: 60 steps in 1 minutes"
+touch "$work/stop_trial"
+run --new
+expect "Ctrl-C while measuring: code" "$code" 130
+says "Ctrl-C while measuring" "no run was begun"
+expect "Ctrl-C while measuring: no run" "$([[ -e $work/runs/quickstart-6 ]] && echo begun)" ""
+
+refused() { # WORDS ARGUMENTS...: at once, before packages or a build
+  local words=$1
+  shift
+  run "$@"
+  expect "$*: code" "$code" 2
+  says "$*" "error: $words"
+  expect "$*: lines" "$(wc -l <"$work/said")" 1
+}
+refused "--minutes wants a number above 0 but got 'many'" --minutes many
+refused "--minutes wants a number above 0 but got '0'" --minutes 0
+refused "--minutes wants a number above 0 but got '0.0'" --minutes 0.0
+refused '--minutes needs a number' --minutes
+refused '--corpus needs a name: austen, kjv or david' --corpus
+refused "--corpus 'foo' is none of austen, kjv and david" --corpus foo
+refused "unknown option '--foo'" --foo
 exit $((failures > 0))
