@@ -9,15 +9,10 @@
 #include <sstream>
 
 #include "core/check.h"
+#include "tests/io/store_fixture.h"
 
 namespace shoestring {
 namespace {
-
-std::string scratch(const std::string& name) {
-  const auto path = std::filesystem::temp_directory_path() / "shoestring_metrics";
-  std::filesystem::create_directories(path);
-  return (path / name).string();
-}
 
 std::string contents(const std::string& path) {
   std::ifstream in(path);
@@ -42,7 +37,8 @@ TEST(Metrics, FloatsReadBackExactly) {
 }
 
 TEST(Metrics, AResumeReplacesLaterStepsAndTornLines) {
-  const std::string path = scratch("metrics.jsonl");
+  const ScratchFolder folder;
+  const std::string path = folder / "metrics.jsonl";
   {
     MetricsWriter writer(path, -1);
     for (int64_t s = 1; s <= 5; ++s) writer.write(record(s, static_cast<double>(s)));

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/io/store_fixture.h"
+
 namespace shoestring {
 namespace {
 
@@ -29,13 +31,12 @@ TEST(Tensorboard, RecordsKnownBytes) {
 }
 
 TEST(Tensorboard, FileHoldsTheVersionThenTheScalars) {
-  const auto folder = std::filesystem::temp_directory_path() / "shoestring_tensorboard";
-  std::filesystem::remove_all(folder);
+  const ScratchFolder folder;
   {
-    TensorboardWriter writer(folder.string());
+    TensorboardWriter writer(folder.path());
     writer.scalar("loss", 0.5, 5, 2.0);
   }
-  const auto file = std::filesystem::directory_iterator(folder)->path();
+  const auto file = std::filesystem::directory_iterator(folder.path())->path();
   EXPECT_NE(file.filename().string().find("tfevents"), std::string::npos);
   std::ifstream in(file, std::ios::binary);
   std::stringstream text;

@@ -2,11 +2,11 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <fstream>
 
 #include "core/check.h"
 #include "nlohmann/json.hpp"
+#include "tests/io/store_fixture.h"
 
 namespace shoestring {
 namespace {
@@ -15,7 +15,8 @@ TEST(Trace, WritesCompleteEventsWithNamedLanes) {
   TraceWriter trace;
   trace.event(1, "compute", "forward", 0.5, 0.75, "micro-batch 0");
   trace.event(1, "communication", "all_reduce", 0.6, 0.7);
-  const auto path = (std::filesystem::temp_directory_path() / "shoestring_trace.json").string();
+  const ScratchFolder folder;
+  const std::string path = folder / "trace.json";
   trace.write(path);
   const auto json = nlohmann::json::parse(std::ifstream(path));
   int complete = 0, names = 0;

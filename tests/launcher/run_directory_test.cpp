@@ -5,20 +5,21 @@
 #include <filesystem>
 
 #include "core/check.h"
+#include "tests/io/store_fixture.h"
 
 namespace shoestring {
 namespace {
 
 TEST(RunDirectory, WritesFilesWholeAndReadsThemBack) {
-  const auto path = std::filesystem::temp_directory_path() / "shoestring_run_directory" / "a";
-  std::filesystem::remove_all(path.parent_path());
-  const RunDirectory directory(path.string());
+  const ScratchFolder folder;
+  const std::string path = folder / "a/b";
+  const RunDirectory directory(path);
   directory.create();
   EXPECT_EQ(directory.read_text("summary.json"), std::nullopt);
   directory.write_text("summary.json", "{}\n");
   directory.write_text("summary.json", "{\"a\":1}\n");
   EXPECT_EQ(directory.read_text("summary.json"), "{\"a\":1}\n");
-  EXPECT_FALSE(std::filesystem::exists(path / "summary.json.new"));
+  EXPECT_FALSE(std::filesystem::exists(path + "/summary.json.new"));
 }
 
 TEST(RunDirectory, AnImpossiblePlaceIsAUsageError) {
