@@ -1,5 +1,6 @@
 #include "launcher/progress.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <array>
@@ -20,6 +21,12 @@ std::string formatted(const char* format, double value) {
 void put(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stderr);
   std::fflush(stderr);
+}
+
+int columns_of_terminal() {
+  winsize size = {};
+  const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return known ? size.ws_col : 80;
 }
 
 }  // namespace
@@ -61,6 +68,18 @@ std::string text_of_fixed(double value, int digits) {
   return buffer.data();
 }
 
+std::string fitted(std::string_view text, size_t columns) {
+  while (text.size() > columns) {
+    const size_t at = text.rfind("  ");
+    if (at == std::string_view::npos || at == 0) {
+      while (columns > 0 && (static_cast<unsigned char>(text[columns]) & 0xc0) == 0x80) --columns;
+      return std::string(text.substr(0, columns));
+    }
+    text = text.substr(0, at);
+  }
+  return std::string(text);
+}
+
 ProgressLine::ProgressLine() : terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 ProgressLine::~ProgressLine() {
@@ -69,7 +88,9 @@ ProgressLine::~ProgressLine() {
 
 void ProgressLine::update(std::string_view text) {
   if (!terminal_) return;
-  put(cat("\r\x1b[K", text));
+  // One column stays free: some terminals wrap as soon as the last one is filled.
+  const int columns = columns_ > 0 ? columns_ : columns_of_terminal();
+  put(cat("\r\x1b[K", fitted(text, static_cast<size_t>(columns - 1))));
   live_ = true;
 }
 

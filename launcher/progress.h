@@ -13,13 +13,18 @@ std::string text_of_count(double count);              // "3.69 M", "812"
 std::string text_of_bytes(double bytes);              // "1.25 GiB"
 std::string text_of_fixed(double value, int digits);  // 3.14159, 2 -> "3.14"
 
+// `text` in at most `columns` columns, because a line that wraps cannot be rewritten. Parts are two
+// spaces apart, the most important first: the last ones are left out; a part too long is cut.
+std::string fitted(std::string_view text, size_t columns);
+
 // Writes to standard error. Not thread-safe: one rank owns it.
 class ProgressLine {
  public:
   ProgressLine();
-  explicit ProgressLine(bool terminal) : terminal_(terminal) {}
+  // `columns`: the terminal's width; 0 asks it at each update, for windows that change.
+  explicit ProgressLine(bool terminal, int columns = 0) : terminal_(terminal), columns_(columns) {}
   ~ProgressLine();
-  // Replaces the live line; elsewhere than on a terminal it does nothing.
+  // Replaces the live line, as far as it fits; elsewhere than on a terminal it does nothing.
   void update(std::string_view text);
   // A line that stays, above the live one.
   void line(std::string_view text);
@@ -27,6 +32,7 @@ class ProgressLine {
 
  private:
   bool terminal_;
+  int columns_ = 0;
   bool live_ = false;
 };
 

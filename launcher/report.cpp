@@ -145,7 +145,9 @@ std::string Reporter::console_text(const StepReport& r, const Batch& batch) cons
   const double rate = static_cast<double>(batch.global_tokens) / smooth_seconds_;
   std::string text =
       cat("step ", rank_.step, "/", c.train.steps, "  loss ", text_of_fixed(r.loss, 4), "  norm ",
-          text_of_fixed(r.gradient_norm, 3), "  ", text_of_count(rate), " tokens/s");
+          text_of_fixed(r.gradient_norm, 3), "  ", text_of_count(rate), " tokens/s  left ",
+          text_of_seconds(seconds_left()));
+  // What a narrow terminal does without stands last.
   if (peak_flops_ > 0) {
     append(text, "  MFU ", text_of_fixed(100 * flop_per_second() / peak_flops_, 1), "%");
   }
@@ -153,7 +155,6 @@ std::string Reporter::console_text(const StepReport& r, const Batch& batch) cons
     append(text, "  ", text_of_fixed(money(rank_.seconds()), 4), " of ",
            text_of_fixed(money(rank_.seconds() + seconds_left()), 4), " ", c.cost.currency);
   }
-  append(text, "  left ", text_of_seconds(seconds_left()));
   return text;
 }
 

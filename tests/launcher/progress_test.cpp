@@ -37,6 +37,19 @@ TEST(Progress, TerminalsGetOneLiveLineOthersPlainLines) {
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "stays\n");
 }
 
+TEST(Progress, ALiveLineFitsTheTerminal) {
+  const std::string text = "step 9/10  loss 2.5  left 3.0 s  MFU 60.1%  0.1 of 0.2 USD";
+  EXPECT_EQ(fitted(text, 80), text);
+  EXPECT_EQ(fitted(text, text.size()), text);
+  EXPECT_EQ(fitted(text, text.size() - 1), "step 9/10  loss 2.5  left 3.0 s  MFU 60.1%");
+  EXPECT_EQ(fitted(text, 30), "step 9/10  loss 2.5");
+  EXPECT_EQ(fitted(text, 5), "step ");
+  EXPECT_EQ(fitted("ab\xc3\xa4z", 3), "ab");  // never half a character
+  ::testing::internal::CaptureStderr();
+  ProgressLine(true, 21).update(text);
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "\r\x1b[Kstep 9/10  loss 2.5\n");
+}
+
 TEST(Progress, DigitsAfterThePoint) {
   EXPECT_EQ(text_of_fixed(3.14159, 2), "3.14");
   EXPECT_EQ(text_of_fixed(-0.5, 0), "-0");
