@@ -5,6 +5,8 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "io/checkpoint_folder.h"
+#include "launcher/run_directory.h"
 #include "launcher/step_flop.h"
 #include "optim/norm.h"
 #include "parallel/ordered_sums.h"
@@ -27,6 +29,14 @@ std::string text_of_bad_weight(const RankState& rank) {
   return bad ? cat("tensor ", bad->name, " (element ", bad->element, " of the weight is ",
                    bad->value, ")")
              : "tensor logits";
+}
+
+std::string text_of_remedy(const RankState& rank) {
+  const CheckpointFolder folder(RunDirectory(rank.config.run.directory).checkpoints());
+  return cat("; nothing was updated. ",
+             folder.steps().empty() ? "No checkpoint was saved yet: begin again"
+                                    : "Resume from the last checkpoint",
+             " with a lower optim.lr");
 }
 
 }  // namespace
@@ -59,8 +69,7 @@ void StepRunner::check_loss(const Batch& batch, size_t slot, const HeadLoss::Res
   fail(cat("the loss is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1, ", ",
            text_of_bad_weight(rank_), ", sample ", micro.sample_ids.at(static_cast<size_t>(row)),
            ", position ", std::max<int64_t>(result.first_not_finite, 0) % micro.length,
-           "; nothing was updated. Resume from the last checkpoint with a lower optim.lr or with ",
-           "optim.skip, which leaves out steps that stand out"));
+           text_of_remedy(rank_), " or with optim.skip, which leaves out steps that stand out"));
 }
 
 HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
@@ -142,7 +151,7 @@ void StepRunner::fail_gradient(const Batch& batch) const {
     fail(cat("a gradient is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1,
              ", tensor ", bad->name, ", element ", bad->element, " is ", bad->value, ", samples ",
              shape.first_sample, " to ", shape.first_sample + shape.samples() - 1,
-             "; nothing was updated. Resume from the last checkpoint with a lower optim.lr"));
+             text_of_remedy(rank_)));
   }
   // The rank that owns the element names it. This one waits here for that rank's abort: to give up
   // first would take the owner out of the exchange of norms that it may still be in.

@@ -313,12 +313,14 @@ void run_ranks(int ranks, const std::function<void(Communicator&)>& body,
   InProcessWorld world(ranks, std::move(options));
   std::mutex mutex;
   std::optional<std::pair<int, Failure>> first;  // causes come before consequences
+  std::exception_ptr alone;                      // of the only rank: its number tells nobody more
   const auto run_one = [&](int rank) {
     set_log_rank(ranks > 1 ? rank : -1);
     auto communicator = world.communicator(rank);
     try {
       body(*communicator);
     } catch (...) {
+      if (ranks == 1) alone = std::current_exception();
       Failure failure = describe(std::current_exception());
       communicator->abort(failure.message);
       std::lock_guard lock(mutex);
@@ -341,6 +343,7 @@ void run_ranks(int ranks, const std::function<void(Communicator&)>& body,
   }
   for (auto& t : threads) t.join();
   if (!missing.empty()) fail_usage(missing);
+  if (alone) std::rethrow_exception(alone);
   if (first) {
     throw RankError(first->first, first->second.message, first->second.code,
                     std::source_location::current());

@@ -199,6 +199,10 @@ TEST_P(NotFinite, ALossEndsTheRunAndLeavesTheCheckpoint) {
       ExitCode::fault, config,
       {"not finite", "rank ", "step ", "tensor ", "sample", "nothing was updated"});
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30)) << message;
+  EXPECT_NE(message.find("Resume from the last checkpoint"), std::string::npos) << message;
+  if (GetParam() == 1) {
+    EXPECT_EQ(message.find("rank "), message.rfind("rank ")) << message;
+  }
   EXPECT_EQ(tensors_of_run(config.run.directory), good.tensors);
 }
 
@@ -222,8 +226,8 @@ TEST(NotFiniteStep, NamesThePoisonedWeight) {
     bad_message = error.what();
     EXPECT_EQ(error.code(), ExitCode::fault);
   }
-  for (const char* part :
-       {"rank 0", "step 1", "layers.1.mlp.down.weight", "element 7", "sample "}) {
+  for (const char* part : {"rank 0", "step 1", "layers.1.mlp.down.weight", "element 7", "sample ",
+                           "No checkpoint was saved yet"}) {
     EXPECT_NE(bad_message.find(part), std::string::npos) << part << " is not in: " << bad_message;
   }
 }

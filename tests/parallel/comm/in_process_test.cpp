@@ -9,6 +9,7 @@
 #include <atomic>
 #include <thread>
 
+#include "core/check.h"
 #include "core/text.h"
 
 namespace shoestring {
@@ -39,6 +40,19 @@ struct Inline {
 void reduce_floats(Communicator& world, size_t count, Stream& stream) {
   std::vector<float> x(count, 1.0f);
   world.all_reduce(buffer_of(std::span(x)), Reduce::sum, stream);
+}
+
+// The number of the only rank tells a user nothing: the error is that of the body.
+TEST(InProcess, TheErrorOfTheOnlyRankIsHandedOnAsItIs) {
+  try {
+    run_ranks(1, [](Communicator&) { fail_data("the file is gone"); });
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "the file is gone");
+    EXPECT_EQ(error.code(), ExitCode::data);
+    EXPECT_NE(error.where().find("in_process_test.cpp"), std::string::npos) << error.where();
+  }
+  EXPECT_THROW(run_ranks(1, [](Communicator&) { throw std::bad_alloc(); }), std::bad_alloc);
 }
 
 TEST(InProcess, ARankThatThrowsEndsTheOthersAndIsNamed) {
