@@ -2,7 +2,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <iostream>
 #include <new>
 
 #include "core/check.h"
@@ -14,6 +17,7 @@
 #include "launcher/data_commands.h"
 #include "launcher/model_commands.h"
 #include "launcher/tokenizer_commands.h"
+#include "parallel/comm/in_process.h"
 
 namespace shoestring {
 namespace {
@@ -118,6 +122,18 @@ void check_options(const CLI::App& command, std::span<const std::string> argumen
   }
 }
 
+// What was printed may not have been written: a full disk tells only now.
+void flush_output() {
+  errno = 0;
+  std::cout.flush();
+  const bool flushed = std::fflush(stdout) == 0;
+  const int error = errno;
+  if (flushed && std::cout && std::ferror(stdout) == 0) return;
+  fail_data(cat("the output could not be written to standard output",
+                error != 0 ? cat(": ", std::strerror(error)) : std::string(),
+                "; it is incomplete: free space or write it elsewhere, and run the command again"));
+}
+
 }  // namespace
 
 int run_command_line(std::span<const std::string> words) {
@@ -143,9 +159,11 @@ int run_command_line(std::span<const std::string> words) {
     const CLI::App* parent = command.get_parent();
     std::string help = command.help(parent == nullptr ? "" : full_name(*parent));
     std::fwrite(help.data(), 1, help.size(), stdout);
+    flush_output();
     return 0;
   } catch (const CLI::CallForVersion& version) {
     std::printf("%s\n", version.what());
+    flush_output();
     return 0;
   } catch (const CLI::ParseError& error) {
     std::string message = error.what();
@@ -155,12 +173,17 @@ int run_command_line(std::span<const std::string> words) {
     }
     fail_usage(cat(message, "\nsee ", full_name(command), " --help"));
   }
-  return action();
+  const int code = action();
+  flush_output();
+  return code;
 }
 
 int report_errors(const std::function<int()>& command) {
   try {
     return command();
+  } catch (const RankError& error) {  // its message holds the place of the cause
+    log_error(error.what());
+    return static_cast<int>(error.code());
   } catch (const Error& error) {
     // What a user did needs no source line; what the program did does.
     std::string place = error.code() == ExitCode::fault ? cat(" (", error.where(), ")") : "";

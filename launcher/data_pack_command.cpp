@@ -168,6 +168,12 @@ std::string data_pack(const DataPackOptions& options) {
       if (!options.quiet) line(p);
     });
   }
+  constexpr int64_t long_document = 100'000;  // bytes
+  if (result.documents == 1 && result.text_bytes > long_document) {
+    log_warning(cat(options.out, ": all ", result.text_bytes, " bytes became one document, so ",
+                    "that nothing can be held out for validation and the order cannot be mixed; ",
+                    "--split blank-lines, --split lines or --separator make more of it"));
+  }
   return summary(result, options.out);
 }
 

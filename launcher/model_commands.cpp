@@ -66,20 +66,29 @@ void add_generate(CLI::App& app, CommandAction& action) {
   command->add_option("--prompt", r.prompts, "what the text begins with; may be repeated")
       ->type_name("TEXT")
       ->allow_extra_args(false);
-  command->add_option("--max-tokens", r.max_tokens, "new tokens a prompt")->type_name("N");
+  command->add_option("--max-tokens", r.max_tokens, "new tokens a prompt")
+      ->type_name("N")
+      ->capture_default_str();
   command->add_option("--temperature", r.sampler.temperature, "0: always the likeliest token")
-      ->type_name("X");
+      ->type_name("X")
+      ->capture_default_str();
   command->add_option("--top-k", r.sampler.top_k, "draw from the k likeliest; 0: all")
-      ->type_name("K");
+      ->type_name("K")
+      ->capture_default_str();
   command->add_option("--top-p", r.sampler.top_p, "draw from the smallest set of this probability")
-      ->type_name("P");
+      ->type_name("P")
+      ->capture_default_str();
   command->add_option("--min-p", r.sampler.min_p, "drop tokens below this share of the likeliest")
-      ->type_name("P");
+      ->type_name("P")
+      ->capture_default_str();
   command
       ->add_option("--repetition-penalty", r.sampler.repetition_penalty,
                    "above 1: tokens that were there become less likely")
-      ->type_name("X");
-  command->add_option("--seed", r.sampler.seed, "of the draws")->type_name("N");
+      ->type_name("X")
+      ->capture_default_str();
+  command->add_option("--seed", r.sampler.seed, "of the draws")
+      ->type_name("N")
+      ->capture_default_str();
   command->add_option("--stop", r.stop, "end before this string; may be repeated")
       ->type_name("TEXT")
       ->allow_extra_args(false);
@@ -106,7 +115,9 @@ void add_eval(CLI::App& app, CommandAction& action) {
       ->required();
   command->add_option("--length", o->length, "tokens a row; 0: the run's sequence length")
       ->type_name("N");
-  command->add_option("--micro-batch", o->micro_batch, "rows at once")->type_name("N");
+  command->add_option("--micro-batch", o->micro_batch, "rows at once")
+      ->type_name("N")
+      ->capture_default_str();
   command->add_flag("--json", o->json, "print a JSON list of {name, value, unit, goal, met}");
   command->footer("Example:\n  shoestring eval --model runs/quickstart notes.txt more.jsonl.gz");
   command->callback([o, &action] {

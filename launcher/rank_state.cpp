@@ -1,9 +1,11 @@
 #include "launcher/rank_state.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "core/check.h"
 #include "core/instruction_set.h"
+#include "core/log.h"
 #include "core/product_check.h"
 #include "core/text.h"
 #include "launcher/evaluate.h"
@@ -61,6 +63,27 @@ struct Inputs {
   SchedulePlan schedule;
 };
 
+void require_input(const std::string& key, const std::string& path, std::string_view command) {
+  if (std::filesystem::exists(path)) return;
+  fail_data(
+      cat(key, " = \"", path, "\": there is no ", std::filesystem::absolute(path).string(),
+          " (a path is relative to the current folder, not to the config's); make it with\n  ",
+          command));
+}
+
+void require_inputs(const RunConfig& config) {
+  for (size_t i = 0; i < config.data.sources.size(); ++i) {
+    const std::string& path = config.data.sources[i].path;
+    require_input(cat("data.sources[", i, "].path"), path,
+                  cat("shoestring data pack --tokenizer ",
+                      config.tokenizer.empty() ? "TOKENIZER" : config.tokenizer, " --out ",
+                      path.empty() ? "STORE" : path, " TEXT..."));
+  }
+  if (config.tokenizer.empty()) return;
+  require_input("tokenizer", config.tokenizer,
+                cat("shoestring data train-tokenizer --out ", config.tokenizer, " TEXT..."));
+}
+
 // Whatever can be wrong between config, stores, tokenizer and machine is found here.
 Inputs open_inputs(RunConfig& config, MachineShare machine) {
   check_lengths(config);
@@ -68,6 +91,7 @@ Inputs open_inputs(RunConfig& config, MachineShare machine) {
     fail_usage(
         "data.sources is empty; pack a corpus with `shoestring data pack` and name it there");
   }
+  require_inputs(config);
   TokenStores stores = open_sources(config.data);
   Inputs inputs;
   inputs.tokenizer_hash = stores[0]->facts().tokenizer_hash;
@@ -84,6 +108,21 @@ Inputs open_inputs(RunConfig& config, MachineShare machine) {
   inputs.loader->schedule().at(config.train.steps);  // the tokens of the run can be counted
   inputs.schedule = schedule_plan(config, inputs.loader->schedule());
   return inputs;
+}
+
+// A text packed as one document has nothing to hold out: said before hours pass without a figure.
+void warn_of_no_validation(const RunConfig& config, const Loader& loader) {
+  if (config.train.evaluate_sequences == 0) return;
+  bool wanted = false;
+  for (size_t i = 0; i < config.data.sources.size(); ++i) {
+    wanted |= config.data.sources[i].held_out.value_or(config.data.held_out) > 0;
+    if (loader.eval_rows(static_cast<int64_t>(i), config.train.sequence_length) > 0) return;
+  }
+  if (!wanted) return;
+  log_warning(cat("there will be no validation: of the documents in data.sources none is held out ",
+                  "(data.held_out = ", config.data.held_out,
+                  "); pack the text as more documents (`shoestring data pack --split ",
+                  "blank-lines`, or --separator) or raise data.held_out"));
 }
 
 }  // namespace
@@ -115,6 +154,7 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   tokenizer_hash = std::move(inputs.tokenizer_hash);
   token_ids = inputs.token_ids;
   loader = std::move(inputs.loader);
+  if (ranks.rank() == 0) warn_of_no_validation(config, *loader);
   schedule = inputs.schedule;
   const Dtype compute_type = dtype_from_name(config.train.dtype);
   const Chunk chunk = whole_model(config.model);

@@ -48,6 +48,10 @@ TraceRange parse_trace_range(const std::string& text) {
 }
 
 ExitCode train(const RunConfig& config, const TraceRange& trace) {
+  if (trace.last > config.train.steps) {
+    fail_usage(cat("--trace-steps ", trace.first, ":", trace.last, " goes beyond train.steps = ",
+                   config.train.steps, "; name steps from 1 to ", config.train.steps));
+  }
   std::atomic<bool> finished{true};
   const StopDeadline stop_deadline(config.run.signal_deadline, config.run.directory);
   const auto deadline =

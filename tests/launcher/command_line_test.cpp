@@ -5,6 +5,8 @@
 #include <stdexcept>
 
 #include "core/check.h"
+#include "core/text.h"
+#include "tests/support/child_process.h"
 #include "tests/support/run_binary.h"
 
 namespace shoestring {
@@ -28,6 +30,30 @@ TEST(CommandLine, HelpAndVersion) {
   EXPECT_NE(nested.out.find("Usage: shoestring config show [OPTIONS]"), std::string::npos);
   EXPECT_NE(nested.out.find("Examples:"), std::string::npos);
   EXPECT_EQ(run_binary({"--version"}).out.substr(0, 11), "shoestring ");
+}
+
+// A full disk behind standard output is a data error, not a silent success.
+TEST(CommandLine, OutputThatIsNotWrittenIsAnError) {
+  for (const std::vector<std::string>& words : {std::vector<std::string>{"config", "show"},
+                                                {"config", "docs"},
+                                                {"--help"},
+                                                {"--version"}}) {
+    std::vector<std::string> command = {binary_path()};
+    command.insert(command.end(), words.begin(), words.end());
+    EXPECT_EQ(ChildProcess(command, {.output = "/dev/full"}).wait(), 3) << words[0];
+  }
+}
+
+TEST(CommandLine, HelpShowsDefaults) {
+  const std::string generate = run_binary({"generate", "--help"}).out;
+  for (const char* option : {"--max-tokens", "--temperature", "--top-k", "--top-p", "--min-p",
+                             "--repetition-penalty", "--seed"}) {
+    const size_t at = generate.find(cat("  ", option, " "));
+    ASSERT_NE(at, std::string::npos) << option;
+    const std::string line = generate.substr(at, generate.find('\n', at) - at);
+    EXPECT_NE(line.find_first_of("=["), std::string::npos) << line;
+  }
+  EXPECT_NE(run_binary({"eval", "--help"}).out.find("--micro-batch N=4 "), std::string::npos);
 }
 
 TEST(CommandLine, UnknownCommandsNameTheNearest) {

@@ -40,6 +40,30 @@ TEST(DataPackCommand, PacksTextWithATokenizer) {
   EXPECT_EQ(tokenizer.decode(ids), "the cat<|endoftext|>sat on the <|endoftext|> mat<|endoftext|>");
 }
 
+TEST(DataPackCommand, WarnsOfOneLongDocument) {
+  ScratchFolder folder;
+  write_tokenizer(folder / "tok.json");
+  std::string text;
+  while (text.size() < 150'000) text += "the cat\n\n";
+  write_file(folder / "a.txt", text);
+  DataPackOptions options{.inputs = {folder / "a.txt"},
+                          .tokenizer = folder / "tok.json",
+                          .out = folder / "a.h5",
+                          .overwrite = true,
+                          .quiet = true};
+  const auto said = [&] {
+    ::testing::internal::CaptureStderr();
+    data_pack(options);
+    return ::testing::internal::GetCapturedStderr();
+  };
+  EXPECT_NE(said().find("--split blank-lines"), std::string::npos);
+  options.split = "blank-lines";
+  EXPECT_EQ(said(), "");
+  write_file(folder / "a.txt", "the cat");
+  options.split = "file";
+  EXPECT_EQ(said(), "");
+}
+
 TEST(DataPackCommand, ChoosesTheEndOfADocument) {
   ScratchFolder folder;
   write_tokenizer(folder / "tok.json");

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "parallel/comm/in_process.h"
 #include "tests/launcher/training_fixture.h"
 
@@ -26,6 +28,43 @@ TEST(RankState, FillsInTheVocabularyOfTheStores) {
   });
   config.model.vocabulary = 201;
   on_one_rank(config, [](RankState& rank) { EXPECT_EQ(rank.config.model.vocabulary, 201); });
+}
+
+TEST(RankState, MissingInputsNameTheKeyThePlaceAndTheCommand) {
+  const ScratchFolder folder;
+  RunConfig config = text_config(folder);
+  config.data.sources.push_back({.name = "b", .path = "gone/b.h5", .weight = 1, .held_out = {}});
+  const std::string here = std::filesystem::current_path().string();
+  expect_error(ExitCode::data,
+               {"data.sources[1].path", "\"gone/b.h5\"", here + "/gone/b.h5", "current folder",
+                "shoestring data pack --tokenizer", "--out gone/b.h5"},
+               [&] { check_inputs(config, 1); });
+  config.data.sources.pop_back();
+  config.tokenizer = "gone/t.json";
+  expect_error(ExitCode::data,
+               {"tokenizer = ", here + "/gone/t.json", "current folder",
+                "shoestring data train-tokenizer", "--out gone/t.json"},
+               [&] { check_inputs(config, 1); });
+}
+
+TEST(RankState, SaysOnceThatNothingIsHeldOut) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.parallel.data_parallel = 2;
+  const auto said = [&] {
+    ::testing::internal::CaptureStderr();
+    run_ranks(2, [&](Communicator& world) { RankState(config, world, 1); });
+    return ::testing::internal::GetCapturedStderr();
+  };
+  EXPECT_EQ(said(), "");
+  config.data.held_out = 1e-9;
+  const std::string text = said();
+  const size_t at = text.find("there will be no validation");
+  ASSERT_NE(at, std::string::npos) << text;
+  EXPECT_EQ(text.find("there will be no validation", at + 1), std::string::npos) << text;
+  EXPECT_NE(text.find("--split blank-lines"), std::string::npos) << text;
+  config.data.held_out = 0;  // as it was asked for
+  EXPECT_EQ(said(), "");
 }
 
 TEST(RankState, ExactModeAsksTheProcessor) {

@@ -19,6 +19,17 @@ TEST(TrainCommand, ReadsRangesOfSteps) {
   }
 }
 
+TEST(TrainCommand, ATraceBeyondTheLastStepIsRefused) {
+  const ScratchFolder folder;
+  const RunConfig config = small_config(folder);  // 8 steps
+  for (const TraceRange& range : {TraceRange{500, 501}, TraceRange{7, 9}}) {
+    expect_error(ExitCode::usage, {"--trace-steps", "train.steps = 8"},
+                 [&] { train(config, range); });
+  }
+  EXPECT_FALSE(std::filesystem::exists(config.run.directory));
+  EXPECT_EQ(train(config, {8, 8}), ExitCode::done);
+}
+
 TEST(TrainCommand, TrainsFromAFileWithOverrides) {
   const ScratchFolder folder;
   write_file(folder / "run.toml", dump_config(small_config(folder)));
