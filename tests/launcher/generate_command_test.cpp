@@ -31,7 +31,7 @@ TEST(GenerateCommand, RefusesAnotherTokenizer) {
   EXPECT_EQ(result.exit_code, 3);
   EXPECT_EQ(result.out, "");
   for (const std::string& hash :
-       {Tokenizer::load(other).hash(), Tokenizer::load(run + "/trained_gpt2.json").hash(), other}) {
+       {Tokenizer::load(other).hash(), Tokenizer::load(run + "/tokenizer.json").hash(), other}) {
     EXPECT_NE(result.err.find(hash), std::string::npos) << result.err;
   }
   EXPECT_EQ(

@@ -49,7 +49,8 @@ printf '[train]\nsteps = %s\n[[data.sources]]\npath = "%s"\n' "$steps" "$path" \
   >"$directory/config.toml"
 echo "$directory $steps $path" >>trained
 [[ ! -e interrupt || $directory == *trial ]] || exit 75
-printf '{\n  "tokens_per_second": %s,\n  "bits_per_byte": 2.0\n}\n' "$(cat speed)" >"$directory/summary.json"
+printf '{\n  "tokens_per_second": %s,\n  "bits_per_byte": 2.0\n}\n' "$(cat speed)" \
+  >"$directory/summary.json"
 END
 chmod +x "$work"/launcher/* "$work/bin/cmake" "$work/build/release/shoestring"
 export PATH=$work/bin:$PATH
