@@ -154,7 +154,7 @@ struct OptimConfig {
     v("optimizer", optimizer,
       Field{.help = "muon updates hidden matrices and leaves the rest to AdamW",
             .choices = "adamw|muon"});
-    v("lr", lr, Field{.help = "highest learning rate", .min = 0});
+    v("lr", lr, Field{.help = "highest learning rate", .min = 0, .max = 1000});
     v("beta1", beta1, Field{.help = "decay of the first moment", .min = 0, .max = 0.999999});
     v("beta2", beta2, Field{.help = "decay of the second moment", .min = 0, .max = 0.99999999});
     v("epsilon", epsilon,

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "launcher/step.h"
 #include "parallel/comm/in_process.h"
@@ -47,15 +46,16 @@ std::vector<std::vector<StepReport>> run_steps(const RunConfig& config,
   return reports;
 }
 
-// The least of all steps and ranks but the first step, which warms up. Whoever else uses the
-// machine makes steps and waits longer, never shorter; and a rank that is behind its peer waits for
-// links alone.
-double least(const std::vector<std::vector<StepReport>>& reports, double StepReport::*figure) {
-  double result = std::numeric_limits<double>::infinity();
+// The median over all steps but the first, which warms up, of the slowest rank's figure.
+double median(const std::vector<std::vector<StepReport>>& reports, double StepReport::*figure) {
+  std::vector<double> of_steps;
   for (size_t i = 1; i < reports.size(); ++i) {
-    for (const StepReport& report : reports[i]) result = std::min(result, report.*figure);
+    double slowest = 0;
+    for (const StepReport& report : reports[i]) slowest = std::max(slowest, report.*figure);
+    of_steps.push_back(slowest);
   }
-  return result;
+  std::sort(of_steps.begin(), of_steps.end());
+  return of_steps[of_steps.size() / 2];
 }
 
 int64_t gradient_bytes(const RunConfig& config) {
@@ -67,22 +67,36 @@ int64_t gradient_bytes(const RunConfig& config) {
   return bytes;
 }
 
+struct Sitting {
+  double wanted, reduction, exposed;  // seconds: what the links impose, what was measured
+};
+Sitting measure(const RunConfig& config) {
+  const double compute = median(run_steps(config, {}), &StepReport::compute_seconds);
+  // The backward pass is two thirds of the computing, and links are so slow that reduction takes
+  // half of it: each rank sends and receives (n - 1) / n of the gradients twice.
+  const double wanted = compute * 2 / 3 / 2;
+  const double bytes = 2.0 * (ranks - 1) / ranks * static_cast<double>(gradient_bytes(config));
+  const auto slow = run_steps(config, LinkSpeed{.bytes_per_second = bytes / wanted});
+  return {wanted, median(slow, &StepReport::reduction_seconds),
+          median(slow, &StepReport::exposed_seconds)};
+}
+
 TEST(Overlap, FourFifthsOfTheReductionHideBehindTheBackwardPass) {
   const ScratchFolder folder;
   const RunConfig config = wide_config(folder);
-  const double compute = least(run_steps(config, {}), &StepReport::compute_seconds);
-  // The backward pass is two thirds of the computing, and links are so slow that reduction takes
-  // half of it: each rank sends and receives (n - 1) / n of the gradients twice.
-  const double reduction = compute * 2 / 3 / 2;
-  const double bytes = 2.0 * (ranks - 1) / ranks * static_cast<double>(gradient_bytes(config));
-  const auto slow = run_steps(config, LinkSpeed{.bytes_per_second = bytes / reduction});
-  EXPECT_GE(least(slow, &StepReport::reduction_seconds), 0.99 * reduction)
-      << "the links were not slowed down";
-  const double exposed = least(slow, &StepReport::exposed_seconds);
-  EXPECT_GT(exposed, 0);
-  EXPECT_LE(exposed, 0.2 * reduction)
-      << "exposed " << exposed << " s of " << reduction << " s, computing " << compute << " s";
-  RecordProperty("exposed_share", cat(exposed / reduction));
+  // Other users of the machine lengthen waits and nothing shortens them: one sitting of three that
+  // nobody disturbed shows what the overlap hides.
+  Sitting best = {};
+  for (int sitting = 0; sitting < 3; ++sitting) {
+    const Sitting s = measure(config);
+    ASSERT_GE(s.reduction, 0.99 * s.wanted) << "the links were not slowed down";
+    ASSERT_GT(s.exposed, 0);
+    if (sitting == 0 || s.exposed / s.reduction < best.exposed / best.reduction) best = s;
+    if (best.exposed <= 0.2 * best.reduction) break;
+  }
+  EXPECT_LE(best.exposed, 0.2 * best.reduction)
+      << "exposed " << best.exposed << " s of " << best.reduction << " s";
+  RecordProperty("exposed_share", cat(best.exposed / best.reduction));
 }
 
 }  // namespace

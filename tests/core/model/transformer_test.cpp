@@ -211,7 +211,8 @@ TEST(Transformer, StatisticsAreThoseOfTheBlocksOutputs) {
   }
   h.train(rows, Recompute::none, Harness::Form::fused);
   const std::vector<std::byte> gradients = h.gradient_bytes();
-  for (Recompute r : {Recompute::none, Recompute::norms, Recompute::attention, Recompute::block}) {
+  for (Recompute r : {Recompute::none, Recompute::swiglu, Recompute::norms, Recompute::attention,
+                      Recompute::block}) {
     h.store().zero_gradients();
     Tape tape(h.stream(), h.source(), Tape::Mode::training);
     tape.want_statistics();
