@@ -56,9 +56,9 @@ void Reporter::measure_peak(const CoreShare& machine) {
 
 // What was paid for behind the last checkpoint was paid nevertheless.
 void Reporter::take_up_history(const RunDirectory& directory) {
+  rank_.seconds_before = std::max(rank_.seconds_before, seconds_so_far(directory));
   const auto last = last_metrics(directory);
   if (!last) return;
-  rank_.seconds_before = std::max(rank_.seconds_before, number_in(*last, "wall_seconds", 0));
   const RankState::Owed& owed = rank_.owed;
   if (!owed.evaluation && !owed.sample) return;
   if (number_in(*last, "step", -1) != static_cast<double>(rank_.step)) return;

@@ -58,6 +58,17 @@ double number_in(const MetricsRecord& record, std::string_view name, double othe
   return otherwise;
 }
 
+double seconds_so_far(const RunDirectory& directory) {
+  const auto line = last_metrics(directory);
+  const double at_line = line ? number_in(*line, "wall_seconds", 0) : 0;
+  const auto text = directory.read_text("summary.json");
+  if (!text) return at_line;
+  const auto summary = nlohmann::ordered_json::parse(*text, nullptr, false);
+  const bool known =
+      summary.is_object() && summary.contains("seconds") && summary["seconds"].is_number();
+  return known ? std::max(at_line, summary["seconds"].get<double>()) : at_line;
+}
+
 MetricsRecord without(const MetricsRecord& record, std::initializer_list<std::string_view> names) {
   MetricsRecord kept;
   for (const auto& [key, value] : record.items()) {

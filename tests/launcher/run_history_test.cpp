@@ -40,6 +40,22 @@ TEST(RunHistory, FindsTheLineBehindManyOthers) {
   EXPECT_EQ(number_in(*last_metrics(directory), "step", -1), 99999);
 }
 
+TEST(RunHistory, SecondsAreTheLongestAccount) {
+  const ScratchFolder folder;
+  const RunDirectory directory(folder.path());
+  EXPECT_EQ(seconds_so_far(directory), 0);
+  write_file(directory.metrics(), "{\"step\":6,\"wall_seconds\":12.5}\n");
+  EXPECT_EQ(seconds_so_far(directory), 12.5);
+  directory.write_text("summary.json", "{\"seconds\": 14.5}");  // an evaluation and a save later
+  EXPECT_EQ(seconds_so_far(directory), 14.5);
+  write_file(directory.metrics(), "{\"step\":9,\"wall_seconds\":20.0}\n");  // a later start
+  EXPECT_EQ(seconds_so_far(directory), 20);
+  for (const char* broken : {"", "[]", "{\"seconds\": null}", "{"}) {
+    directory.write_text("summary.json", broken);
+    EXPECT_EQ(seconds_so_far(directory), 20) << broken;
+  }
+}
+
 TEST(RunHistory, NumbersOfItems) {
   MetricsRecord record;
   record.set("count", int64_t{7});
