@@ -149,7 +149,7 @@ void matmul_onednn(Device& device, const MatrixView& c, const MatrixView& a, con
   const int64_t across = (c.columns + tile_columns - 1) / tile_columns;
   const int64_t down = (c.rows + tile_rows - 1) / tile_rows;
   // A few rows take as long as eight: reading the weights is what takes the time.
-  constexpr int64_t worth_a_thread = 1 << 23;  // multiplications
+  constexpr int64_t worth_a_thread = 1 << 24;  // multiplications, of which many wait for weights
   const int64_t work = std::max<int64_t>(c.rows, 8) * c.columns * inner;
   const int64_t threads = threads_for(device, work, worth_a_thread);
   // Whoever is free takes the next tile: a thread whose core is shared holds up nobody.
