@@ -73,6 +73,9 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
+  // Before the first save: the run goes on from the checkpoint of this step, so those of later
+  // steps were passed over; they do not count among the `keep` ones.
+  void resumed_from(int64_t step);
   // Copies the state and returns; it is on the disk some time later. Every rank calls with the same
   // step. A failure in the background (a full disk) is warned of, and training goes on. Of the
   // last save nothing is copied: there is nothing else to do meanwhile.

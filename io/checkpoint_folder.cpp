@@ -131,12 +131,23 @@ void CheckpointFolder::discard(int64_t step) const {
   remove_folder(path);
 }
 
-void CheckpointFolder::retain(int64_t latest, int64_t keep, int64_t keep_every) const {
+bool CheckpointFolder::has_manifest(int64_t step) const {
+  std::error_code error;
+  return fs::exists(final_path(step) + "/manifest.json", error);
+}
+
+void CheckpointFolder::retain(int64_t latest, int64_t keep, int64_t keep_every,
+                              const std::vector<int64_t>& passed_over) const {
   std::vector<int64_t> list = steps();
   std::erase(list, latest);
   int64_t left = std::max<int64_t>(keep, 1) - 1;
   for (auto at = list.rbegin(); at != list.rend(); ++at) {
-    if (left-- > 0) continue;
+    if (left > 0) {
+      const bool good = has_manifest(*at) &&
+                        std::find(passed_over.begin(), passed_over.end(), *at) == passed_over.end();
+      left -= good ? 1 : 0;
+      continue;
+    }
     if (keep_every > 0 && *at % keep_every == 0) continue;
     discard(*at);
   }

@@ -26,9 +26,13 @@ class CheckpointFolder {
   // atomic exchange.
   void commit(const std::string& temporary, int64_t step) const;
   // Deletes all but `latest`, the `keep` - 1 highest other ones and the multiples of `keep_every`.
-  void retain(int64_t latest, int64_t keep, int64_t keep_every) const;
+  // What has no manifest or was `passed_over` as broken is not one of the kept: it stays only while
+  // there are fewer good ones above it than wanted.
+  void retain(int64_t latest, int64_t keep, int64_t keep_every,
+              const std::vector<int64_t>& passed_over = {}) const;
 
  private:
+  bool has_manifest(int64_t step) const;
   void discard(int64_t step) const;
   std::string directory_;
 };

@@ -76,6 +76,7 @@ struct CheckpointWriter::State {
   uint64_t copy_bytes = 0;
   std::string failure;                      // of the last save; empty: it is on the disk
   std::vector<std::string> failed_folders;  // rank 0's, until every rank has passed them
+  std::vector<int64_t> passed_over;         // steps of folders that the run could not go on from
   mutable std::mutex mutex;
   CheckpointStats stats;
 
@@ -145,7 +146,8 @@ void CheckpointWriter::State::write_and_commit(CheckpointSave& save, size_t piec
   }
   if (options.rank != 0) return;
   try {
-    folder.retain(save.content().step, options.keep, options.keep_every);
+    std::erase(passed_over, save.content().step);  // it is good now
+    folder.retain(save.content().step, options.keep, options.keep_every, passed_over);
   } catch (const Error& e) {
     log_warning(cat("an old checkpoint stays: ", e.what()));
   }
@@ -193,6 +195,11 @@ CheckpointWriter::CheckpointWriter(CheckpointOptions options)
 CheckpointWriter::~CheckpointWriter() {
   state_->closing = true;
   state_->wait();
+}
+
+void CheckpointWriter::resumed_from(int64_t step) {
+  state_->passed_over = state_->folder.steps();
+  std::erase_if(state_->passed_over, [&](int64_t s) { return s <= step; });
 }
 
 void CheckpointWriter::save(const CheckpointContent& content) {

@@ -10,21 +10,22 @@
 #include <fstream>
 
 #include "core/check.h"
+#include "core/log.h"
 #include "core/text.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
 namespace {
 
-// The lines up to and including `last_step`. A line that is no JSON object ends the file: it was
-// torn by a crash.
+// The lines up to and including `last_step`. What follows the last line feed was torn by a crash.
 std::string kept_lines(const std::string& path, int64_t last_step) {
   std::ifstream in(path, std::ios::binary);
   std::string kept, line;
-  while (std::getline(in, line) && !in.eof()) {
+  for (int64_t number = 1; std::getline(in, line) && !in.eof(); ++number) {
     const auto object = nlohmann::json::parse(line, nullptr, false);
     if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer()) {
-      break;
+      log_warning(cat(path, ", line ", number, ": no record of a step; it is left out"));
+      continue;
     }
     if (object["step"].get<int64_t>() <= last_step) append(kept, line, "\n");
   }
@@ -62,8 +63,11 @@ std::string MetricsRecord::json() const {
   return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-MetricsWriter::MetricsWriter(const std::string& path, int64_t last_step) : path_(path) {
-  const std::string kept = last_step < 0 ? std::string() : kept_lines(path, last_step);
+MetricsWriter::MetricsWriter(const std::string& path, int64_t last_step,
+                             const MetricsRecord* replacement)
+    : path_(path) {
+  std::string kept = last_step < 0 ? std::string() : kept_lines(path, last_step);
+  if (replacement) append(kept, replacement->json(), "\n");
   // The shortened file replaces the old one in one step: a crash here loses nothing.
   const std::string temporary = path + ".new";
   file_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
@@ -82,6 +86,12 @@ MetricsWriter::~MetricsWriter() {
 
 void MetricsWriter::write(const MetricsRecord& record) {
   write_all(file_, record.json() + "\n", path_);
+}
+
+void MetricsWriter::sync() {
+  if (::fdatasync(file_) != 0 && errno != EINVAL) {  // some file systems know no syncing
+    fail_data(cat(path_, ": cannot be brought to the disk: ", std::strerror(errno)));
+  }
 }
 
 }  // namespace shoestring

@@ -31,12 +31,18 @@ class MetricsRecord {
 // lines of later steps and a torn last line are cut off first, so that replayed steps replace them.
 class MetricsWriter {
  public:
-  // `last_step`: the step of the checkpoint that the run continues from; -1 starts a new file.
-  MetricsWriter(const std::string& path, int64_t last_step);
+  // `last_step`: the step of the checkpoint that the run continues from; -1 starts a new file. A
+  // `replacement` stands behind the kept lines from the moment that the file changes. A garbled
+  // line among good ones is left out with a warning that says which.
+  MetricsWriter(const std::string& path, int64_t last_step,
+                const MetricsRecord* replacement = nullptr);
   ~MetricsWriter();
   MetricsWriter(const MetricsWriter&) = delete;
   MetricsWriter& operator=(const MetricsWriter&) = delete;
   void write(const MetricsRecord& record);
+  // Returns when every record is on the disk: before a checkpoint is saved, so that after a power
+  // cut no checkpoint is ahead of the lines.
+  void sync();
 
  private:
   std::string path_;

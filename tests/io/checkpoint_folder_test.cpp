@@ -46,7 +46,9 @@ TEST(CheckpointFolder, RetainsTheRightOnes) {
   auto kept = [](int64_t latest, int64_t keep, int64_t keep_every) {
     const ScratchFolder scratch;
     const CheckpointFolder folder(scratch.path());
-    for (int64_t step = 10; step <= 60; step += 10) make_folder(folder.final_path(step));
+    for (int64_t step = 10; step <= 60; step += 10) {
+      write_file(folder.final_path(step) + "/manifest.json", "{}");
+    }
     folder.retain(latest, keep, keep_every);
     for (const auto& entry : fs::directory_iterator(scratch.path())) {
       EXPECT_NE(entry.path().filename().string()[0], '.');
@@ -59,6 +61,20 @@ TEST(CheckpointFolder, RetainsTheRightOnes) {
   EXPECT_EQ(kept(60, 2, 20), (Steps{20, 40, 50, 60}));
   EXPECT_EQ(kept(60, 9, 0), (Steps{10, 20, 30, 40, 50, 60}));
   EXPECT_EQ(kept(30, 2, 0), (Steps{30, 60}));
+}
+
+TEST(CheckpointFolder, WhatCannotBeUsedIsNotAmongTheKept) {
+  const ScratchFolder scratch;
+  const CheckpointFolder folder(scratch.path());
+  for (int64_t step = 10; step <= 60; step += 10) {
+    write_file(folder.final_path(step) + "/manifest.json", "{}");
+  }
+  std::filesystem::remove(folder.final_path(50) + "/manifest.json");
+  folder.retain(60, 2, 0, {40});
+  EXPECT_EQ(folder.steps(), (std::vector<int64_t>{30, 40, 50, 60}));
+  write_file(folder.final_path(70) + "/manifest.json", "{}");
+  folder.retain(70, 2, 0, {40});  // now there are good ones enough
+  EXPECT_EQ(folder.steps(), (std::vector<int64_t>{60, 70}));
 }
 
 TEST(CheckpointFolder, NamesTheFolderThatCannotBeMade) {

@@ -55,6 +55,35 @@ TEST(Metrics, AResumeReplacesLaterStepsAndTornLines) {
   EXPECT_EQ(contents(path), "");
 }
 
+// Between taking up a file and the first write there is no moment without the replaced line.
+TEST(Metrics, AReplacementIsThereWithTheKeptLines) {
+  const std::string path = scratch("replaced.jsonl");
+  {
+    MetricsWriter writer(path, -1);
+    for (int64_t s = 1; s <= 3; ++s) writer.write(record(s, static_cast<double>(s)));
+  }
+  const MetricsRecord third = record(3, 30);
+  MetricsWriter writer(path, 2, &third);
+  const std::string expected =
+      "{\"step\":1,\"loss\":1.0}\n{\"step\":2,\"loss\":2.0}\n{\"step\":3,\"loss\":30.0}\n";
+  EXPECT_EQ(contents(path), expected);
+  writer.write(record(4, 4));
+  writer.sync();
+  EXPECT_EQ(contents(path), expected + "{\"step\":4,\"loss\":4.0}\n");
+}
+
+TEST(Metrics, AGarbledLineCostsNoOther) {
+  const std::string path = scratch("garbled.jsonl");
+  const std::string one = "{\"step\":1,\"loss\":1.0}\n", three = "{\"step\":3,\"loss\":3.0}\n";
+  std::ofstream(path) << one << "{\"st#p\":2\n" << three << "{\"step\":4";
+  testing::internal::CaptureStderr();
+  const MetricsWriter writer(path, 5);
+  const std::string warning = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(contents(path), one + three);
+  EXPECT_NE(warning.find(path + ", line 2"), std::string::npos) << warning;
+  EXPECT_EQ(warning.find("line 4"), std::string::npos) << warning;  // torn by a crash, as usual
+}
+
 TEST(Metrics, AFileThatCannotBeWrittenIsADataError) {
   EXPECT_THROW(MetricsWriter("/nonexistent/folder/metrics.jsonl", -1), Error);
 }
