@@ -1,11 +1,14 @@
 #include "launcher/signals.h"
 
+#include <atomic>
 #include <csignal>
 
 namespace shoestring {
 namespace {
 
-volatile std::sig_atomic_t received = 0;
+// Written by the handler, read by the threads of all ranks.
+std::atomic<int> received = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
 
 void remember(int signal) {
   if (received != 0) {
