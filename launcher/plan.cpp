@@ -17,6 +17,24 @@ int64_t ramp_sequences(const RampConfig& ramp, int64_t tokens) {
   return 0;
 }
 
+// In the unit of the key that says how long the warm-up is.
+[[noreturn]] void refuse_warmup(const RunConfig& config, const BatchSchedule& schedule,
+                                const SchedulePlan& plan) {
+  const ScheduleConfig& s = config.optim.schedule;
+  const bool in_tokens = s.warmup_tokens > 0, by_tokens = s.drive == "tokens";
+  int64_t whole = plan.total;
+  if (in_tokens && !by_tokens) whole = schedule.at(plan.total).first_token;
+  if (!in_tokens && by_tokens) whole = schedule.steps_for_tokens(plan.total);
+  const char* key = in_tokens ? "optim.schedule.warmup_tokens" : "optim.schedule.warmup_steps";
+  const char* unit = in_tokens ? " tokens" : " steps";
+  const std::string total = s.total > 0 ? cat("optim.schedule.total = ", s.total, " ", s.drive)
+                                        : cat("train.steps = ", config.train.steps,
+                                              ", which optim.schedule.total = 0 follows");
+  fail_usage(cat(key, " = ", in_tokens ? s.warmup_tokens : s.warmup_steps, unit,
+                 " is longer than the whole schedule of ", whole, unit, " (", total, "); lower ",
+                 key, " or raise ", s.total > 0 ? "optim.schedule.total" : "train.steps"));
+}
+
 }  // namespace
 
 std::vector<LoadSegment> load_segments(const RunConfig& config) {
@@ -82,10 +100,7 @@ SchedulePlan schedule_plan(const RunConfig& config, const BatchSchedule& schedul
   } else {
     plan.warmup = s.warmup_tokens > 0 ? schedule.steps_for_tokens(s.warmup_tokens) : s.warmup_steps;
   }
-  if (plan.warmup > plan.total) {
-    fail_usage(cat("optim.schedule: the warm-up of ", plan.warmup, " ", s.drive,
-                   " is longer than the whole schedule of ", plan.total));
-  }
+  if (plan.warmup > plan.total) refuse_warmup(config, schedule, plan);
   return plan;
 }
 
