@@ -86,6 +86,7 @@ void Reporter::begin(const CoreShare& machine) {
                      rank_.ranks.size() == 1 ? "" : "s", " of ", rank_.device.threads(),
                      rank_.device.threads() == 1 ? " thread" : " threads"));
   print_forecast(shape);
+  if (!c.run.name.empty()) progress_.line(cat("run: ", c.run.name));
   progress_.line(cat(rank_.step > 0 ? cat("resuming after step ", rank_.step) : "training", ": ",
                      c.train.steps - rank_.step, " steps in ", c.run.directory));
 }
@@ -209,15 +210,15 @@ void Reporter::record() {
   if (!active() || !pending_) return;
   if (line_exists_) {  // what was owed is in it now
     const RunDirectory directory(rank_.config.run.directory);
-    metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step - 1);
+    metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step - 1, &*pending_);
     line_exists_ = false;
   } else {  // with what came behind the step
     const double wall = rank_.seconds();
     pending_->set("wall_seconds", wall);
     pending_->set("cost", money(wall));
     pending_->set("cost_at_end", money(wall + seconds_left()));
+    metrics_->write(*pending_);
   }
-  metrics_->write(*pending_);
   const double now = wall_now();
   for (const auto& [name, value] : pending_->items()) {
     if (const double* x = std::get_if<double>(&value)) {
@@ -227,6 +228,10 @@ void Reporter::record() {
     }
   }
   pending_.reset();
+}
+
+void Reporter::sync() {
+  if (metrics_) metrics_->sync();
 }
 
 void Reporter::evaluation(const std::vector<SourceLoss>& losses, double seconds) {

@@ -33,6 +33,8 @@ class Reporter {
   void evaluation(const std::vector<SourceLoss>& losses, double seconds);
   void sample(const std::string& prompt, const std::string& text);
   void record();
+  // Brings the lines written so far to the disk.
+  void sync();
   void line(const std::string& text);
   // Writes summary.json and prints the closing table. When no step was trained here, the figures of
   // an earlier summary stay but for those of the evaluation.

@@ -30,6 +30,9 @@ nlohmann::ordered_json number_of(const nlohmann::ordered_json& summary, const ch
   return is ? summary[key] : nlohmann::ordered_json();
 }
 
+// Null unless it is above 0.
+nlohmann::ordered_json positive(double value) { return known(value > 0, value); }
+
 }  // namespace
 
 // What file and table share.
@@ -40,6 +43,23 @@ struct Reporter::Closing {
   double wall = 0;
   // Tokens/s, FLOP/s, peak and MFU of the last start that trained.
   nlohmann::ordered_json former = {}, rate = {}, flop = {}, peak = {}, mfu = {};
+
+  // The figures of an earlier summary, if it is of these steps.
+  void take_former(int64_t steps) {
+    if (!former.is_object() || number_of(former, "steps") != steps) former = nullptr;
+    rate = number_of(former, "tokens_per_second");
+    flop = number_of(former, "flop_per_second");
+    peak = number_of(former, "peak_flop_per_second");
+    mfu = number_of(former, "mfu");
+  }
+  // Of a start that trained to the end and was stopped before it could sum up, the last line tells.
+  void take_line(const MetricsRecord& line, double peak_flops) {
+    const double share = number_in(line, "mfu", 0);
+    rate = positive(number_in(line, "tokens_per_second", 0));
+    mfu = positive(share);
+    peak = positive(peak_flops);
+    flop = positive(share * peak_flops);
+  }
 };
 
 std::string Reporter::summary(const Closing& closing, const CheckpointStats& saving) const {
@@ -83,6 +103,7 @@ std::string Reporter::summary(const Closing& closing, const CheckpointStats& sav
         last_sample_.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(last_sample_);
   }
   s["run_directory"] = c.run.directory;
+  s["name"] = c.run.name;
   // A sample cut inside a character is shown with the replacement character.
   return s.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
@@ -133,10 +154,10 @@ void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointSta
     if (const auto text = directory.read_text("summary.json")) {
       closing.former = nlohmann::ordered_json::parse(*text, nullptr, false);
     }
-    closing.rate = number_of(closing.former, "tokens_per_second");
-    closing.flop = number_of(closing.former, "flop_per_second");
-    closing.peak = number_of(closing.former, "peak_flop_per_second");
-    closing.mfu = number_of(closing.former, "mfu");
+    closing.take_former(rank_.step);
+    if (const auto line = last_metrics(directory); line && !closing.former.is_object()) {
+      closing.take_line(*line, peak_flops_);
+    }
   }
   directory.write_text("summary.json", summary(closing, saving));
   print_summary(closing);

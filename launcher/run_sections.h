@@ -19,7 +19,7 @@ struct RunSection {
     v("directory", directory,
       Field{.help = "where the run keeps its config, metrics and checkpoints; a run that is found "
                     "there is resumed"});
-    v("name", name, Field{.help = "for people; empty: the directory's name"});
+    v("name", name, Field{.help = "printed at the start and kept in summary.json, for people"});
     v("seed", seed,
       Field{.help = "of initial weights, data order and every other random number", .min = 0});
     v("signal_deadline", signal_deadline,

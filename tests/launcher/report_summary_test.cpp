@@ -39,12 +39,35 @@ TEST(ReportSummary, SpeedsAreUnknownWhenNoStartLeftThem) {
   const ScratchFolder folder;
   const RunConfig config = small_config(folder);
   train_small(config);
+  std::filesystem::remove(config.run.directory + "/metrics.jsonl");
   for (const char* text : {"", "{torn", "[1, 2]"}) {
     write_file(config.run.directory + "/summary.json", text);
     const nlohmann::json again = train_small(config).summary;
     EXPECT_TRUE(again.at("tokens_per_second").is_null());
     EXPECT_TRUE(again.at("mfu").is_null());
     EXPECT_GT(again.at("validation_loss"), 0);
+  }
+}
+
+// As after a stop in the final evaluation: all steps are done and nothing was summed up.
+TEST(ReportSummary, TheLastLineStandsInForASummaryThatWasNotWritten) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.run.name = "a small one";
+  config.train.measure_peak = true;
+  const RunResult first = train_small(config);
+  EXPECT_EQ(first.summary.at("name"), "a small one");
+  nlohmann::json shorter = first.summary;  // of fewer steps: it does not count
+  shorter["steps"] = 3;
+  for (const std::string& text : {std::string(), shorter.dump()}) {
+    write_file(config.run.directory + "/summary.json", text);
+    const nlohmann::json s = train_small(config).summary;
+    const nlohmann::json& line = first.steps.back();
+    EXPECT_EQ(s.at("tokens_per_second"), line.at("tokens_per_second"));
+    EXPECT_EQ(s.at("mfu"), line.at("mfu"));
+    const double peak = s.at("peak_flop_per_second"), share = s.at("mfu");
+    EXPECT_GT(peak, 1e8);
+    EXPECT_DOUBLE_EQ(s.at("flop_per_second"), peak * share);
   }
 }
 
