@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/product_check.h"
 #include "core/text.h"
+#include "io/digest.h"
 #include "launcher/evaluate.h"
 #include "launcher/memory_forecast.h"
 #include "parallel/reducing_source.h"
@@ -55,9 +56,22 @@ void check_sample(const RunConfig& config, const Tokenizer& tokenizer) {
                  "; shorten the sample or raise the latter"));
 }
 
+// A store may be moved between two starts of a run, but not replaced: its sizes and a thousand of
+// its documents' hashes tell, in a time that does not grow with it.
+std::string mark_of(const TokenStore& store) {
+  const int64_t documents = store.documents(), looks = std::min<int64_t>(documents, 1000);
+  std::string text = cat(store.tokens(), " tokens, ", documents, " documents");
+  for (int64_t i = 0; i < looks; ++i) {
+    const int64_t d = i * (documents / looks);
+    append(text, " ", store.document_start(d), ":", store.document_hash(d));
+  }
+  return cat(store.tokens(), " tokens, ", documents, " documents, ", digest_of(text));
+}
+
 struct Inputs {
   std::optional<Tokenizer> tokenizer;
   std::string tokenizer_hash;
+  std::vector<std::string> store_marks;
   int64_t token_ids = 0;
   std::unique_ptr<Loader> loader;
   SchedulePlan schedule;
@@ -100,6 +114,7 @@ Inputs open_inputs(RunConfig& config, MachineShare machine) {
     for (const auto& s : stores) require_tokenizer(*s, inputs.tokenizer->hash(), config.tokenizer);
     check_sample(config, *inputs.tokenizer);
   }
+  for (const auto& store : stores) inputs.store_marks.push_back(mark_of(*store));
   inputs.token_ids = fill_in_vocabulary(config, stores);
   machine.memory_bytes = memory_of_machine();
   require_memory(config, load_segments(config), machine);
@@ -152,6 +167,7 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   tokenizer = std::move(inputs.tokenizer);
   if (tokenizer) token_bytes = bytes_of_tokens(*tokenizer);
   tokenizer_hash = std::move(inputs.tokenizer_hash);
+  store_marks = std::move(inputs.store_marks);
   token_ids = inputs.token_ids;
   loader = std::move(inputs.loader);
   if (ranks.rank() == 0) warn_of_no_validation(config, *loader);

@@ -43,8 +43,9 @@ struct RankState {
   std::optional<Tokenizer> tokenizer;
   std::vector<int32_t> token_bytes;
   std::unique_ptr<Loader> loader;
-  std::string tokenizer_hash;  // of the stores
-  int64_t token_ids = 0;       // that the stores may hold: the vocabulary without padding
+  std::string tokenizer_hash;            // of the stores
+  std::vector<std::string> store_marks;  // of the sources: equal where they hold the same text
+  int64_t token_ids = 0;                 // that the stores may hold: the vocabulary without padding
   std::unique_ptr<ParamStore> store;
   std::unique_ptr<StoreSource> source;  // weights for evaluation and samples
   std::unique_ptr<Transformer> model;

@@ -4,6 +4,7 @@
 #include "core/text.h"
 #include "launcher/config.h"
 #include "launcher/run_directory.h"
+#include "launcher/same_run.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
@@ -51,6 +52,7 @@ std::string facts_of(const RankState& rank) {
       {"sample_owed", rank.owed.sample},
       {"guard", rank.guard.state()},
       {"tokenizer_hash", rank.tokenizer_hash},
+      {"stores", rank.store_marks},
       {"seed", rank.config.run.seed},
       {"samples_done", rank.loader->schedule().at(rank.step).first_sample}};
   return facts.dump();
@@ -129,49 +131,13 @@ void restore_average(ParamStore& store, const Checkpoint& checkpoint) {
   store.raise_version();
 }
 
-namespace {
-
-// What must not change under a run, whatever the shapes of its tensors: the same numbers would mean
-// another model, or the data would be read from another place.
-void check_same_run(const RankState& rank, const Checkpoint& checkpoint,
-                    const nlohmann::json& facts) {
-  std::string text;
-  const auto saved = parse_config<RunConfig>(checkpoint.config(), checkpoint.path() + ": config");
-  for (const ConfigDifference& d : diff_configs(saved.model, rank.config.model)) {
-    const bool harmless = d.key.starts_with("init.") || d.key.starts_with("lr_multipliers.") ||
-                          d.key == "max_positions" || d.key == "vocabulary";
-    if (!harmless) append(text, "\n  model.", d.key, " was ", d.left, " and is ", d.right);
-  }
-  const int64_t seed = facts.value("seed", rank.config.run.seed);
-  if (seed != rank.config.run.seed) {
-    append(text, "\n  run.seed was ", seed, " and is ", rank.config.run.seed);
-  }
-  const int64_t here = rank.loader->schedule().at(checkpoint.step()).first_sample;
-  const int64_t samples = facts.value("samples_done", here);
-  if (samples != here) {
-    append(text, "\n  ", samples, " sequences were read, but with this batch it would be ", here,
-           " (train.batch, stages, optim.ramp)");
-  }
-  if (!text.empty()) {
-    fail_usage(cat("the run in ", checkpoint.path(), " cannot go on with this config:", text,
-                   "\nput these back, or start in another run.directory"));
-  }
-  const std::string hash = facts.value("tokenizer_hash", rank.tokenizer_hash);
-  if (hash != rank.tokenizer_hash) {
-    fail_data(cat("the run was trained on stores of tokenizer ", hash, " but data.sources now has ",
-                  rank.tokenizer_hash, "; name the same stores or start in another run.directory"));
-  }
-}
-
-}  // namespace
-
 void restore(RankState& rank, const Checkpoint& checkpoint) {
   const auto facts = nlohmann::json::parse(checkpoint.state(), nullptr, false);
   if (!facts.is_object() || !facts.contains("updates")) {
     fail_data("the checkpoint's facts are not those of a training run");
   }
   check_same_model(*rank.store, checkpoint, checkpoint.path());
-  check_same_run(rank, checkpoint, facts);
+  require_same_run(rank, checkpoint);
   const std::vector<StateTensor> state = all_state(rank);
   for (const StateTensor& s : state) {
     if (!checkpoint.has(state_name(s))) {

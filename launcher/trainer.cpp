@@ -11,6 +11,7 @@
 #include "launcher/generator.h"
 #include "launcher/resume_point.h"
 #include "launcher/run_directory.h"
+#include "launcher/same_run.h"
 #include "launcher/saving.h"
 
 namespace shoestring {
@@ -73,6 +74,8 @@ void Trainer::begin() {
   if (auto checkpoint = find_resume_point(rank_.ranks, rank_.communication, directory, warn)) {
     restore(rank_, *checkpoint);
     saved_step_ = rank_.step;
+    writer_.resumed_from(rank_.step);
+    tell_changes(*checkpoint);
   } else if (!rank_.config.train.init_from.empty()) {
     const std::string& path = rank_.config.train.init_from;
     const Checkpoint first = Checkpoint::open(path);
@@ -88,6 +91,13 @@ void Trainer::begin() {
   apply_stage(std::max<int64_t>(rank_.step - 1, 0));  // of the step that something may be owed to
   keep_inputs();
   reporter_.begin(machine_);
+}
+
+void Trainer::tell_changes(const Checkpoint& checkpoint) {
+  if (rank_.ranks.rank() != 0) return;
+  const ResumeChanges changes = changes_since(rank_, checkpoint);
+  for (const std::string& text : changes.lines) reporter_.line(text);
+  for (const std::string& text : changes.warnings) log_warning(text);
 }
 
 // Positions stretch when a stage says so; the other effects of a stage are functions of the step.
@@ -153,6 +163,7 @@ void Trainer::save_if_due(bool last) {
   const int64_t every = rank_.config.checkpoint.every;
   const bool due = last || (every > 0 && rank_.step % every == 0);
   if (!due || saved_step_ == rank_.step) return;
+  reporter_.sync();
   CheckpointContent content = content_of(rank_);
   content.last = last;
   writer_.save(content);

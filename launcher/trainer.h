@@ -28,6 +28,7 @@ class Trainer {
  private:
   void begin();
   void keep_inputs() const;
+  void tell_changes(const Checkpoint& checkpoint);
   // False when the step was abandoned because the run is to stop.
   bool do_step();
   void after_step();
