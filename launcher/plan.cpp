@@ -30,8 +30,8 @@ int64_t ramp_sequences(const RampConfig& ramp, int64_t tokens) {
   const std::string total = s.total > 0 ? cat("optim.schedule.total = ", s.total, " ", s.drive)
                                         : cat("train.steps = ", config.train.steps,
                                               ", which optim.schedule.total = 0 follows");
-  fail_usage(cat(key, " = ", in_tokens ? s.warmup_tokens : s.warmup_steps, unit,
-                 " is longer than the whole schedule of ", whole, unit, " (", total, "); lower ",
+  fail_usage(cat("the warm-up, ", key, " = ", in_tokens ? s.warmup_tokens : s.warmup_steps, unit,
+                 ", is longer than the whole schedule of ", whole, unit, " (", total, "); lower ",
                  key, " or raise ", s.total > 0 ? "optim.schedule.total" : "train.steps"));
 }
 

@@ -85,20 +85,23 @@ TEST(Plan, AWarmupThatIsTooLongIsToldInTheUnitOfItsKey) {
   for (const char* drive : {"tokens", "steps"}) {
     c.optim.schedule.drive = drive;
     EXPECT_EQ(complaint_of(c),
-              "optim.schedule.warmup_steps = 101 steps is longer than the whole schedule of 100 "
+              "the warm-up, optim.schedule.warmup_steps = 101 steps, is longer than the whole "
+              "schedule of 100 "
               "steps (train.steps = 100, which optim.schedule.total = 0 follows); lower "
               "optim.schedule.warmup_steps or raise train.steps");
   }
   c.optim.schedule.drive = "tokens";
   c.optim.schedule.total = 5 * 8 * 128;
   EXPECT_EQ(complaint_of(c),
-            "optim.schedule.warmup_steps = 101 steps is longer than the whole schedule of 5 steps "
+            "the warm-up, optim.schedule.warmup_steps = 101 steps, is longer than the whole "
+            "schedule of 5 steps "
             "(optim.schedule.total = 5120 tokens); lower optim.schedule.warmup_steps or raise "
             "optim.schedule.total");
   c.optim.schedule.warmup_steps = 0;
   c.optim.schedule.warmup_tokens = 6144;
   EXPECT_EQ(complaint_of(c),
-            "optim.schedule.warmup_tokens = 6144 tokens is longer than the whole schedule of 5120 "
+            "the warm-up, optim.schedule.warmup_tokens = 6144 tokens, is longer than the whole "
+            "schedule of 5120 "
             "tokens (optim.schedule.total = 5120 tokens); lower optim.schedule.warmup_tokens or "
             "raise optim.schedule.total");
 }
