@@ -57,7 +57,8 @@ TEST(Metrics, AResumeReplacesLaterStepsAndTornLines) {
 
 // Between taking up a file and the first write there is no moment without the replaced line.
 TEST(Metrics, AReplacementIsThereWithTheKeptLines) {
-  const std::string path = scratch("replaced.jsonl");
+  const ScratchFolder folder;
+  const std::string path = folder / "replaced.jsonl";
   {
     MetricsWriter writer(path, -1);
     for (int64_t s = 1; s <= 3; ++s) writer.write(record(s, static_cast<double>(s)));
@@ -73,7 +74,8 @@ TEST(Metrics, AReplacementIsThereWithTheKeptLines) {
 }
 
 TEST(Metrics, AGarbledLineCostsNoOther) {
-  const std::string path = scratch("garbled.jsonl");
+  const ScratchFolder folder;
+  const std::string path = folder / "garbled.jsonl";
   const std::string one = "{\"step\":1,\"loss\":1.0}\n", three = "{\"step\":3,\"loss\":3.0}\n";
   std::ofstream(path) << one << "{\"st#p\":2\n" << three << "{\"step\":4";
   testing::internal::CaptureStderr();
