@@ -14,7 +14,8 @@ target_link_libraries(bench_step PRIVATE shoestring_launcher GTest::gtest)
 add_test(NAME bench.step_smoke COMMAND bash -c
   "set -o pipefail; \"$0\" \"$@\" 2>&1 | tee /dev/stderr | grep -c 'ms in ops'"
   $<TARGET_FILE:bench_step> --layers 2 --dim 64 --heads 4 --kv-heads 2 --ffn 96 --vocab 128
-  --micro-batch 2 --seq 24 --warmup 1 --steps 2 --dtype bf16 --ranks 2 --checked --exact --statistics --profile)
+  --micro-batch 2 --seq 24 --warmup 1 --steps 2 --dtype bf16 --ranks 2 --checked --exact
+  --statistics --profile)
 set_tests_properties(bench.step_smoke PROPERTIES LABELS bench TIMEOUT 120)
 # Our side of tests/bench/tokenizer_speed.
 add_executable(tokenizer_encode ${CMAKE_CURRENT_LIST_DIR}/tokenizer_encode.cpp)
