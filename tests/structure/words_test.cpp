@@ -108,8 +108,10 @@ TEST(Words, ErrorsAreThrown) {
 
 // Ranks are threads of one process: what is static and changes is shared by all of them.
 Offences mutable_globals(const SourceFiles& files) {
-  // The vector instructions are capped once, before the first kernel; HDF5 has one lock.
-  const std::set<std::string> allowed = {"core/instruction_set.cpp", "io/hdf5_file.cpp"};
+  // The vector instructions are capped once, before the first kernel; HDF5 has one lock; a signal
+  // comes to the process and its handler reaches nothing else.
+  const std::set<std::string> allowed = {"core/instruction_set.cpp", "io/hdf5_file.cpp",
+                                         "launcher/signals.cpp"};
   Offences offences;
   for (const SourceFile& file : files) {
     if (!file.is_code() || file.folder() == "tests" || allowed.contains(file.path)) continue;
