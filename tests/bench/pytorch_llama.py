@@ -102,6 +102,8 @@ def arguments():
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=value)
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--exact-norms", action="store_true",
+                        help="sum the norm's squares in double; slower, for comparing numbers")
     parser.add_argument("--save-weights", metavar="FILE", help="safetensors, before the first step")
     parser.add_argument("--save-batch", metavar="FILE", help=".npy, int32")
     return parser.parse_args()
@@ -117,6 +119,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.95), eps=1e-8, fused=True)
         self.loss_of = torch.compile(self.model) if a.compile else self.model
         self.narrow = a.dtype == "bf16"
+        self.exact_norms = a.exact_norms
 
     def step(self):
         total = 0.0
@@ -125,10 +128,12 @@ class Trainer:
                 loss = self.loss_of(rows[:, :-1], rows[:, 1:]) / len(self.batch)
             loss.backward()
             total += loss.item()
+        squares = [p.grad.double().square().sum() for p in self.model.parameters()
+                   if self.exact_norms]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return total, norm.item()
+        return total, sum(squares).sqrt().item() if squares else norm.item()
 
 
 def main():
