@@ -101,7 +101,7 @@ void Utf8Check::bad(std::string_view part, std::string& out) {
   if (policy_ == BadUtf8::error) {
     const uint8_t byte = byte_at(part, 0);
     const bool utf16 = position_ < 2 && byte >= 0xfe;
-    fail_data(cat(path_, ":", position_, ": bad UTF-8: byte ", hex(byte),
+    fail_data(cat(path_, ": bad UTF-8 at byte ", position_, ": ", hex(byte),
                   utf16 ? " (this looks like UTF-16; convert it to UTF-8 first)" : "",
                   "; repair the text", hint_));
   }

@@ -134,6 +134,8 @@ void Reporter::print_summary(const Closing& closing) {
                        c.cost.currency, " an hour for ", text_of_seconds(closing.wall)));
   }
   progress_.line(cat("run              ", c.run.directory));
+  progress_.line(cat("next             shoestring generate --model ", c.run.directory,
+                     " --prompt TEXT; shoestring eval --model ", c.run.directory, " FILE"));
 }
 
 void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving) {

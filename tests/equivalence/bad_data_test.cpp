@@ -31,8 +31,8 @@ class BadData : public testing::Test {
 };
 
 TEST_F(BadData, BrokenUtf8IsRefusedReplacedOrKept) {
-  expect_refused(pack({"-"}, "good \xff bad"), "standard input:5: bad UTF-8: byte 0xff");
-  expect_refused(pack({"-"}, "cut off \xe2\x82"), "standard input:8: bad UTF-8");
+  expect_refused(pack({"-"}, "good \xff bad"), "standard input: bad UTF-8 at byte 5: 0xff");
+  expect_refused(pack({"-"}, "cut off \xe2\x82"), "standard input: bad UTF-8 at byte 8");
   const Tokenizer tokenizer = Tokenizer::load(tokenizer_);
   for (const auto& [policy, text] :
        {std::pair("replace", "good \xef\xbf\xbd bad"), std::pair("keep", "good \xff bad")}) {

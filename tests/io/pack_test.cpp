@@ -181,7 +181,7 @@ TEST(Pack, GoesOnBehindARepairedError) {
   write_file(folder / "a.jsonl", json_lines(50, 1));
   write_file(folder / "b.txt", "good \xff bad");
   PackOptions options = options_for(folder, {folder / "a.jsonl", folder / "b.txt"});
-  expect_error(ExitCode::data, {"b.txt:5: bad UTF-8: byte 0xff", "--bad-utf8 replace"},
+  expect_error(ExitCode::data, {"b.txt: bad UTF-8 at byte 5: 0xff", "--bad-utf8 replace"},
                [&] { pack(options, byte_encoder()); });
   options.text.bad_utf8 = BadUtf8::replace;
   const PackResult result = pack(options, byte_encoder());

@@ -44,9 +44,9 @@ TEST(Utf8Check, ReplacesMaximalParts) {
 TEST(Utf8Check, NamesFileAndByte) {
   for (size_t step : {1, 3, 100}) {
     expect_error(ExitCode::data,
-                 {"f.txt:10: bad UTF-8: byte 0xc3", "; repair the text, or do that"},
+                 {"f.txt: bad UTF-8 at byte 10: 0xc3", "; repair the text, or do that"},
                  [&] { checked("0123456\xe2\x82\xac\xc3(", BadUtf8::error, step); });
-    expect_error(ExitCode::data, {"f.txt:3: bad UTF-8: byte 0xe2"},
+    expect_error(ExitCode::data, {"f.txt: bad UTF-8 at byte 3: 0xe2"},
                  [&] { checked("abc\xe2\x82", BadUtf8::error, step); });
   }
   expect_error(ExitCode::data, {"f.txt:0:", "UTF-16"}, [] {

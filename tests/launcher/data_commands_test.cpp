@@ -65,12 +65,12 @@ TEST(DataCommands, AdviseOnlyTheirOwnOptions) {
   const BinaryResult pack = run_binary(
       {"data", "pack", folder / "a.txt", "--tokenizer", tokenizer, "--out", folder / "a.h5"});
   EXPECT_EQ(pack.exit_code, 3);
-  EXPECT_NE(pack.err.find("a.txt:5: bad UTF-8: byte 0xff"), std::string::npos) << pack.err;
+  EXPECT_NE(pack.err.find("a.txt: bad UTF-8 at byte 5: 0xff"), std::string::npos) << pack.err;
   EXPECT_NE(pack.err.find("--bad-utf8 replace"), std::string::npos) << pack.err;
   const BinaryResult train =
       run_binary({"data", "train-tokenizer", folder / "a.txt", "--out", folder / "tok"});
   EXPECT_EQ(train.exit_code, 3);
-  EXPECT_NE(train.err.find("a.txt:5: bad UTF-8: byte 0xff"), std::string::npos) << train.err;
+  EXPECT_NE(train.err.find("a.txt: bad UTF-8 at byte 5: 0xff"), std::string::npos) << train.err;
   EXPECT_EQ(train.err.find("--bad-utf8"), std::string::npos) << train.err;
 }
 
