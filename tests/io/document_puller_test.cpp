@@ -35,7 +35,7 @@ TEST(DocumentPuller, StopsEarlyAndReportsErrors) {
     EXPECT_TRUE(puller.next(document));
   }
   DocumentPuller puller(list_inputs({folder / "b.txt"}, TextFormat::by_name, nullptr), options);
-  expect_error(ExitCode::data, {"b.txt:4"}, [&] { puller.next(document); });
+  expect_error(ExitCode::data, {"b.txt: bad UTF-8 at byte 4"}, [&] { puller.next(document); });
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ TEST(Utf8Check, NamesFileAndByte) {
     expect_error(ExitCode::data, {"f.txt: bad UTF-8 at byte 3: 0xe2"},
                  [&] { checked("abc\xe2\x82", BadUtf8::error, step); });
   }
-  expect_error(ExitCode::data, {"f.txt:0:", "UTF-16"}, [] {
+  expect_error(ExitCode::data, {"f.txt: bad UTF-8 at byte 0:", "UTF-16"}, [] {
     checked(
         "\xff\xfe"
         "a",

@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "core/check.h"
+#include "core/instruction_set.h"
 #include "nlohmann/json.hpp"
 #include "parallel/comm/checked.h"
 #include "parallel/comm/in_process.h"
@@ -146,6 +147,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    shoestring::cap_instruction_set_from_environment();
     return shoestring::run(argc, argv);
   } catch (const shoestring::Error& error) {
     std::cerr << "error: " << error.what() << "\n";
