@@ -17,9 +17,8 @@ int64_t attended_pairs(const MicroBatch& micro, int64_t window) {
 }
 
 double training_flop(const ModelConfig& model, int64_t tokens, double pairs) {
-  const double a_pair =
-      12.0 * static_cast<double>(model.layers * model.heads * model.dim_of_head());
-  return static_cast<double>(tokens) * training_flop_per_token(model, 0) + a_pair * pairs;
+  return static_cast<double>(tokens) * training_flop_per_token(model, 0) +
+         training_flop_per_pair(model) * pairs;
 }
 
 }  // namespace shoestring

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "core/batch.h"
-#include "core/model/config.h"
+#include "core/model/parameters.h"
 
 namespace shoestring {
 
@@ -14,7 +14,7 @@ namespace shoestring {
 int64_t attended_pairs(const MicroBatch& micro, int64_t window);
 
 // Forward and backward: 6 per token and weight that multiplies (training_flop_per_token without its
-// attention), and 12 * layers * q-width per pair: two products of 2 * q-width, three times.
+// attention), and training_flop_per_pair.
 double training_flop(const ModelConfig& model, int64_t tokens, double pairs);
 
 }  // namespace shoestring

@@ -7,11 +7,23 @@
 namespace shoestring {
 
 double ModelConfig::scale_of_attention() const {
-  return attention_scale > 0 ? attention_scale
-                             : 1.0 / std::sqrt(static_cast<double>(dim_of_head()));
+  if (attention_scale > 0) return attention_scale;
+  if (!mla.on()) return 1.0 / std::sqrt(static_cast<double>(dim_of_head()));
+  // DeepSeek-V3's code: the stretching of positions also scales the softmax, once for q and once
+  // for k.
+  const double m = rope.scaling == "yarn" && rope.mscale_all_dim > 0
+                       ? 0.1 * rope.mscale_all_dim * std::log(rope.factor) + 1
+                       : 1.0;
+  return m * m / std::sqrt(static_cast<double>(mla.qk_dim()));
 }
 
 void ModelConfig::validate(Complaints& c) const {
+  if (mtp.depth > 0 && mtp.weight == 0)
+    c.add("mtp.weight", "is 0: the modules would learn nothing");
+  if (mla.on()) {
+    if (qkv_bias || qk_norm) c.add("mla", "has neither qkv_bias nor qk_norm");
+    return;  // heads, each with a key and value of its own, of the widths in mla
+  }
   if (heads % kv_heads != 0) {
     c.add("kv_heads", cat("must divide heads (", heads, ") but is ", kv_heads));
   }
@@ -22,27 +34,6 @@ void ModelConfig::validate(Complaints& c) const {
   if (dim_of_head() % 2 != 0) {
     c.add("head_dim", cat("must be even for rotary embedding but is ", dim_of_head()));
   }
-}
-
-ParamCounts count_parameters(const ModelConfig& m) {
-  const int64_t d = m.hidden, hd = m.dim_of_head();
-  const int64_t q = m.heads * hd, kv = m.kv_heads * hd;
-  int64_t block = d * (q + 2 * kv) + q * d + 3 * d * m.ffn + 2 * d;
-  if (m.qkv_bias) block += q + 2 * kv;
-  if (m.qk_norm) block += 2 * hd;
-  ParamCounts counts;
-  counts.non_embedding = m.layers * block + d;
-  counts.total = counts.non_embedding + m.vocabulary * d * (m.tied_embeddings ? 1 : 2);
-  return counts;
-}
-
-double training_flop_per_token(const ModelConfig& m, int64_t sequence_length) {
-  const int64_t d = m.hidden, hd = m.dim_of_head();
-  const int64_t q = m.heads * hd, kv = m.kv_heads * hd;
-  const int64_t weights = m.layers * (d * (q + 2 * kv) + q * d + 3 * d * m.ffn) + m.vocabulary * d;
-  // A window or a short sequence bounds how far back a token looks; causal: half on average.
-  const int64_t seen = m.window > 0 ? std::min(m.window, sequence_length) : sequence_length;
-  return 6.0 * static_cast<double>(weights) + 6.0 * static_cast<double>(m.layers * seen * q);
 }
 
 }  // namespace shoestring

@@ -1,11 +1,14 @@
 #pragma once
-// The shape and the scales of a dense decoder: Llama 2/3, SmolLM2, Qwen2/2.5 and Qwen3 are settings
-// of one struct, not classes.
+// The shape and the scales of a decoder: Llama 2/3, SmolLM2, Qwen2/2.5, Qwen3, Qwen3-MoE, Mixtral,
+// DeepSeek-V2 and V3 are settings of one struct, not classes.
 
 #include <cstdint>
 #include <string>
 
 #include "core/fields.h"
+#include "core/layers/mla_config.h"
+#include "core/layers/moe_config.h"
+#include "core/layers/mtp_config.h"
 #include "core/ops/rope.h"
 
 namespace shoestring {
@@ -50,8 +53,14 @@ struct ModelConfig {
   RopeConfig rope = {};
   InitConfig init = {};
   LrMultipliers lr_multipliers = {};
+  MlaConfig mla = {};
+  MoeConfig moe = {};
+  MtpConfig mtp = {};
 
   int64_t dim_of_head() const { return head_dim > 0 ? head_dim : hidden / heads; }
+  // Of all heads' outputs together.
+  int64_t attention_width() const { return heads * (mla.on() ? mla.v_dim : dim_of_head()); }
+  int64_t rotated_dims() const { return mla.on() ? mla.rope_dim : dim_of_head(); }
   double scale_of_attention() const;
 
   template <class V>
@@ -85,18 +94,11 @@ struct ModelConfig {
     v("rope", rope, Field{.help = "rotary position embedding"});
     v("init", init, Field{.help = "initial deviations"});
     v("lr_multipliers", lr_multipliers, Field{.help = "learning-rate factors by class"});
+    v("mla", mla, Field{.help = "latent attention (DeepSeek-V2, V3)"});
+    v("moe", moe, Field{.help = "sparse mixture of experts"});
+    v("mtp", mtp, Field{.help = "prediction of further tokens"});
   }
   void validate(Complaints& c) const;
 };
-
-// Counts from the config alone. Non-embedding: without embedding and head (tied or not).
-struct ParamCounts {
-  int64_t total = 0, non_embedding = 0;
-};
-ParamCounts count_parameters(const ModelConfig& config);
-
-// Useful arithmetic of one token, forward and backward, at sequence length S: 6 per weight that
-// multiplies (the embedding's rows do not) plus causal attention counted half, 6 * L * S * q-width.
-double training_flop_per_token(const ModelConfig& config, int64_t sequence_length);
 
 }  // namespace shoestring

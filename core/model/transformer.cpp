@@ -1,6 +1,5 @@
 #include "core/model/transformer.h"
 
-#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -13,63 +12,6 @@
 namespace shoestring {
 namespace {
 
-// Builds the list with the class's deviation, multiplier and decay filled in.
-class ParamLister {
- public:
-  explicit ParamLister(const ModelConfig& config) : m_(config) {}
-
-  void matrix(std::string name, Shape shape, ParamClass c, bool writes_residual = false,
-              std::vector<int64_t> parts = {}) {
-    double deviation = c == ParamClass::embedding ? m_.init.embedding
-                       : c == ParamClass::head    ? m_.init.head
-                                                  : m_.init.hidden;
-    if (writes_residual && m_.init.depth_scaled) {
-      deviation /= std::sqrt(2.0 * static_cast<double>(m_.layers));
-    }
-    add({.name = std::move(name),
-         .shape = std::move(shape),
-         .param_class = c,
-         .deviation = deviation,
-         .parts = std::move(parts)});
-  }
-  void vector(std::string name, int64_t size, ParamClass c) {
-    add({.name = std::move(name),
-         .shape = {size},
-         .param_class = c,
-         .deviation = 0,
-         .fill = c == ParamClass::gain ? 1.0 : 0.0,
-         .decay = false});
-  }
-  std::vector<ParamInfo> take() { return std::move(list_); }
-
- private:
-  void add(ParamInfo info) {
-    const LrMultipliers& lr = m_.lr_multipliers;
-    const double by_class[] = {lr.embedding, lr.hidden, lr.head, lr.gain, lr.bias};
-    info.lr_multiplier = by_class[static_cast<int>(info.param_class)];
-    list_.push_back(std::move(info));
-  }
-  const ModelConfig& m_;
-  std::vector<ParamInfo> list_;
-};
-
-void list_block(ParamLister& list, const ModelConfig& m, int64_t index) {
-  const int64_t d = m.hidden, hd = m.dim_of_head();
-  const int64_t q = m.heads * hd, kv = m.kv_heads * hd;
-  const std::string at = cat("layers.", index, ".");
-  list.vector(at + "attention_norm.gain", d, ParamClass::gain);
-  list.matrix(at + "attention.qkv.weight", {q + 2 * kv, d}, ParamClass::hidden, false, {q, kv, kv});
-  if (m.qkv_bias) list.vector(at + "attention.qkv.bias", q + 2 * kv, ParamClass::bias);
-  if (m.qk_norm) {
-    list.vector(at + "attention.q_norm.gain", hd, ParamClass::gain);
-    list.vector(at + "attention.k_norm.gain", hd, ParamClass::gain);
-  }
-  list.matrix(at + "attention.output.weight", {d, q}, ParamClass::hidden, true);
-  list.vector(at + "mlp_norm.gain", d, ParamClass::gain);
-  list.matrix(at + "mlp.gate_up.weight", {2 * m.ffn, d}, ParamClass::hidden, false, {m.ffn, m.ffn});
-  list.matrix(at + "mlp.down.weight", {d, m.ffn}, ParamClass::hidden, true);
-}
-
 // The output of a block is a sum that the next norm makes while it reads.
 void tell_output(Tape& tape, const Residual& x, double multiplier, const std::string& name) {
   const Tensor delta = x.delta ? x.delta.tensor() : Tensor();
@@ -79,49 +21,11 @@ void tell_output(Tape& tape, const Residual& x, double multiplier, const std::st
 
 }  // namespace
 
-Chunk whole_model(const ModelConfig& config) {
-  return {.first_block = 0, .last_block = config.layers};
-}
-
-std::vector<Chunk> cut(const ModelConfig& config, const std::vector<int64_t>& blocks_per_chunk) {
-  std::vector<Chunk> chunks;
-  int64_t at = 0;
-  for (int64_t blocks : blocks_per_chunk) {
-    if (blocks < 0) fail_usage(cat("a pipeline chunk of ", blocks, " blocks"));
-    chunks.push_back({.first_block = at,
-                      .last_block = at + blocks,
-                      .embedding = at == 0 && chunks.empty(),
-                      .head = false});
-    at += blocks;
-  }
-  if (at != config.layers || chunks.empty()) {
-    fail_usage(cat("the pipeline chunks hold ", at, " blocks but the model has ", config.layers));
-  }
-  chunks.back().head = true;
-  return chunks;
-}
-
-std::vector<ParamInfo> parameters_of(const ModelConfig& m, const Chunk& chunk) {
-  ParamLister list(m);
-  const bool tied_copy = m.tied_embeddings && chunk.head;
-  if (chunk.embedding || tied_copy) {
-    list.matrix("embedding.weight", {m.vocabulary, m.hidden}, ParamClass::embedding);
-  }
-  for (int64_t i = chunk.first_block; i < chunk.last_block; ++i) list_block(list, m, i);
-  if (chunk.head) {
-    list.vector("final_norm.gain", m.hidden, ParamClass::gain);
-    if (!m.tied_embeddings) {
-      list.matrix("head.weight", {m.vocabulary, m.hidden}, ParamClass::head);
-    }
-  }
-  return list.take();
-}
-
 Transformer::Transformer(const ModelConfig& config, ParamStore& store, const Chunk& chunk)
     : config_(config),
       chunk_(chunk),
       store_(&store),
-      rope_(make_rope_table(store.device(), config.rope, config.dim_of_head(),
+      rope_(make_rope_table(store.device(), config.rope, config.rotated_dims(),
                             config.max_positions)) {
   blocks_.resize(static_cast<size_t>(chunk.last_block - chunk.first_block));
   for (int64_t i = chunk.first_block; i < chunk.last_block; ++i) {
@@ -138,7 +42,7 @@ Transformer::Transformer(const ModelConfig& config, ParamStore& store, const Chu
 
 void Transformer::set_rope(const RopeConfig& rope) {
   config_.rope = rope;
-  rope_ = make_rope_table(store_->device(), rope, config_.dim_of_head(), config_.max_positions);
+  rope_ = make_rope_table(store_->device(), rope, config_.rotated_dims(), config_.max_positions);
 }
 
 void Transformer::bind_block(DecoderBlock& block, int64_t index, ParamStore& store) const {

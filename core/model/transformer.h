@@ -1,30 +1,15 @@
 #pragma once
-// A dense decoder as a list of blocks, and cuts of it into pipeline chunks. A chunk owns a range of
-// blocks and maybe the embedding or the head; the whole model is one chunk.
+// A decoder, or a pipeline chunk of one, as a list of blocks.
 
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "core/layers/decoder_block.h"
-#include "core/model/config.h"
+#include "core/model/parameters.h"
 #include "core/ops/head_loss.h"
 
 namespace shoestring {
-
-struct Chunk {
-  int64_t first_block = 0, last_block = 0;  // [first, last)
-  bool embedding = true, head = true;
-};
-
-Chunk whole_model(const ModelConfig& config);
-// Chunks of the given numbers of blocks; embedding in the first, head in the last. The numbers must
-// sum to config.layers.
-std::vector<Chunk> cut(const ModelConfig& config, const std::vector<int64_t>& blocks_per_chunk);
-
-// The chunk's parameters in the order in which forward reads them. A chunk with the head but
-// without the embedding holds its own copy of a tied matrix.
-std::vector<ParamInfo> parameters_of(const ModelConfig& config, const Chunk& chunk);
 
 // What the loss of one micro-batch was; sums over its valid labels.
 struct LossOptions {
