@@ -10,7 +10,7 @@ namespace {
 
 // 14 x 2 sums of 16 lanes leave four of the 32 registers for two columns of B and the broadcasts.
 // The instruction adds the products of a pair one after the other, each rounded to f32.
-template <int rows>
+template <int rows, bool scaled>
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))) void multiply_pairs(
     const PanelPair& p) {
   constexpr int width = 32, half = 16, ahead = 8 * width;
@@ -34,6 +34,13 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))) void mu
 #pragma GCC unroll 14
   for (int i = 0; i < rows; ++i) {
     float* c = p.c + i * p.stride;
+    if constexpr (scaled) {
+      const __m512 row = _mm512_set1_ps(p.row_scales[i]);
+      const __m512 s0 = _mm512_mul_ps(row, _mm512_loadu_ps(p.column_scales));
+      const __m512 s1 = _mm512_mul_ps(row, _mm512_loadu_ps(p.column_scales + half));
+      sums[i][0] = _mm512_mul_ps(sums[i][0], s0);
+      sums[i][1] = _mm512_mul_ps(sums[i][1], s1);
+    }
     if (p.add) {
       sums[i][0] = _mm512_add_ps(_mm512_loadu_ps(c), sums[i][0]);
       sums[i][1] = _mm512_add_ps(_mm512_loadu_ps(c + half), sums[i][1]);
@@ -45,7 +52,8 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))) void mu
 
 template <int... i>
 void fill_table(PanelKernels& kernels, std::integer_sequence<int, i...>) {
-  ((kernels.multiply[i + 1] = multiply_pairs<i + 1>), ...);
+  ((kernels.multiply[i + 1] = multiply_pairs<i + 1, false>), ...);
+  ((kernels.multiply_scaled[i + 1] = multiply_pairs<i + 1, true>), ...);
 }
 
 }  // namespace

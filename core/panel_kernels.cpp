@@ -153,7 +153,7 @@ void pack_widened(const Strip& s, int64_t w, float* to) { pack_strip<WidenedUnit
 void pack_pairs(const Strip& s, int64_t width, float* to) { pack_strip<PairUnit>(s, width, to); }
 
 // rows x 2 vectors of sums stay in registers; two more hold B, one the broadcast of A.
-template <int rows>
+template <int rows, bool scaled>
 void multiply_panel(const PanelPair& p) {
   const F32 d;
   const auto half = static_cast<int64_t>(hn::Lanes(d)), width = 2 * half;
@@ -176,6 +176,12 @@ void multiply_panel(const PanelPair& p) {
 #pragma GCC unroll 14
   for (int i = 0; i < rows; ++i) {
     float* c = p.c + i * p.stride;
+    if constexpr (scaled) {
+      const V32 row = hn::Set(d, p.row_scales[i]);
+      const V32 s0 = hn::LoadU(d, p.column_scales), s1 = hn::LoadU(d, p.column_scales + half);
+      sums[i][0] = hn::Mul(sums[i][0], hn::Mul(row, s0));
+      sums[i][1] = hn::Mul(sums[i][1], hn::Mul(row, s1));
+    }
     if (p.add) {
       sums[i][0] = hn::Add(hn::LoadU(d, c), sums[i][0]);
       sums[i][1] = hn::Add(hn::LoadU(d, c + half), sums[i][1]);
@@ -235,7 +241,8 @@ constexpr int rows_here = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL ? 
 
 template <int... i>
 void fill_table(PanelKernels& kernels, std::integer_sequence<int, i...>) {
-  ((kernels.multiply[i + 1] = multiply_panel<i + 1>), ...);
+  ((kernels.multiply[i + 1] = multiply_panel<i + 1, false>), ...);
+  ((kernels.multiply_scaled[i + 1] = multiply_panel<i + 1, true>), ...);
 }
 
 PanelKernels make_kernels(Dtype operand, bool pairs) {

@@ -36,7 +36,8 @@ struct Strip {
   }
 };
 
-// What one panel product does: c[i, j] = (or +=) the sum over units of a[u, i] * b[u, j].
+// What one panel product does: c[i, j] = (or +=) the sum over units of a[u, i] * b[u, j]; the
+// scaled kernels multiply that sum by (row_scales[i] * column_scales[j]) first.
 struct PanelPair {
   const float* a;
   const float* b;
@@ -44,6 +45,8 @@ struct PanelPair {
   float* c;
   int64_t stride;  // of c's rows
   bool add;
+  const float* row_scales = nullptr;
+  const float* column_scales = nullptr;
 };
 
 // Rows of finished sums on their way into the result: out = alpha * sum (+ out).
@@ -69,6 +72,7 @@ struct PanelKernels {
   void (*pack)(const Strip& strip, int64_t width, float* to);
   void (*multiply[most_panel_rows + 1])(
       const PanelPair&);  // by the width of A's panel; [0] is null
+  void (*multiply_scaled[most_panel_rows + 1])(const PanelPair&);
   void (*finish)(const Finish&);
 };
 constexpr int64_t pack_slack = 4;

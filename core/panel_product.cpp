@@ -32,8 +32,13 @@ struct Product {
   const MatrixView& a;
   const MatrixView& b;
   const MatmulSpec& spec;
+  const ChunkScales* chunks;  // null: one chunk
   PanelKernels kernels;
   int64_t depth, units;
+
+  int64_t units_a_chunk() const {
+    return chunks == nullptr ? units : chunks->depth / kernels.k_per_unit;
+  }
 
   Strip strip_of_a(int64_t row, int64_t rows) const {
     const auto size = static_cast<int64_t>(size_of(a.dtype));
@@ -135,16 +140,31 @@ struct Tile {
 void multiply_tile(const Product& p, const Part& part, const Panels& panels, int64_t unit,
                    const Tile& tile, const float* packed_a) {
   const int64_t width = p.kernels.columns, units = std::min(block_units, p.units - unit);
+  const int64_t step = std::min(units, p.units_a_chunk());
   for (int64_t j = tile.panel_begin; j < tile.panel_end; ++j) {
     for (int64_t i = 0; i < panels.count; ++i) {
       const int64_t row = panels.begin(i), height = panels.height(i);
-      p.kernels.multiply[height](
-          {.a = packed_a + row * units,
-           .b = part.packed_b + (j * p.units + unit) * width,
-           .units = units,
-           .c = tile.sums + row * tile.stride + (j - tile.panel_begin) * width,
-           .stride = tile.stride,
-           .add = unit > 0});
+      PanelPair pair = {.a = packed_a + row * units,
+                        .b = part.packed_b + (j * p.units + unit) * width,
+                        .units = step,
+                        .c = tile.sums + row * tile.stride + (j - tile.panel_begin) * width,
+                        .stride = tile.stride,
+                        .add = unit > 0};
+      const bool scaled = p.chunks != nullptr && p.chunks->rows != nullptr;
+      const auto multiply = scaled ? p.kernels.multiply_scaled[height] : p.kernels.multiply[height];
+      for (int64_t u = 0; u < units; u += step) {
+        pair.units = std::min(step, units - u);
+        if (scaled) {
+          const int64_t chunk = (unit + u) / p.units_a_chunk();
+          pair.row_scales = p.chunks->rows + chunk * p.chunks->rows_stride + part.row_begin + row;
+          pair.column_scales =
+              p.chunks->columns + chunk * p.chunks->columns_stride + part.first_column + j * width;
+        }
+        multiply(pair);
+        pair.a += pair.units * height;
+        pair.b += pair.units * width;
+        pair.add = true;
+      }
     }
   }
 }
@@ -197,12 +217,8 @@ Cut cut_of(const Product& p, int64_t panels) {
   return {down, std::min(panels, (threads + down - 1) / down)};
 }
 
-}  // namespace
-
-void panel_product(Device& device, const MatrixView& c, const MatrixView& a, const MatrixView& b,
-                   const MatmulSpec& spec) {
-  Product p{device, c, a, b, spec, panel_kernels(a.dtype), spec.transpose_a ? a.rows : a.columns,
-            0};
+void multiply(Device& device, Product p) {
+  const MatrixView& c = p.c;
   p.units = (p.depth + p.kernels.k_per_unit - 1) / p.kernels.k_per_unit;
   const int64_t width = p.kernels.columns;
   const int64_t fitting = std::max<int64_t>(packed_b_units / p.units / width * width, width);
@@ -227,6 +243,19 @@ void panel_product(Device& device, const MatrixView& c, const MatrixView& a, con
       if (part.row_begin < part.row_end) multiply_part(p, part);
     });
   }
+}
+
+}  // namespace
+
+void panel_product(Device& device, const MatrixView& c, const MatrixView& a, const MatrixView& b,
+                   const MatmulSpec& spec) {
+  multiply(device, {device, c, a, b, spec, nullptr, panel_kernels(a.dtype),
+                    spec.transpose_a ? a.rows : a.columns, 0});
+}
+
+void chunked_panel_product(Device& device, const ChunkedProduct& x) {
+  multiply(device, {device, x.c, x.a, x.b, x.spec, &x.scales, panel_kernels(x.a.dtype),
+                    x.spec.transpose_a ? x.a.rows : x.a.columns, 0});
 }
 
 }  // namespace shoestring

@@ -10,4 +10,21 @@ namespace shoestring {
 void panel_product(Device& device, const MatrixView& c, const MatrixView& a, const MatrixView& b,
                    const MatmulSpec& spec);
 
+// The same in chunks of k: each chunk's sum is made by itself, multiplied by
+// (rows[chunk, i] * columns[chunk, j]), both products rounded to f32, and added to the element's
+// total in the order of k. Without scales the sums are only added.
+struct ChunkScales {
+  int64_t depth = 128;  // k a chunk: 16, 32, 64, 128, 256 or 512
+  const float* rows = nullptr;
+  int64_t rows_stride = 0;         // between chunks
+  const float* columns = nullptr;  // readable up to the next multiple of 64 columns
+  int64_t columns_stride = 0;
+};
+struct ChunkedProduct {
+  MatrixView c, a, b;
+  MatmulSpec spec;
+  ChunkScales scales;
+};
+void chunked_panel_product(Device& device, const ChunkedProduct& product);
+
 }  // namespace shoestring

@@ -13,7 +13,7 @@ namespace {
 EvalSums evaluate_one(const Evaluator& who, const MicroBatch& micro) {
   const BatchTensors tensors = to_device(who.stream.device(), micro);
   Tape tape(who.stream, who.source, Tape::Mode::inference);
-  LayerContext context{.tape = tape, .batch = tensors};
+  LayerContext context{.tape = tape, .batch = tensors, .fp8 = who.fp8};
   const HeadLoss::Result r = who.model.run(context, {});
   EvalSums sums{.loss = r.loss_sum, .labels = r.count, .correct = r.correct};
   if (who.bytes == nullptr) return sums;

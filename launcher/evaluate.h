@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/fp8/layer.h"
 #include "core/model/transformer.h"
 #include "io/loader.h"
 #include "io/tokenizer/tokenizer.h"
@@ -33,6 +34,7 @@ struct Evaluator {
   Communicator* ranks = nullptr;                // null: alone
   const std::vector<int32_t>* bytes = nullptr;  // of tokens; null: not known
   std::function<bool()> stop = {};              // whether to leave off; null: never
+  const Fp8Plan* fp8 = nullptr;                 // as in training; null: the compute type
 };
 
 // Runs the micro-batches [0, count) that `make` gives, each on rank i % ranks, and sums in the

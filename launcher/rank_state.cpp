@@ -176,6 +176,11 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   const Chunk chunk = whole_model(config.model);
   store = std::make_unique<ParamStore>(device, parameters_of(config.model, chunk), compute_type);
   source = std::make_unique<StoreSource>(*store);
+  if (config.precision.on()) {
+    fill_in(config.precision);
+    fp8 = std::make_unique<Fp8Plan>(resolve(config.precision), *store, config.model.layers);
+    watchdog = std::make_unique<Fp8Watchdog>(config.precision.watchdog, config.model, *fp8);
+  }
   model = std::make_unique<Transformer>(config.model, *store, chunk);
   auto whole = [&](const Param& p) { return updated_by_muon(p.info, config.optim); };
   parallel = std::make_unique<DataParallel>(ranks, communication, sharing_of(config),

@@ -9,11 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "core/fp8/layer.h"
 #include "core/model/transformer.h"
 #include "io/loader.h"
 #include "io/tokenizer/tokenizer.h"
 #include "launcher/plan.h"
 #include "launcher/run_config.h"
+#include "launcher/watchdog.h"
 #include "optim/ema.h"
 #include "optim/optimizer.h"
 #include "optim/outlier.h"
@@ -47,7 +49,9 @@ struct RankState {
   std::vector<std::string> store_marks;  // of the sources: equal where they hold the same text
   int64_t token_ids = 0;                 // that the stores may hold: the vocabulary without padding
   std::unique_ptr<ParamStore> store;
-  std::unique_ptr<StoreSource> source;  // weights for evaluation and samples
+  std::unique_ptr<StoreSource> source;    // weights for evaluation and samples
+  std::unique_ptr<Fp8Plan> fp8;           // null without precision.recipe
+  std::unique_ptr<Fp8Watchdog> watchdog;  // ditto
   std::unique_ptr<Transformer> model;
   std::unique_ptr<DataParallel> parallel;
   std::unique_ptr<Optimizer> optimizer;

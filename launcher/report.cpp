@@ -165,6 +165,7 @@ void Reporter::step(const StepReport& r, const Batch& batch, double data_seconds
   seconds_here_ += seconds;
   flop_here_ += training_flop(rank_.config.model, batch.global_tokens, r.attended_pairs);
   smooth_seconds_ = smooth_seconds_ == 0 ? seconds : 0.9 * smooth_seconds_ + 0.1 * seconds;
+  tell_fallen(r);
   if (r.skipped) progress_.line(cat("step ", rank_.step, " skipped: ", r.skip_reason));
   pending_ = figures(r, batch, data_seconds, seconds);
   const std::string text = console_text(r, batch);
@@ -173,6 +174,23 @@ void Reporter::step(const StepReport& r, const Batch& batch, double data_seconds
     progress_.line(text);
   } else {
     progress_.update(text);
+  }
+}
+
+// What the rest of the run costs more, on chips that multiply FP8 faster than bf16.
+void Reporter::tell_fallen(const StepReport& r) {
+  const CostSection& cost = rank_.config.cost;
+  for (const Fp8Fallback& f : r.fallen) {
+    std::string text =
+        cat("step ", rank_.step, ": ", f.matrix, " falls back to ", rank_.config.train.dtype,
+            ": the relative error of its ", f.product, " in FP8 is ", text_of_fixed(f.error, 3),
+            ", above precision.watchdog.limit = ", f.limit, "; the rest of the run takes ",
+            text_of_fixed(100 * f.slower, 2), " % longer where FP8 is ",
+            rank_.config.precision.watchdog.chip_speedup, " times as fast");
+    if (cost.price_per_hour > 0) {
+      append(text, ": ", text_of_fixed(f.slower * money(seconds_left()), 4), " ", cost.currency);
+    }
+    progress_.line(text);
   }
 }
 
@@ -203,6 +221,20 @@ MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch, double 
   }
   m.set("bytes/reserved", static_cast<int64_t>(rank_.device.pool().reserved_bytes()));
   for (const auto& [name, value] : r.statistics) m.set(name, value);
+  for (const auto& [name, value] : r.watchdog.items()) {
+    std::visit([&, n = &name](const auto& x) { m.set(*n, x); }, value);
+  }
+  if (!r.fallen.empty()) {
+    double slower = 0;
+    std::string names;
+    for (const Fp8Fallback& f : r.fallen) {
+      slower += f.slower;
+      append(names, names.empty() ? "" : " ", f.matrix);
+    }
+    m.set("fp8/fell_back", names);
+    m.set("fp8/fallback_slower", slower);
+    m.set("fp8/fallback_cost", slower * money(seconds_left()));
+  }
   return m;
 }
 

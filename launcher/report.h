@@ -52,6 +52,7 @@ class Reporter {
   MetricsRecord figures(const StepReport& report, const Batch& batch, double data_seconds,
                         double seconds) const;
   void print_forecast(const StepShape& shape);
+  void tell_fallen(const StepReport& report);
   int64_t bytes_of_copy() const;
   std::string summary(const Closing& closing, const CheckpointStats& saving) const;
   std::string console_text(const StepReport& report, const Batch& batch) const;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/fields.h"
+#include "core/fp8/recipe.h"
 #include "core/model/config.h"
 #include "io/loader_config.h"
 #include "launcher/run_sections.h"
@@ -135,6 +136,7 @@ struct RunConfig {
   CheckpointSection checkpoint;
   CostSection cost;
   ModelConfig model;
+  PrecisionConfig precision;
   OptimConfig optim;
   LoaderConfig data;
   ParallelSection parallel;
@@ -156,6 +158,7 @@ struct RunConfig {
     v("checkpoint", checkpoint, Field{.help = "What is saved and what stays."});
     v("cost", cost, Field{.help = "What the machine costs."});
     v("model", model, Field{.help = "The model's shape and scales."});
+    v("precision", precision, Field{.help = "What is multiplied in FP8, and how."});
     v("optim", optim, Field{.help = "Update rule, schedule, clipping."});
     v("data", data, Field{.help = "What is read."});
     v("parallel", parallel, Field{.help = "How ranks share the work."});

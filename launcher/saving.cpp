@@ -44,17 +44,21 @@ void add_masters(const RankState& rank, std::vector<TensorPiece>& pieces) {
 }
 
 std::string facts_of(const RankState& rank) {
-  const nlohmann::json facts = {
-      {"step", rank.step},
-      {"updates", rank.updates},
-      {"seconds", rank.seconds()},
-      {"evaluation_owed", rank.owed.evaluation},
-      {"sample_owed", rank.owed.sample},
-      {"guard", rank.guard.state()},
-      {"tokenizer_hash", rank.tokenizer_hash},
-      {"stores", rank.store_marks},
-      {"seed", rank.config.run.seed},
-      {"samples_done", rank.loader->schedule().at(rank.step).first_sample}};
+  nlohmann::json facts = {{"step", rank.step},
+                          {"updates", rank.updates},
+                          {"seconds", rank.seconds()},
+                          {"evaluation_owed", rank.owed.evaluation},
+                          {"sample_owed", rank.owed.sample},
+                          {"guard", rank.guard.state()},
+                          {"tokenizer_hash", rank.tokenizer_hash},
+                          {"stores", rank.store_marks},
+                          {"seed", rank.config.run.seed},
+                          {"samples_done", rank.loader->schedule().at(rank.step).first_sample}};
+  if (rank.watchdog) {
+    const Fp8Watchdog::State state = rank.watchdog->state();
+    facts["fp8_fallen"] = state.fallen;
+    facts["fp8_strikes"] = state.strikes;
+  }
   return facts.dump();
 }
 
@@ -155,6 +159,11 @@ void restore(RankState& rank, const Checkpoint& checkpoint) {
   rank.seconds_before = facts.at("seconds").get<double>();
   rank.owed.evaluation = facts.value("evaluation_owed", false);
   rank.owed.sample = facts.value("sample_owed", false);
+  if (rank.watchdog) {
+    rank.watchdog->restore(
+        {facts.value("fp8_fallen", std::vector<std::string>()),
+         facts.value("fp8_strikes", std::vector<std::pair<std::string, int64_t>>())});
+  }
   rank.guard.restore(facts.at("guard").get<std::vector<double>>());
 }
 

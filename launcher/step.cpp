@@ -78,10 +78,15 @@ HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
   ReducingSource source(*rank_.store, *rank_.parallel, rank_.compute);
   Tape tape(rank_.compute, source, Tape::Mode::training);
   if (trace_.writer()) tape.observe(&trace_);
+  const bool probed =
+      rank_.watchdog && rank_.watchdog->due(batch.step) && batch.global_indices[slot] == 0;
+  const Fp8Watchdog::Probing probing(probed ? rank_.fp8.get() : nullptr,
+                                     probed ? &rank_.watchdog->begin() : nullptr);
   if (statistics_) tape.want_statistics();
   LayerContext context{.tape = tape,
                        .batch = tensors,
                        .recompute = recompute_from_name(config.train.recompute),
+                       .fp8 = rank_.fp8.get(),
                        .exact = config.train.exact};
   HeadLoss::Result result;
   {
@@ -194,6 +199,9 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   report.accuracy = sums[2] / labels;
   report.attended_pairs = sums[3];
   report.gradient_norm = gradient_norm(batch);
+  if (rank_.watchdog && rank_.watchdog->due(batch.step)) {
+    report.watchdog = rank_.watchdog->finish(rank_.ranks, rank_.communication, report.fallen);
+  }
   if (statistics_) report.statistics = statistics_->finish(batch.global_micro_batches);
   report.lr = rank_.lr_at(batch.step);
   const StepGuard::Verdict verdict = rank_.guard.judge(report.loss, report.gradient_norm);

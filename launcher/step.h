@@ -30,6 +30,8 @@ struct StepReport {
   double compute_seconds = 0, update_seconds = 0;
   double reduction_seconds = 0, exposed_seconds = 0;  // of sharing gradients: all, and not hidden
   std::vector<std::pair<std::string, double>> statistics = {};  // step_statistics.h, when due
+  MetricsRecord watchdog = {};                                  // watchdog.h, when due
+  std::vector<Fp8Fallback> fallen = {};                         // matrices that left FP8
 };
 
 class StepRunner {

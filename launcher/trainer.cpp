@@ -213,8 +213,9 @@ std::vector<SourceLoss> Trainer::evaluate() {
     }
     rank_.publish_weights();
   }
-  const Evaluator who{rank_.compute, *rank_.model,       *rank_.source,
-                      &rank_.ranks,  &rank_.token_bytes, [this] { return stop_.between(); }};
+  const Evaluator who{rank_.compute,  *rank_.model,       *rank_.source,
+                      &rank_.ranks,   &rank_.token_bytes, [this] { return stop_.between(); },
+                      rank_.fp8.get()};
   std::vector<SourceLoss> losses =
       evaluate_sources(who, *rank_.loader, {t.evaluate_sequences, shape.sequences, shape.length});
   if (rank_.ema) {

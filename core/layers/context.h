@@ -8,6 +8,8 @@
 
 namespace shoestring {
 
+class Fp8Plan;  // core/fp8/layer.h
+
 // Ops that cannot be bought back are never dropped; these four policies trade arithmetic of
 // the backward pass for memory. Each is bit-equal to `none`.
 enum class Recompute : uint8_t {
@@ -34,6 +36,7 @@ struct LayerContext {
   const RopeTable* rope = nullptr;
   AttentionCore* attention = nullptr;
   Recompute recompute = Recompute::none;
+  const Fp8Plan* fp8 = nullptr;  // null: no layer multiplies in FP8
   bool exact = false;  // products that depend on their own row and column alone (core/matmul.h)
 };
 

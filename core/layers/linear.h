@@ -1,9 +1,13 @@
 #pragma once
 // y = x w^T (+ bias), with the two boundaries where tensor parallelism stands.
 
+#include <array>
+
 #include "core/layers/context.h"
 
 namespace shoestring {
+
+class Fp8Layer;  // core/fp8/layer.h
 
 struct LinearLayer {
   const Param* weight = nullptr;  // [out, in]
@@ -12,6 +16,18 @@ struct LinearLayer {
   Boundary* out = nullptr;
 
   Value run(LayerContext& context, const Value& x) const;  // [T, in] -> [T, out]
+  // The same of x = swiglu(gu), gu [T, 2 in]: one op where FP8 keeps gate and up for the backward
+  // pass instead of their product. Nothing (an empty value) where it does not.
+  Value run_swiglu(LayerContext& context, const Value& gu) const;
+
+ private:
+  Value finish(LayerContext& context, Value value) const;
 };
+
+// The layer's plan: null where the matrix is multiplied in the compute type.
+Fp8Layer* fp8_layer(const LayerContext& context, const Param& weight);
+// The codes and scales of x for a layer, made once for all layers that want the same: {codes,
+// scales}, or two empty values.
+std::array<Value, 2> fp8_codes(LayerContext& context, const Fp8Layer& layer, const Value& x);
 
 }  // namespace shoestring

@@ -6,6 +6,7 @@ namespace shoestring {
 
 Value MlpLayer::run(LayerContext& context, const Value& x) const {
   const Value fused = gate_up.run(context, x);
+  if (Value y = down.run_swiglu(context, fused)) return y;
   const bool region =
       context.recompute == Recompute::swiglu || context.recompute == Recompute::norms;
   const int id = region ? context.tape.begin_region() : -1;

@@ -78,6 +78,7 @@ void measure_rank(const StepOptions& options, const std::vector<MicroBatch>& bat
   Json line = {
       {"peer", "shoestring"},
       {"dtype", options.dtype},
+      {"precision", options.precision.recipe},
       {"recompute", options.recompute},
       {"exact", options.exact},
       {"ranks", options.ranks},
@@ -129,6 +130,9 @@ int run(int argc, char** argv) {
   app.add_option("--steps", o.steps, "steps that count")->check(CLI::Range(1, 100000));
   app.add_option("--dtype", o.dtype, "f32 or bf16");
   app.add_option("--recompute", o.recompute, "none, swiglu, norms, attention or block");
+  app.add_option("--precision", o.precision.recipe,
+                 "bf16, deepseek_v3, per_tensor, mxfp8 or block_gradients");
+  app.add_option("--accumulator", o.precision.accumulator, "fast, exact or hopper");
   app.add_option("--moments", o.optim.moments, "f32 or bf16");
   app.add_option("--ranks", o.ranks, "threads as data-parallel ranks, sharing rows and cores")
       ->check(CLI::Range(1, 64));

@@ -92,6 +92,7 @@ RunConfig config_of(const StepOptions& options, int64_t length, const ScratchFol
   c.train.sequence_length = length;
   c.train.recompute = options.recompute;
   c.train.exact = options.exact;
+  c.precision = options.precision;
   c.train.statistics_every = options.statistics ? 1 : 0;
   c.optim = options.optim;
   c.optim.schedule.kind = "constant";

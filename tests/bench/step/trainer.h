@@ -17,6 +17,7 @@ struct StepOptions {
   int ranks = 1;  // threads of this process, each with its share of the rows and cores
   bool exact = false, checked = false, profile = false, statistics = false;
   std::string weights, batch, dtype = "f32", recompute = "none";
+  PrecisionConfig precision = {};
   OptimConfig optim = {};  // its defaults are the script's
 };
 
