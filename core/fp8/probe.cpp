@@ -58,7 +58,9 @@ void Fp8Probe::tell(int param, LinearProduct product, const Tensor& x, const Fp8
                                           i % columns / tile.columns;
     const double value = number(x, i);
     f.values += 1;
-    f.saturated += std::abs(value) > double{format.largest} * static_cast<double>(scales[at]);
+    // The scale is rounded, so that its own tile's amax may lie just above what it covers.
+    const double covered = double{format.largest} * static_cast<double>(scales[at]);
+    f.saturated += std::abs(value) > covered * (1 + 0x1p-20);
     f.flushed += value != 0 && (codes[i] & 0x7f) == 0;
   }
   for (int64_t i = 0; i < quantised.scales.elements(); ++i) {
