@@ -15,6 +15,7 @@
 #include "core/panel_product.h"
 #include "core/parallel_for.h"
 #include "core/text.h"
+#include "core/thin_product.h"
 
 namespace shoestring {
 namespace {
@@ -184,6 +185,10 @@ bool onednn_is_faster(Dtype operand, const MatmulSpec& spec, const MatrixView& c
          (spec.transpose_a && c.columns > c.rows);
 }
 
+bool use_thin(const MatrixView& c, const MatrixView& a, const MatmulSpec& spec) {
+  return !spec.exact && spec.library == ProductLibrary::fastest && is_thin(c, a, spec);
+}
+
 bool use_onednn(Dtype operand, const MatmulSpec& spec, const MatrixView& c) {
   if (spec.exact || spec.library == ProductLibrary::own) return false;
   if (spec.library == ProductLibrary::onednn) return onednn_multiplies(operand);
@@ -228,6 +233,8 @@ void matmul(Device& device, const MatrixView& c, const MatrixView& a, const Matr
     matmul_plain<double, double, double>(device, c, a, b, spec);
   } else if (inner == 0) {
     if (!spec.accumulate) clear(c);  // an empty sum
+  } else if (use_thin(c, a, spec)) {
+    thin_product(device, c, a, b, spec);
   } else if (use_onednn(a.dtype, spec, c)) {
     matmul_onednn(device, c, a, b, spec);
   } else {

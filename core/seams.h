@@ -32,6 +32,17 @@ struct AttentionShape {
   int layer = 0;
 };
 
+// Latent attention before keys and values of its heads are made (core/layers/mla.h). n heads; a
+// query and a key have c dims without position and then r turned ones.
+struct LatentAttention {
+  AttentionShape shape;        // q_heads = kv_heads = n, head_dim = c + r
+  int64_t nope = 0, rope = 0;  // c, r
+  Value q;                     // [B*S, n (c + r)], turned
+  Value latent;                // [B*S, d_c], normalised
+  Value key;                   // [B*S, r], turned, of all heads
+  Tensor up;  // [n (c + v_head_dim), d_c]: the c dims of a head's key and its value, by head
+};
+
 // q [B*S, q_heads*head_dim], k, v -> o [B*S, q_heads*v_head_dim]; first_key i32 [B, S].
 // Context parallelism (ring, all-to-all) and the cache of generation stand here.
 class AttentionCore {
@@ -39,6 +50,9 @@ class AttentionCore {
   virtual ~AttentionCore() = default;
   virtual Value run(Tape& tape, const AttentionShape& shape, const Value& q, const Value& k,
                     const Value& v, const Tensor& first_key) = 0;
+  // Answers o as well, or an empty value: then keys and values are made and run() follows. A cache
+  // keeps the latent instead of them (docs/decisions/0003-latent-cache.md).
+  virtual Value run_latent(Tape&, const LatentAttention&) { return {}; }
 };
 
 // Where a block's weights come from and where its gradients go. A block is one or more segments;

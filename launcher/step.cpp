@@ -15,7 +15,8 @@
 namespace shoestring {
 namespace {
 
-constexpr int64_t figures = 4;  // loss, penalty, correct, attended pairs
+constexpr int64_t main_figures = 4;    // of a micro-batch: loss, penalty, correct, attended pairs
+constexpr int64_t module_figures = 3;  // and of each prediction module: loss, labels, agreements
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -62,17 +63,18 @@ class StepRunner::Span {
   double begin_;
 };
 
-void StepRunner::check_loss(const Batch& batch, size_t slot, const HeadLoss::Result& result) const {
-  if (std::isfinite(result.loss_sum) && std::isfinite(result.penalty_sum)) return;
+void StepRunner::check_loss(const Batch& batch, size_t slot, int64_t first_not_finite,
+                            double sum) const {
+  if (std::isfinite(sum)) return;
   const MicroBatch& micro = batch.micro[slot];
-  const int64_t row = std::max<int64_t>(result.first_not_finite, 0) / micro.length;
+  const int64_t row = std::max<int64_t>(first_not_finite, 0) / micro.length;
   fail(cat("the loss is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1, ", ",
            text_of_bad_weight(rank_), ", sample ", micro.sample_ids.at(static_cast<size_t>(row)),
-           ", position ", std::max<int64_t>(result.first_not_finite, 0) % micro.length,
+           ", position ", std::max<int64_t>(first_not_finite, 0) % micro.length,
            text_of_remedy(rank_), " or with optim.skip, which leaves out steps that stand out"));
 }
 
-HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
+StepRunner::MicroBatchResult StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
   const RunConfig& config = rank_.config;
   const BatchTensors tensors = to_device(rank_.device, batch.micro[slot]);
   ReducingSource source(*rank_.store, *rank_.parallel, rank_.compute);
@@ -88,16 +90,21 @@ HeadLoss::Result StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
                        .recompute = recompute_from_name(config.train.recompute),
                        .fp8 = rank_.fp8.get(),
                        .exact = config.train.exact};
-  HeadLoss::Result result;
+  MicroBatchResult result;
   {
     const Span span(*this, cat("forward ", batch.global_indices[slot]));
     const LossOptions options{
         .loss_scale = 1.0 / static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1)),
         .z_loss = config.train.z_loss,
-        .exact = config.train.exact};
-    result = rank_.model->run(context, options);
+        .exact = config.train.exact,
+        .predictions = &result.predictions};
+    result.main = rank_.model->run(context, options);
   }
-  check_loss(batch, slot, result);
+  check_loss(batch, slot, result.main.first_not_finite,
+             result.main.loss_sum + result.main.penalty_sum);
+  for (const PredictionResult& p : result.predictions) {
+    check_loss(batch, slot, p.first_not_finite, p.loss_sum);
+  }
   if (statistics_) statistics_->keep(tape);
   const Span span(*this, cat("backward ", batch.global_indices[slot]));
   tape.backward();
@@ -117,9 +124,14 @@ std::optional<std::vector<double>> StepRunner::accumulate(const Batch& batch, co
     if (parallel.zero_before(slot)) rank_.store->zero_gradients();
     if (parallel.has_micro_batch(slot, batch.global_micro_batches)) {
       const MicroBatch& micro = batch.micro[next];
-      const HeadLoss::Result r = run_micro_batch(batch, next++);
-      own.insert(own.end(), {r.loss_sum, r.penalty_sum, static_cast<double>(r.correct),
-                             static_cast<double>(attended_pairs(micro, window))});
+      const MicroBatchResult r = run_micro_batch(batch, next++);
+      own.insert(own.end(),
+                 {r.main.loss_sum, r.main.penalty_sum, static_cast<double>(r.main.correct),
+                  static_cast<double>(attended_pairs(micro, window))});
+      for (const PredictionResult& p : r.predictions) {
+        own.insert(own.end(),
+                   {p.loss_sum, static_cast<double>(p.count), static_cast<double>(p.agreed)});
+      }
     }
     parallel.end_slot();
   }
@@ -191,8 +203,10 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   report.exposed_seconds = rank_.parallel->stats().exposed_seconds;
   report.compute_seconds = seconds_since(start) - report.exposed_seconds;
   start = std::chrono::steady_clock::now();
-  const std::vector<double> sums = sum_micro_batches(rank_.ranks, rank_.communication, *own,
-                                                     batch.global_micro_batches, figures);
+  const int64_t modules = rank_.config.model.mtp.depth;
+  const std::vector<double> sums =
+      sum_micro_batches(rank_.ranks, rank_.communication, *own, batch.global_micro_batches,
+                        main_figures + modules * module_figures);
   const auto labels = static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1));
   report.loss = sums[0] / labels;
   report.penalty = sums[1] / labels;
@@ -203,6 +217,12 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
     report.watchdog = rank_.watchdog->finish(rank_.ranks, rank_.communication, report.fallen);
   }
   if (statistics_) report.statistics = statistics_->finish(batch.global_micro_batches);
+  for (int64_t k = 0; k < modules; ++k) {
+    const double* module = sums.data() + main_figures + k * module_figures;
+    report.statistics.emplace_back(cat("mtp/loss_", k + 1), module[0] / labels);
+    report.statistics.emplace_back(cat("mtp/agreement_", k + 1),
+                                   module[2] / std::max(module[1], 1.0));
+  }
   report.lr = rank_.lr_at(batch.step);
   const StepGuard::Verdict verdict = rank_.guard.judge(report.loss, report.gradient_norm);
   report.skipped = verdict.skip;

@@ -29,9 +29,10 @@ struct StepReport {
   bool abandoned = false;   // the run is to stop: as if the step had never begun
   double compute_seconds = 0, update_seconds = 0;
   double reduction_seconds = 0, exposed_seconds = 0;  // of sharing gradients: all, and not hidden
-  std::vector<std::pair<std::string, double>> statistics = {};  // step_statistics.h, when due
-  MetricsRecord watchdog = {};                                  // watchdog.h, when due
-  std::vector<Fp8Fallback> fallen = {};                         // matrices that left FP8
+  std::vector<std::pair<std::string, double>> statistics = {};  // step_statistics.h, when due;
+  // always of prediction modules: "mtp/loss_1" (per label of the main loss), "mtp/agreement_1"
+  MetricsRecord watchdog = {};           // watchdog.h, when due
+  std::vector<Fp8Fallback> fallen = {};  // matrices that left FP8
 };
 
 class StepRunner {
@@ -46,11 +47,15 @@ class StepRunner {
   StepReport run(const Batch& batch, const Stop& stop = {});
 
  private:
-  // Of this rank's micro-batches: {loss, penalty, correct, attended
-  // pairs} each. Nothing when it was abandoned.
+  struct MicroBatchResult {
+    HeadLoss::Result main;
+    std::vector<PredictionResult> predictions;  // of each prediction module
+  };
+  // Of this rank's micro-batches: {loss, penalty, correct, attended pairs} each, and of each
+  // prediction module {loss, labels, agreements}. Nothing when it was abandoned.
   std::optional<std::vector<double>> accumulate(const Batch& batch, const Stop& stop);
-  HeadLoss::Result run_micro_batch(const Batch& batch, size_t slot);
-  void check_loss(const Batch& batch, size_t slot, const HeadLoss::Result& result) const;
+  MicroBatchResult run_micro_batch(const Batch& batch, size_t slot);
+  void check_loss(const Batch& batch, size_t slot, int64_t first_not_finite, double sum) const;
   double gradient_norm(const Batch& batch) const;
   [[noreturn]] void fail_gradient(const Batch& batch) const;
   void update(const StepReport& report);

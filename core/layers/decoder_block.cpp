@@ -36,11 +36,12 @@ Value run_sum(LayerContext& context, const NormLayer& norm, const Residual& x) {
   return apply<Add>(context.tape, {.multiplier = norm.delta_multiplier}, {x.stream, x.delta});
 }
 
-Residual DecoderBlock::run(LayerContext& context, Residual x, int index) const {
-  context.tape.begin_segment(cat("layers.", index, ".attention"));
-  x = run_sublayer(context, attention_norm, attention, std::move(x));
+Residual DecoderBlock::run(LayerContext& context, Residual x, std::string_view prefix) const {
+  context.tape.begin_segment(cat(prefix, "attention"));
+  x = latent_attention ? run_sublayer(context, attention_norm, *latent_attention, std::move(x))
+                       : run_sublayer(context, attention_norm, attention, std::move(x));
   context.tape.end_segment();
-  context.tape.begin_segment(cat("layers.", index, ".mlp"));
+  context.tape.begin_segment(cat(prefix, "mlp"));
   x = run_sublayer(context, mlp_norm, mlp, std::move(x));
   context.tape.end_segment();
   return x;

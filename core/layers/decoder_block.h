@@ -3,7 +3,11 @@
 // residual stream with the last sub-layer's contribution not yet added: the next norm adds it while
 // it reads.
 
+#include <optional>
+#include <string_view>
+
 #include "core/layers/attention.h"
+#include "core/layers/mla.h"
 #include "core/layers/mlp.h"
 
 namespace shoestring {
@@ -23,10 +27,11 @@ struct NormLayer {
 struct DecoderBlock {
   NormLayer attention_norm, mlp_norm;
   AttentionLayer attention;
+  std::optional<MlaLayer> latent_attention;  // instead of `attention`
   MlpLayer mlp;
 
-  // `index` names the segments ("layers.3.attention").
-  Residual run(LayerContext& context, Residual x, int index) const;
+  // `prefix` ("layers.3.", "mtp.0.") names the segments ("layers.3.attention").
+  Residual run(LayerContext& context, Residual x, std::string_view prefix) const;
 };
 
 // {sum, normalised}: the fused norm by itself, also used before the head.

@@ -33,10 +33,9 @@ Transformer::Transformer(const ModelConfig& config, ParamStore& store, const Chu
   }
   if (chunk.embedding) embedding_ = &store.param("embedding.weight");
   if (chunk.head) {
-    final_norm_ = {.gain = &store.param("final_norm.gain"),
-                   .epsilon = config.norm_epsilon,
-                   .delta_multiplier = config.residual_multiplier};
+    final_norm_ = bind_norm("final_norm.gain", store);
     head_ = &store.param(config.tied_embeddings ? "embedding.weight" : "head.weight");
+    for (int64_t k = 0; k < config.mtp.depth; ++k) bind_module(k, store);
   }
 }
 
@@ -45,17 +44,25 @@ void Transformer::set_rope(const RopeConfig& rope) {
   rope_ = make_rope_table(store_->device(), rope, config_.rotated_dims(), config_.max_positions);
 }
 
+NormLayer Transformer::bind_norm(const std::string& name, ParamStore& store) const {
+  return {.gain = &store.param(name),
+          .epsilon = config_.norm_epsilon,
+          .delta_multiplier = config_.residual_multiplier};
+}
+
 void Transformer::bind_block(DecoderBlock& block, int64_t index, ParamStore& store) const {
+  const std::string at = block_prefix(config_, index);
+  block.attention_norm = bind_norm(at + "attention_norm.gain", store);
+  block.mlp_norm = bind_norm(at + "mlp_norm.gain", store);
+  config_.mla.on() ? bind_latent_attention(block, index, store)
+                   : bind_attention(block.attention, index, store);
+  block.mlp.gate_up.weight = &store.param(at + "mlp.gate_up.weight");
+  block.mlp.down.weight = &store.param(at + "mlp.down.weight");
+}
+
+void Transformer::bind_attention(AttentionLayer& a, int64_t index, ParamStore& store) const {
   const ModelConfig& m = config_;
-  const std::string at = cat("layers.", index, ".");
-  auto norm = [&](const std::string& name) {
-    return NormLayer{.gain = &store.param(at + name),
-                     .epsilon = m.norm_epsilon,
-                     .delta_multiplier = m.residual_multiplier};
-  };
-  block.attention_norm = norm("attention_norm.gain");
-  block.mlp_norm = norm("mlp_norm.gain");
-  AttentionLayer& a = block.attention;
+  const std::string at = block_prefix(m, index) + "attention.";
   a.shape = {.q_heads = m.heads,
              .kv_heads = m.kv_heads,
              .head_dim = m.dim_of_head(),
@@ -64,15 +71,52 @@ void Transformer::bind_block(DecoderBlock& block, int64_t index, ParamStore& sto
              .window = m.window,
              .layer = static_cast<int>(index)};
   a.norm_epsilon = m.norm_epsilon;
-  a.qkv.weight = &store.param(at + "attention.qkv.weight");
-  if (m.qkv_bias) a.qkv.bias = &store.param(at + "attention.qkv.bias");
+  a.qkv.weight = &store.param(at + "qkv.weight");
+  if (m.qkv_bias) a.qkv.bias = &store.param(at + "qkv.bias");
   if (m.qk_norm) {
-    a.q_gain = &store.param(at + "attention.q_norm.gain");
-    a.k_gain = &store.param(at + "attention.k_norm.gain");
+    a.q_gain = &store.param(at + "q_norm.gain");
+    a.k_gain = &store.param(at + "k_norm.gain");
   }
-  a.output.weight = &store.param(at + "attention.output.weight");
-  block.mlp.gate_up.weight = &store.param(at + "mlp.gate_up.weight");
-  block.mlp.down.weight = &store.param(at + "mlp.down.weight");
+  a.output.weight = &store.param(at + "output.weight");
+}
+
+void Transformer::bind_latent_attention(DecoderBlock& block, int64_t index,
+                                        ParamStore& store) const {
+  const ModelConfig& m = config_;
+  const std::string at = block_prefix(m, index) + "attention.";
+  MlaLayer& a = block.latent_attention.emplace();
+  a.shape = {.q_heads = m.heads,
+             .kv_heads = m.heads,
+             .head_dim = m.mla.qk_dim(),
+             .v_head_dim = m.mla.v_dim,
+             .scale = m.scale_of_attention(),
+             .window = m.window,
+             .layer = static_cast<int>(index)};
+  a.nope = m.mla.nope_dim;
+  a.rope = m.mla.rope_dim;
+  if (m.mla.q_latent > 0) {
+    a.q_down.weight = &store.param(at + "q_down.weight");
+    a.q_gain = &store.param(at + "q_latent_norm.gain");
+  }
+  a.q.weight = &store.param(at + (m.mla.q_latent > 0 ? "q_up.weight" : "q.weight"));
+  a.kv_down.weight = &store.param(at + "kv_down.weight");
+  a.kv_gain = &store.param(at + "kv_latent_norm.gain");
+  a.kv_up.weight = &store.param(at + "kv_up.weight");
+  a.output.weight = &store.param(at + "output.weight");
+}
+
+void Transformer::bind_module(int64_t k, ParamStore& store) {
+  const std::string at = block_prefix(config_, config_.layers + k);
+  MtpModule& module = modules_.emplace_back();
+  module.prefix = at;
+  module.embedding = &store.param("embedding.weight");
+  module.embedding_multiplier = config_.embedding_multiplier;
+  module.norm_epsilon = config_.norm_epsilon;
+  module.embedding_gain = &store.param(at + "embedding_norm.gain");
+  module.hidden_gain = &store.param(at + "hidden_norm.gain");
+  module.projection.weight = &store.param(at + "projection.weight");
+  bind_block(module.block, config_.layers + k, store);
+  module.final_norm = bind_norm(at + "final_norm.gain", store);
 }
 
 Residual Transformer::embed(LayerContext& context) const {
@@ -94,12 +138,11 @@ Residual Transformer::run_blocks(LayerContext& context, Residual x) const {
       if (region >= 0) context.tape.drop_region(region, {});
       region = context.tape.begin_region();
     }
-    x = blocks_[i].run(context, std::move(x),
-                       static_cast<int>(i) + static_cast<int>(chunk_.first_block));
+    const int64_t index = chunk_.first_block + static_cast<int64_t>(i);
+    x = blocks_[i].run(context, std::move(x), block_prefix(config_, index));
     if (regions) context.tape.end_region(region);
     if (context.tape.wants_statistics()) {
-      tell_output(context.tape, x, config_.residual_multiplier,
-                  cat("layers.", static_cast<int64_t>(i) + chunk_.first_block));
+      tell_output(context.tape, x, config_.residual_multiplier, cat("layers.", index));
     }
   }
   if (regions && region >= 0) {
@@ -114,37 +157,80 @@ Value Transformer::run_final_norm(LayerContext& context, const Residual& x) cons
   return run_norm(context, final_norm_, x)[1];
 }
 
-HeadLoss::Result Transformer::loss(LayerContext& context, const Residual& x,
-                                   const LossOptions& options) const {
+HeadLoss::Result Transformer::run_head(LayerContext& context, const Value& normalised,
+                                       const HeadRequest& request) const {
   Tape& tape = context.tape;
-  tape.begin_segment("head");
-  const Value normalised = run_final_norm(context, x);
   ParamSource& source = tape.source();
   Tensor dx, dw;
-  if (tape.recording()) {
-    tape.count_use(*head_);
-    dw = source.gradient(*head_);
-  }
-  HeadLoss::Attributes attributes{.loss_scale = options.loss_scale,
-                                  .logit_multiplier = config_.output_multiplier,
-                                  .z_coefficient = options.z_loss,
-                                  .exact = options.exact};
+  if (tape.recording()) dw = source.gradient(*head_);
   HeadLoss::Result result;
   {
     const Tape::Watch watch(tape, HeadLoss::name, Phase::forward);
     result = HeadLoss::forward(
-        tape.stream(), attributes,
-        {.x = normalised.tensor(), .weight = source.weight(*head_), .labels = context.batch.labels},
+        tape.stream(), request.attributes,
+        {.x = normalised.tensor(), .weight = source.weight(*head_), .labels = request.labels},
         {.dx = tape.recording() ? &dx : nullptr,
          .dw = tape.recording() ? &dw : nullptr,
-         .token_losses = options.token_losses});
+         .token_losses = request.token_losses,
+         .greedy = request.greedy});
   }
   if (tape.recording()) {
     tape.use_done(*head_);
     tape.record_gradient("head_loss", normalised, std::move(dx));
   }
-  tape.end_segment();
   return result;
+}
+
+HeadLoss::Result Transformer::loss(LayerContext& context, const Residual& x,
+                                   const LossOptions& options) const {
+  Tape& tape = context.tape;
+  const bool further = options.predictions != nullptr && !modules_.empty();
+  tape.begin_segment("head");
+  const Value normalised = run_final_norm(context, x);
+  if (tape.recording()) {  // all uses, before the first is done
+    for (size_t n = 0; n < 1 + (further ? modules_.size() : 0); ++n) tape.count_use(*head_);
+  }
+  Tensor greedy;
+  const HeadRequest request{.attributes = {.loss_scale = options.loss_scale,
+                                           .logit_multiplier = config_.output_multiplier,
+                                           .z_coefficient = options.z_loss,
+                                           .exact = options.exact},
+                            .labels = context.batch.labels,
+                            .token_losses = options.token_losses,
+                            .greedy = further ? &greedy : nullptr};
+  const HeadLoss::Result result = run_head(context, normalised, request);
+  tape.end_segment();
+  if (further) *options.predictions = predict(context, normalised, greedy, options);
+  return result;
+}
+
+std::vector<PredictionResult> Transformer::predict(LayerContext& context, Value hidden,
+                                                   const Tensor& main_greedy,
+                                                   const LossOptions& options) const {
+  Tape& tape = context.tape;
+  const double weight = config_.mtp.weight / static_cast<double>(modules_.size());
+  std::vector<PredictionResult> results;
+  for (size_t k = 0; k < modules_.size(); ++k) {
+    const auto by = static_cast<int64_t>(k) + 1;
+    const ShiftedRows rows = shift_rows(tape.stream().device(), context.batch, by);
+    const Residual x = modules_[k].run(context, hidden, rows.tokens);
+    tape.begin_segment(cat(modules_[k].prefix, "head"));
+    hidden = run_norm(context, modules_[k].final_norm, x)[1];
+    Tensor greedy;
+    const HeadLoss::Result r =
+        run_head(context, hidden,
+                 {.attributes = {.loss_scale = weight * options.loss_scale,
+                                 .logit_multiplier = config_.output_multiplier,
+                                 .exact = options.exact},
+                  .labels = rows.labels,
+                  .greedy = &greedy});
+    tape.end_segment();
+    results.push_back({.loss_sum = r.loss_sum,
+                       .count = r.count,
+                       .agreed = count_agreements(rows, greedy, main_greedy, by),
+                       .first_not_finite = r.first_not_finite});
+  }
+  return results;
 }
 
 Tensor Transformer::logits(LayerContext& context, const Residual& x,

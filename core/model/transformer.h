@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/layers/decoder_block.h"
+#include "core/layers/mtp.h"
 #include "core/model/parameters.h"
 #include "core/ops/head_loss.h"
 
@@ -17,6 +18,9 @@ struct LossOptions {
   double z_loss = 0;      // coefficient of lse^2
   bool exact = false;
   Tensor* token_losses = nullptr;  // made on request: f32 [T], 0 where masked
+  // One for each prediction module, whose losses take part with the config's weight / depth; null:
+  // the modules are left out, as in evaluation and generation.
+  std::vector<PredictionResult>* predictions = nullptr;
 };
 
 class Transformer {
@@ -32,7 +36,8 @@ class Transformer {
   Residual embed(LayerContext& context) const;
   // A tape that wants statistics gets one of each block's output, "layers.3".
   Residual run_blocks(LayerContext& context, Residual x) const;
-  // Cross-entropy summed over valid labels, gradients made on the way when the tape records.
+  // Cross-entropy of the next token summed over valid labels, gradients made on the way when the
+  // tape records.
   HeadLoss::Result loss(LayerContext& context, const Residual& x, const LossOptions& options) const;
   // Logits of the given rows (positions in [0, T)), f32 [rows, V]: for generation and judges.
   Tensor logits(LayerContext& context, const Residual& x, const std::vector<int64_t>& rows) const;
@@ -42,13 +47,30 @@ class Transformer {
 
  private:
   Value run_final_norm(LayerContext& context, const Residual& x) const;
+  NormLayer bind_norm(const std::string& name, ParamStore& store) const;
   void bind_block(DecoderBlock& block, int64_t index, ParamStore& store) const;
+  void bind_attention(AttentionLayer& layer, int64_t index, ParamStore& store) const;
+  void bind_latent_attention(DecoderBlock& block, int64_t index, ParamStore& store) const;
+  void bind_module(int64_t k, ParamStore& store);
+  struct HeadRequest {
+    HeadLoss::Attributes attributes;
+    Tensor labels;
+    Tensor* token_losses = nullptr;
+    Tensor* greedy = nullptr;
+  };
+  // A use of the head that was counted before.
+  HeadLoss::Result run_head(LayerContext& context, const Value& normalised,
+                            const HeadRequest& request) const;
+  std::vector<PredictionResult> predict(LayerContext& context, Value hidden,
+                                        const Tensor& main_greedy,
+                                        const LossOptions& options) const;
 
   ModelConfig config_;
   Chunk chunk_;
   ParamStore* store_;
   RopeTable rope_;
   std::vector<DecoderBlock> blocks_;
+  std::vector<MtpModule> modules_;
   NormLayer final_norm_;
   const Param* embedding_ = nullptr;
   const Param* head_ = nullptr;

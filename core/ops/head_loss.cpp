@@ -67,6 +67,35 @@ double log_sum_exp(float* z, int64_t n, float* maxima, float* largest) {
   return static_cast<double>(most) + std::log(total);
 }
 
+// The index of the largest of a row, the first of equal ones; NaN never is the largest.
+int64_t first_largest(const float* z, int64_t n) {
+  const I32 di;
+  Floats most = set(-std::numeric_limits<float>::infinity());
+  auto where = hn::Zero(di);
+  int64_t i = 0;
+  for (; i + lane_count() <= n; i += lane_count()) {
+    const Floats here = load(z + i, AllLanes{});
+    const auto above = hn::Gt(here, most);
+    most = hn::IfThenElse(above, here, most);
+    where = hn::IfThenElse(hn::RebindMask(di, above), hn::Iota(di, static_cast<int32_t>(i)), where);
+  }
+  alignas(64) float values[hn::MaxLanes(F32())];
+  alignas(64) int32_t indices[hn::MaxLanes(F32())];
+  hn::Store(most, F32(), values);
+  hn::Store(where, di, indices);
+  float largest = -std::numeric_limits<float>::infinity();
+  int64_t best = 0;
+  for (int64_t lane = 0; lane < lane_count(); ++lane) {
+    if (values[lane] < largest || (values[lane] == largest && indices[lane] >= best)) continue;
+    largest = values[lane];
+    best = indices[lane];
+  }
+  for (; i < n; ++i) {
+    if (z[i] > largest) largest = z[best = i];
+  }
+  return best;
+}
+
 // dz = factor * e. dz may start where e starts: T is no wider than float.
 template <class T>
 HWY_INLINE void scale_row(const float* e, int64_t n, float factor, T* dz) {
@@ -91,12 +120,14 @@ namespace {
 constexpr int64_t softmax_block = HWY_NAMESPACE::block_columns;
 
 HWY_EXPORT(log_sum_exp);
+HWY_EXPORT(first_largest);
 HWY_EXPORT(scale_f32);
 HWY_EXPORT(scale_bf16);
 
 struct TokenLoss {
   double loss = 0, penalty = 0;
   bool correct = false;
+  int32_t greedy = -1;
 };
 
 struct Work {
@@ -104,6 +135,7 @@ struct Work {
   HeadLoss::Inputs inputs;
   Tensor dx, dw;  // empty: not wanted
   std::vector<TokenLoss>* tokens = nullptr;
+  bool greedy = false;  // wanted
 
   Dtype dtype() const { return inputs.x.dtype(); }
   bool gradients() const { return dx || dw; }
@@ -131,6 +163,8 @@ void differentiate_row(const Work& work, float* e, std::span<const float> maxima
 TokenLoss row_f32(const Work& work, float* z, int64_t label, std::span<float> maxima) {
   const HeadLoss::Attributes& a = work.attributes;
   const float logit = z[label];
+  const int64_t greedy =
+      work.greedy ? HWY_DYNAMIC_DISPATCH(first_largest)(z, work.inputs.weight.rows()) : -1;
   float largest = 0;
   const double lse = HWY_DYNAMIC_DISPATCH(log_sum_exp)(
       z, work.inputs.weight.rows(), work.gradients() ? maxima.data() : nullptr, &largest);
@@ -146,18 +180,23 @@ TokenLoss row_f32(const Work& work, float* z, int64_t label, std::span<float> ma
       z[label] = at_label;
     }
   }
-  return {.loss = loss, .penalty = a.z_coefficient * lse * lse, .correct = logit >= largest};
+  return {.loss = loss,
+          .penalty = a.z_coefficient * lse * lse,
+          .correct = logit >= largest,
+          .greedy = static_cast<int32_t>(greedy)};
 }
 
 TokenLoss row_f64(const Work& work, double* z, int64_t label) {
   const int64_t n = work.inputs.weight.rows();
   const HeadLoss::Attributes& a = work.attributes;
   const auto row = reference::loss_row(z, n, label, a.z_coefficient);
-  const bool correct = z[label] >= *std::max_element(z, z + n);
+  const double* largest = std::max_element(z, z + n);
+  const bool correct = z[label] >= *largest;
+  const auto greedy = static_cast<int32_t>(largest - z);
   if (work.gradients()) {
     reference::loss_row_gradient({n, label, a.z_coefficient, a.loss_scale}, z);
   }
-  return {row.loss, row.penalty, correct};
+  return {row.loss, row.penalty, correct, greedy};
 }
 
 // Losses of the tokens from `first` on, whose logits these are; gradients in place.
@@ -295,12 +334,17 @@ HeadLoss::Result HeadLoss::forward(Stream& stream, const Attributes& attributes,
   if (outputs.dx) *outputs.dx = Tensor(stream.device(), x.shape(), x.dtype());
   on(stream, name, head_loss_cpu, nullptr,
      Work{attributes, inputs, outputs.dx ? *outputs.dx : Tensor(),
-          outputs.dw ? *outputs.dw : Tensor(), &tokens});
+          outputs.dw ? *outputs.dw : Tensor(), &tokens, outputs.greedy != nullptr});
   stream.synchronize();
   if (outputs.token_losses) {
     *outputs.token_losses = Tensor(stream.device(), {x.rows()}, Dtype::f32);
     std::transform(tokens.begin(), tokens.end(), outputs.token_losses->data<float>(),
                    [](const TokenLoss& token) { return static_cast<float>(token.loss); });
+  }
+  if (outputs.greedy) {
+    *outputs.greedy = Tensor(stream.device(), {x.rows()}, Dtype::i32, MemoryKind::data);
+    std::transform(tokens.begin(), tokens.end(), outputs.greedy->data<int32_t>(),
+                   [](const TokenLoss& token) { return token.greedy; });
   }
   return summed(tokens, inputs.labels.span<int32_t>());
 }

@@ -40,6 +40,8 @@ struct HeadLoss {
     Tensor* dx = nullptr;            // made here: [T, d], x's type
     Tensor* dw = nullptr;            // [V, d] f32 (f64 for f64), added to
     Tensor* token_losses = nullptr;  // made here: f32 [T], 0 at tokens without a label
+    // made here: i32 [T], the token with the largest logit, the first of equals; -1 without a label
+    Tensor* greedy = nullptr;
   };
   struct Result {
     double loss_sum = 0, penalty_sum = 0;

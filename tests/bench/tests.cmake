@@ -24,3 +24,10 @@ set(tokenizer_data ${CMAKE_SOURCE_DIR}/tests/data/tokenizer)
 add_test(NAME bench.tokenizer_encode
   COMMAND tokenizer_encode ${tokenizer_data}/gpt2.json ${tokenizer_data}/corpus.txt 2 1)
 set_tests_properties(bench.tokenizer_encode PROPERTIES LABELS bench TIMEOUT 60)
+# Decoding beside transformers: tests/bench/decode_speed runs it.
+add_executable(bench_decode ${CMAKE_CURRENT_LIST_DIR}/decode/decode_main.cpp)
+target_link_libraries(bench_decode PRIVATE shoestring_launcher)
+add_test(NAME bench.decode_smoke COMMAND bench_decode
+  --config ${CMAKE_CURRENT_LIST_DIR}/decode/llama.toml --tokens 2 --prompt 3 --sequences 2
+  --dtype bf16 --profile)
+set_tests_properties(bench.decode_smoke PROPERTIES LABELS bench TIMEOUT 120)

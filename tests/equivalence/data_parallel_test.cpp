@@ -92,6 +92,29 @@ TEST_P(DataParallelTraining, GoesOnInAnotherLayout) {
 INSTANTIATE_TEST_SUITE_P(Dtype, DataParallelTraining, testing::Values("f32", "bf16"),
                          [](const auto& info) { return info.param; });
 
+// Latent attention, and prediction modules that use embedding and head several times a micro-batch.
+TEST(DataParallelOptions, ALatentModelThatPredictsIsTheSameOnAnyNumberOfRanks) {
+  const ScratchFolder folder;
+  RunConfig config = uneven_config(folder, "bf16");
+  config.train.exact = true;
+  config.model.mla = {.kv_latent = 16, .q_latent = 12, .nope_dim = 8, .rope_dim = 4, .v_dim = 8};
+  config.model.mtp.depth = 2;
+  for (bool tied : {false, true}) {
+    config.model.tied_embeddings = tied;
+    const RunResult one = train_on(folder, config, {}, cat("latent", tied));
+    for (int64_t ranks : {2, 3}) {
+      const RunResult many = train_on(folder, config, {ranks, 1}, cat("latent", ranks, tied));
+      expect_same_run(one, many);
+      for (const char* key : {"mtp/loss_1", "mtp/agreement_1", "mtp/loss_2", "mtp/agreement_2"}) {
+        EXPECT_EQ(one.steps.back().at(key), many.steps.back().at(key)) << key;
+      }
+    }
+    config.train.recompute = "block";
+    expect_same_run(one, train_on(folder, config, {}, cat("again", tied)));
+    config.train.recompute = "none";
+  }
+}
+
 TEST(DataParallelOptions, MuonKeepsMatricesWholeUnderZero1) {
   const ScratchFolder folder;
   RunConfig config = uneven_config(folder, "f32");

@@ -111,6 +111,53 @@ TEST(Step, TheZLossIsReportedApart) {
   EXPECT_NE(plain.gradient_norm, with.gradient_norm);
 }
 
+double figure(const StepReport& report, const std::string& name) {
+  for (const auto& [key, value] : report.statistics) {
+    if (key == name) return value;
+  }
+  ADD_FAILURE() << "no figure " << name;
+  return 0;
+}
+
+// They begin at a uniform guess times the share of labels that do not reach over a border, learn,
+// and their losses are those of the whole batch however it is cut.
+TEST(Step, PredictionModulesLearnAndAreReported) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.model.mtp = {.depth = 2, .weight = 0.5};
+  const Steps steps = run_steps(config, 40);
+  const StepReport &first = steps.reports.front(), &last = steps.reports.back();
+  for (const char* loss : {"mtp/loss_1", "mtp/loss_2"}) {
+    EXPECT_GT(figure(first, loss), 0.8 * std::log(256.0)) << loss;
+    EXPECT_LT(figure(first, loss), std::log(256.0) + 0.05) << loss;
+    EXPECT_LT(figure(last, loss), 0.95 * figure(first, loss)) << loss;
+  }
+  EXPECT_LT(figure(first, "mtp/loss_2"), figure(first, "mtp/loss_1"));  // fewer labels
+  for (const char* rate : {"mtp/agreement_1", "mtp/agreement_2"}) {
+    EXPECT_GE(figure(first, rate), 0) << rate;
+    EXPECT_LE(figure(last, rate), 1) << rate;
+  }
+  EXPECT_GT(figure(last, "mtp/agreement_1"), 0.05);
+  config.train.micro_batch = 1;
+  const StepReport parts = run_steps(config, 1).reports[0];
+  EXPECT_NEAR(figure(parts, "mtp/loss_1"), figure(first, "mtp/loss_1"), 1e-5);
+  EXPECT_EQ(figure(parts, "mtp/agreement_1"), figure(first, "mtp/agreement_1"));
+  EXPECT_NEAR(parts.gradient_norm, first.gradient_norm, 1e-5 * first.gradient_norm);
+}
+
+// Their gradients reach the trunk: the same data and start, another first update.
+TEST(Step, PredictionChangesTheTrunksGradient) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.model.mtp = {.depth = 1, .weight = 0.1};
+  const StepReport weak = run_steps(config, 1).reports[0];
+  config.model.mtp.weight = 1;
+  const StepReport strong = run_steps(config, 1).reports[0];
+  EXPECT_EQ(weak.loss, strong.loss);
+  EXPECT_EQ(figure(weak, "mtp/loss_1"), figure(strong, "mtp/loss_1"));
+  EXPECT_GT(strong.gradient_norm, 1.2 * weak.gradient_norm);
+}
+
 // A step given up between micro-batches leaves no trace: done again it gives the same bits.
 class AbandonedStep : public testing::TestWithParam<std::pair<int, bool>> {};
 

@@ -58,7 +58,7 @@ TEST(DecoderBlock, IsTwoNamedSegments) {
   Tape tape = h.tape();
   LayerContext context{.tape = tape, .batch = h.batch(), .rope = &table};
   const Value x = tape.leaf(h.values({rows, d}, "x"), true);
-  const Residual out = block.run(context, {x, Value()}, 5);
+  const Residual out = block.run(context, {x, Value()}, "layers.5.");
   EXPECT_EQ(out.stream.tensor().shape(), (Shape{rows, d}));
   ASSERT_EQ(tape.num_segments(), 2);
   EXPECT_EQ(tape.segment_name(0), "layers.5.attention");

@@ -58,7 +58,7 @@ class Harness {
     const BatchTensors batch = to_device(device_, rows);
     Tape tape(stream_, source_, Tape::Mode::inference);
     LayerContext context{.tape = tape, .batch = batch};
-    return model_.run(context, options).loss_sum;
+    return total(context, options);
   }
   enum class Form { fused, split };
   // Runs forward and backward; the gradients are in the store.
@@ -68,7 +68,7 @@ class Harness {
     const BatchTensors batch = to_device(device_, rows);
     Tape tape(stream_, source_, Tape::Mode::training);
     LayerContext context{.tape = tape, .batch = batch, .recompute = recompute};
-    const double loss = model_.run(context, options).loss_sum;
+    const double loss = total(context, options);
     held_ = device_.ledger().current(MemoryKind::activations);
     if (form == Form::fused) {
       tape.backward();
@@ -96,6 +96,19 @@ class Harness {
   int64_t owed() const { return owed_; }  // and after the input phase
 
  private:
+  // What is trained: the loss and the prediction modules' share.
+  double total(LayerContext& context, LossOptions options) {
+    std::vector<PredictionResult> predictions;
+    options.predictions = &predictions;
+    double sum = model_.run(context, options).loss_sum;
+    const MtpConfig& mtp = model_.config().mtp;
+    EXPECT_EQ(static_cast<int64_t>(predictions.size()), mtp.depth);
+    for (const PredictionResult& p : predictions) {
+      sum += mtp.weight / static_cast<double>(mtp.depth) * p.loss_sum;
+    }
+    return sum;
+  }
+
   Device device_;
   Stream stream_ = Stream::immediate(device_);
   ParamStore store_;
@@ -118,7 +131,22 @@ std::vector<ModelConfig> families() {
   scaled.residual_multiplier = 0.5;
   scaled.output_multiplier = 0.7;
   scaled.attention_scale = 0.3;
-  return {llama, qwen2, qwen3, scaled};
+  ModelConfig latent = small_model();
+  latent.mla = {.kv_latent = 10, .q_latent = 12, .nope_dim = 6, .rope_dim = 4, .v_dim = 5};
+  latent.rope = {.scaling = "yarn",
+                 .factor = 4,
+                 .original_max_positions = 16,
+                 .mscale = 1,
+                 .mscale_all_dim = 0.7};
+  latent.mtp = {.depth = 2, .weight = 0.3};
+  ModelConfig uncompressed = latent;
+  uncompressed.mla.q_latent = 0;
+  uncompressed.window = 5;
+  uncompressed.mtp.depth = 0;
+  ModelConfig predicting = scaled;
+  predicting.tied_embeddings = true;
+  predicting.mtp = {.depth = 1, .weight = 0.7};
+  return {llama, qwen2, qwen3, scaled, latent, uncompressed, predicting};
 }
 
 // In f64 every parameter's gradient equals central differences of the loss.

@@ -234,6 +234,37 @@ TEST(HeadLoss, CountsCorrectTokensAndKnowsUniformLoss) {
 }
 
 // Logits of 1e30 * -1e30 are -infinity: impossible tokens, over whole blocks of columns.
+// The first of equal logits, in whole vectors and behind them, in several chunks.
+TEST(HeadLoss, TellsTheGreedyToken) {
+  constexpr int64_t tokens = 70, vocabulary = 45;
+  for (Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::bf16}) {
+    Device device(DeviceKind::cpu, 0, 2);
+    Stream stream = Stream::immediate(device);
+    // Logits are the rows of x, exactly.
+    std::vector<double> x = random_values(tokens * vocabulary, 8), w(vocabulary * vocabulary, 0.0);
+    for (size_t v = 0; v < vocabulary; ++v) w[v * vocabulary + v] = 1;
+    std::vector<int32_t> labels, expected;
+    for (size_t t = 0; t < tokens; ++t) {
+      double* row = x.data() + t * vocabulary;
+      const size_t greedy = t * 11 % vocabulary;
+      row[greedy] = 50;
+      row[(greedy + t) % vocabulary] = 50;  // as large, before or behind
+      labels.push_back(t % 7 == 2 ? -1 : 1);
+      expected.push_back(labels[t] < 0 ? -1
+                                       : static_cast<int32_t>(
+                                             std::min(greedy, (greedy + t) % size_t{vocabulary})));
+    }
+    Tensor greedy, dx;
+    HeadLoss::forward(
+        stream, {.chunk_bytes = 64 * vocabulary * 4},
+        {make_tensor(device, {tokens, vocabulary}, dtype, x),
+         make_tensor(device, {vocabulary, vocabulary}, dtype, w), make_ids(device, labels)},
+        {.dx = &dx, .greedy = &greedy});
+    const std::vector<int32_t> got(greedy.data<int32_t>(), greedy.data<int32_t>() + tokens);
+    EXPECT_EQ(got, expected) << name_of(dtype);
+  }
+}
+
 TEST(HeadLoss, ImpossibleTokensHaveNoShareAndNoGradient) {
   Device device(DeviceKind::cpu, 0, 2);
   const int64_t vocabulary = 3000;
