@@ -17,29 +17,49 @@
 namespace shoestring {
 namespace {
 
-// Sizes of one block in values a token. d hidden, f ffn, q and kv widths of the heads.
+// Sizes of one block in values a token. d hidden, f ffn; q, k, v and o: widths of all heads.
 struct BlockSizes {
-  int64_t d, f, q, kv, heads, kv_heads;
-  bool qk_norm;
+  int64_t d, f, q, k, v, o;
+  int64_t latents, raw_latents;  // what latent attention keeps before q, k and v; without its norms
+  int64_t head_norms;            // normalised q and k
+  int64_t roots;                 // f32: inverse roots of norms and logarithms of heads' sums
 
   // What the ops of each half save (core/ops): the sum and the normalised sum; q, k, v and the
   // output of attention; gate, up and their product.
-  int64_t core() const { return 2 * q + 2 * kv + (qk_norm ? q + kv : 0); }
+  int64_t core() const { return q + k + v + o + head_norms + latents; }
   int64_t attention() const { return 2 * d + core(); }
   int64_t mlp() const { return 2 * d + 3 * f; }
-  // f32 a token: two inverse roots, the logarithm of each head's sum.
-  int64_t statistics() const { return 2 + heads + (qk_norm ? heads + kv_heads : 0); }
+  int64_t statistics() const { return 2 + roots; }
 };
 
-BlockSizes sizes_of(const ModelConfig& m) {
-  const int64_t hd = m.dim_of_head();
+BlockSizes sizes_of_latent(const ModelConfig& m) {
+  const MlaConfig& a = m.mla;
+  const int64_t q = m.heads * a.qk_dim(), v = m.heads * a.v_dim;
   return {.d = m.hidden,
           .f = m.ffn,
-          .q = m.heads * hd,
-          .kv = m.kv_heads * hd,
-          .heads = m.heads,
-          .kv_heads = m.kv_heads,
-          .qk_norm = m.qk_norm};
+          .q = q,
+          .k = q,
+          .v = v,
+          .o = v,
+          .latents = 2 * (a.kv_latent + a.q_latent),
+          .raw_latents = a.kv_latent + a.rope_dim + a.q_latent,
+          .head_norms = 0,
+          .roots = m.heads + 2};
+}
+
+BlockSizes sizes_of(const ModelConfig& m) {
+  if (m.mla.on()) return sizes_of_latent(m);
+  const int64_t hd = m.dim_of_head(), q = m.heads * hd, kv = m.kv_heads * hd;
+  return {.d = m.hidden,
+          .f = m.ffn,
+          .q = q,
+          .k = kv,
+          .v = kv,
+          .o = q,
+          .latents = 0,
+          .raw_latents = 0,
+          .head_norms = m.qk_norm ? q + kv : 0,
+          .roots = m.heads + (m.qk_norm ? m.heads + m.kv_heads : 0)};
 }
 
 // What each half keeps under the policy.
@@ -49,21 +69,30 @@ struct Kept {
 Kept kept_under(Recompute policy, const BlockSizes& b) {
   Kept kept{b.attention(), b.mlp()};
   if (policy == Recompute::swiglu) kept.mlp -= b.f;
-  if (policy == Recompute::norms) kept = {b.attention() - b.d, b.mlp() - b.d - b.f};
-  if (policy == Recompute::attention) kept.attention -= b.core();
+  if (policy == Recompute::norms) {
+    kept = {b.attention() - b.d - b.latents / 2, b.mlp() - b.d - b.f};
+  }
+  if (policy == Recompute::attention) kept.attention -= b.core() - b.raw_latents;
   if (policy == Recompute::block) kept = {b.d, 0};
   return kept;
 }
 
+// What a prediction module keeps beside its block: the embedding and what it is joined to, the sum
+// and the normalised sum before the head, and the gradient that the head made in the forward pass.
+int64_t module_extra(Recompute policy, const BlockSizes& b) {
+  return (policy == Recompute::block ? 3 : 6) * b.d;
+}
+
 // Panels of keys and values of one pass of attention's backward (core/ops/attention_backward.cpp):
 // five f32 arrays as long as the row and as wide as a head, and one block of rows a head.
-int64_t attention_workspace(const BlockSizes& b, int64_t head_dim, const ForecastInput& in) {
+int64_t attention_workspace(const ModelConfig& m, const ForecastInput& in) {
   constexpr int64_t rows = 128, keys = 64;
-  const int64_t group = b.heads / b.kv_heads;
+  const int64_t kv_heads = m.mla.on() ? m.heads : m.kv_heads, group = m.heads / kv_heads;
+  const int64_t head_dim = m.mla.on() ? std::max(m.mla.qk_dim(), m.mla.v_dim) : m.dim_of_head();
   const int64_t length = (in.length + keys - 1) / keys * keys;
   const int64_t floats =
       5 * length * head_dim + group * rows * (6 * head_dim + 2) + 5 * rows * keys;
-  const int64_t passes = std::min<int64_t>(in.threads, in.sequences * b.kv_heads);
+  const int64_t passes = std::min<int64_t>(in.threads, in.sequences * kv_heads);
   return passes * floats * 4;
 }
 
@@ -118,11 +147,14 @@ double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineSh
 
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in) {
   const BlockSizes b = sizes_of(config.model);
-  const int64_t tokens = in.sequences * in.length, layers = config.model.layers;
+  const int64_t tokens = in.sequences * in.length, modules = config.model.mtp.depth;
+  const int64_t layers = config.model.layers + modules;
   const auto width = static_cast<int64_t>(size_of(dtype_from_name(config.train.dtype)));
   const Recompute policy = recompute_from_name(config.train.recompute);
   const Kept kept = kept_under(policy, b);
-  const int64_t before = (layers - 1) * (kept.attention + kept.mlp);  // the blocks below the last
+  // The blocks below the last.
+  const int64_t before =
+      (layers - 1) * (kept.attention + kept.mlp) + modules * module_extra(policy, b);
   const int64_t statistics = (policy == Recompute::block ? 1 : layers) * b.statistics() * 4;
   auto bytes = [&](int64_t values) { return tokens * (values * width + statistics); };
 
@@ -137,9 +169,9 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in)
                                                 2 * b.d + (whole ? b.d : 0)),
                            .workspace = 0};
   // The gradient of attention: the mlp is done; gradients of q, k, v, o and the stream.
-  const MemoryForecast attention{
-      .activations = bytes(before + b.attention() + 2 * b.q + 2 * b.kv + b.d + (whole ? b.d : 0)),
-      .workspace = attention_workspace(b, config.model.dim_of_head(), in)};
+  const MemoryForecast attention{.activations = bytes(before + b.attention() + b.q + b.k + b.v +
+                                                      b.o + b.d + (whole ? b.d : 0)),
+                                 .workspace = attention_workspace(config.model, in)};
   MemoryForecast most = head;
   for (const MemoryForecast& other : {mlp, attention}) {
     if (other.total() > most.total()) most = other;

@@ -39,6 +39,10 @@ TEST_P(Forecast, IsWithin15PercentOfThePeak) {
   EXPECT_NEAR(forecast, peak, 0.15 * peak);
 }
 
+void set_latent(RunConfig& c) {
+  c.model.mla = {.kv_latent = 48, .q_latent = 64, .nope_dim = 24, .rope_dim = 16, .v_dim = 32};
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Configs, Forecast,
     testing::Values(Case{"f32", [](RunConfig&) {}},
@@ -73,6 +77,23 @@ INSTANTIATE_TEST_SUITE_P(
                            c.train.micro_batch = 1;
                            c.train.sequence_length = 32;
                            c.checkpoint.every = 1;
+                         }},
+                    Case{"latent", set_latent},
+                    Case{"latent_recompute_norms",
+                         [](RunConfig& c) {
+                           set_latent(c);
+                           c.train.recompute = "norms";
+                         }},
+                    Case{"latent_recompute_attention",
+                         [](RunConfig& c) {
+                           set_latent(c);
+                           c.train.recompute = "attention";
+                         }},
+                    Case{"prediction", [](RunConfig& c) { c.model.mtp.depth = 2; }},
+                    Case{"prediction_recompute_block",
+                         [](RunConfig& c) {
+                           c.model.mtp.depth = 2;
+                           c.train.recompute = "block";
                          }},
                     Case{"muon_qk_norm",
                          [](RunConfig& c) {
