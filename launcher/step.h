@@ -29,8 +29,8 @@ struct StepReport {
   bool abandoned = false;   // the run is to stop: as if the step had never begun
   double compute_seconds = 0, update_seconds = 0;
   double reduction_seconds = 0, exposed_seconds = 0;  // of sharing gradients: all, and not hidden
-  std::vector<std::pair<std::string, double>> statistics = {};  // step_statistics.h, when due;
-  // always of prediction modules: "mtp/loss_1" (per label of the main loss), "mtp/agreement_1"
+  // Always of prediction modules: "mtp/loss_1" (per label of the main loss), "mtp/agreement_1".
+  std::vector<std::pair<std::string, double>> statistics = {};  // step_statistics.h, when due
   MetricsRecord watchdog = {};           // watchdog.h, when due
   std::vector<Fp8Fallback> fallen = {};  // matrices that left FP8
 };
