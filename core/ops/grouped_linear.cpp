@@ -1,0 +1,180 @@
+#include "core/ops/grouped_linear.h"
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#include "core/check.h"
+#include "core/matmul.h"
+#include "core/parallel_for.h"
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+// A part of one expert's product that one thread makes: rows [begin, end) of its result.
+struct Piece {
+  int64_t expert, begin, end;
+  int64_t work;
+};
+
+struct Job {
+  Tensor c, a, b, offsets;
+  MatmulSpec spec;
+};
+
+// Of results with one row a token, pieces are rows; a piece packs its expert's matrix again, which
+// some hundred rows pay for.
+constexpr int64_t least_rows = 256, most_rows = 1024;
+// Of weight gradients, pieces are rows of the matrix; each packs the expert's tokens again.
+constexpr int64_t least_outputs = 128;
+constexpr int64_t pieces_a_thread = 4;  // the last ones to finish are then small
+
+// The largest first, so that threads end together. No cut changes a bit.
+void sort_by_work(std::vector<Piece>& pieces) {
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const Piece& a, const Piece& b) { return a.work > b.work; });
+}
+
+void cut(int64_t expert, int64_t rows, int64_t count, int64_t work, std::vector<Piece>& pieces) {
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t begin = rows * i / count, end = rows * (i + 1) / count;
+    if (begin < end) pieces.push_back({expert, begin, end, (end - begin) * work});
+  }
+}
+
+std::vector<Piece> pieces_of_rows(const Device& device, const Job& job) {
+  const std::span<const int32_t> offsets = job.offsets.span<int32_t>();
+  const int64_t wanted = offsets.back() / (device.threads() * pieces_a_thread);
+  const int64_t size = std::clamp(wanted, least_rows, most_rows);
+  std::vector<Piece> pieces;
+  for (size_t e = 0; e + 1 < offsets.size(); ++e) {
+    const int64_t rows = offsets[e + 1] - offsets[e];
+    cut(static_cast<int64_t>(e), rows, (rows + size - 1) / size, 1, pieces);
+  }
+  sort_by_work(pieces);
+  return pieces;
+}
+
+std::vector<Piece> pieces_of_outputs(const Device& device, const Job& job, int64_t outputs) {
+  const std::span<const int32_t> offsets = job.offsets.span<int32_t>();
+  const int64_t wanted =
+      std::max<int64_t>(offsets.back() / (device.threads() * pieces_a_thread), 1);
+  std::vector<Piece> pieces;
+  for (size_t e = 0; e + 1 < offsets.size(); ++e) {
+    const int64_t rows = offsets[e + 1] - offsets[e];
+    if (rows == 0) continue;  // adds nothing
+    const int64_t most = std::max<int64_t>(outputs / least_outputs, 1);
+    cut(static_cast<int64_t>(e), outputs, std::clamp<int64_t>(rows / wanted, 1, most), rows,
+        pieces);
+  }
+  sort_by_work(pieces);
+  return pieces;
+}
+
+// The pieces on as many threads as their multiplications pay for.
+void run_pieces(Device& device, const std::vector<Piece>& pieces, int64_t work,
+                const std::function<void(const Piece&)>& body) {
+  constexpr int64_t worth_a_thread = 1 << 23;
+  parallel_for_dynamic(device, static_cast<int64_t>(pieces.size()),
+                       threads_for(device, work, worth_a_thread),
+                       [&](int64_t i) { body(pieces[static_cast<size_t>(i)]); });
+}
+
+void check_offsets(const Tensor& offsets, int64_t rows) {
+  const std::span<const int32_t> at = offsets.span<int32_t>();
+  const bool ordered = at.front() == 0 && std::is_sorted(at.begin(), at.end());
+  if (!ordered || at.back() > rows) {
+    fail(cat("[grouped_linear] offsets from ", at.front(), " to ", at.back(), " of ", rows,
+             " rows must begin at 0 and never fall"));
+  }
+}
+
+// c_e = a_e op(b_e): rows of tokens times the experts' matrices.
+void row_products_cpu(Stream& stream, const Job& arguments) {
+  stream.run([&device = stream.device(), job = arguments] {
+    check_offsets(job.offsets, job.c.rows());
+    const int32_t* offsets = job.offsets.data<int32_t>();
+    const int64_t experts = job.offsets.elements() - 1, height = job.b.rows() / experts;
+    const MatrixView c(job.c), a(job.a), b(job.b);
+    const std::vector<Piece> pieces = pieces_of_rows(device, job);
+    const int64_t work = offsets[experts] * job.b.columns() * height;
+    run_pieces(device, pieces, work, [&](const Piece& p) {
+      const int64_t first = offsets[p.expert];
+      matmul(device, c.slice_rows(first + p.begin, first + p.end),
+             a.slice_rows(first + p.begin, first + p.end),
+             b.slice_rows(p.expert * height, (p.expert + 1) * height), job.spec);
+    });
+    const Tensor rest = job.c.rows(offsets[experts], job.c.rows());
+    std::memset(rest.raw(), 0, rest.bytes());
+  });
+}
+
+// c_e += a_e^T b_e: the experts' matrices from rows of tokens.
+void matrix_products_cpu(Stream& stream, const Job& arguments) {
+  stream.run([&device = stream.device(), job = arguments] {
+    check_offsets(job.offsets, job.a.rows());
+    const int32_t* offsets = job.offsets.data<int32_t>();
+    const int64_t experts = job.offsets.elements() - 1, height = job.c.rows() / experts;
+    const MatrixView c(job.c), a(job.a), b(job.b);
+    const std::vector<Piece> pieces = pieces_of_outputs(device, job, height);
+    const int64_t work = offsets[experts] * job.c.columns() * height;
+    run_pieces(device, pieces, work, [&](const Piece& p) {
+      const int64_t first = offsets[p.expert], last = offsets[p.expert + 1];
+      matmul(device, c.slice_rows(p.expert * height + p.begin, p.expert * height + p.end),
+             a.slice_rows(first, last).slice_columns(p.begin, p.end), b.slice_rows(first, last),
+             job.spec);
+    });
+  });
+}
+
+void check_weight(const Tensor& x, const Tensor& offsets, const Tensor& w, int64_t columns) {
+  check_tensor(GroupedLinear::name, "offsets", offsets, {offsets.elements()}, Dtype::i32);
+  const int64_t experts = offsets.elements() - 1;
+  const bool fits = experts > 0 && w.shape().rank() == 2 && w.rows() % experts == 0 &&
+                    x.dtype() == w.dtype() && x.columns() == columns;
+  if (fits) return;
+  fail(cat("[grouped_linear] rows ", x.text(), " of ", experts, " experts do not fit w ", w.text(),
+           ": w is [E O, I] of the same type"));
+}
+
+}  // namespace
+
+Tensors<1> GroupedLinear::forward(Stream& stream, const Attributes&, const Tensors<2>& inputs,
+                                  const Tensors<1>& w, InputSaved& input, WeightSaved& weight) {
+  const auto& [x, offsets] = inputs;
+  check_weight(x, offsets, w[0], w[0].columns());
+  const int64_t outputs = w[0].rows() / (offsets.elements() - 1);
+  Tensor y(stream.device(), {x.rows(), outputs}, x.dtype());
+  const Job job{y, x, w[0], offsets, {.transpose_b = true, .exact = true}};
+  on<const Job&>(stream, name, row_products_cpu, nullptr, job);
+  input.offsets = offsets;
+  weight = {.x = x, .offsets = offsets};
+  return {y};
+}
+
+Tensors<2> GroupedLinear::grad_input(Stream& stream, const Attributes&, const InputSaved& input,
+                                     const Tensors<1>& w, const Tensors<1>& dy) {
+  if (!dy[0]) return {};
+  check_weight(dy[0], input.offsets, w[0], w[0].rows() / (input.offsets.elements() - 1));
+  Tensor dx(stream.device(), {dy[0].rows(), w[0].columns()}, dy[0].dtype());
+  on<const Job&>(stream, name, row_products_cpu, nullptr,
+                 Job{dx, dy[0], w[0], input.offsets, {.exact = true}});
+  return {dx, Tensor()};
+}
+
+void GroupedLinear::grad_weight(Stream& stream, const Attributes&, const WeightSaved& weight,
+                                const Tensors<1>& dy, const Tensors<1>& dw) {
+  if (!dy[0]) return;
+  const Tensor& x = weight.x;
+  const int64_t experts = weight.offsets.elements() - 1;
+  check_tensor(name, "dy", dy[0], {x.rows(), dy[0].columns()}, x.dtype());
+  check_tensor(name, "dw", dw[0], {experts * dy[0].columns(), x.columns()},
+               x.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32);
+  const MatmulSpec spec = {.transpose_a = true, .accumulate = true, .exact = true};
+  on<const Job&>(stream, name, matrix_products_cpu, nullptr,
+                 Job{dw[0], dy[0], x, weight.offsets, spec});
+}
+
+}  // namespace shoestring

@@ -1,0 +1,48 @@
+#pragma once
+// grouped_linear: the linear layers of all experts over rows sorted by expert
+// (core/ops/dispatch.h), each expert's rows times its own matrix.
+//
+//   inputs   x [R, I] f32, bf16 or f64; offsets i32 [E + 1]: expert e has rows [offsets_e,
+//            offsets_{e+1})
+//   weight   w [E O, I], the experts' matrices one below the other, same type
+//   output   y [R, O]: y_e = x_e w_e^T; rows behind offsets_E are zeros
+//
+// Gradients: dx_e = dy_e w_e, dw_e += dy_e^T x_e (dw is f32, f64 for f64). One product an expert
+// and call, without copies and padding; threads share out pieces of experts, so uneven loads keep
+// them all busy. An element depends on its row, its column and the rows of its expert alone, and
+// the finished product is added to dw with one rounding: exact mode (core/matmul.h) is the only
+// one.
+
+#include "core/op.h"
+
+namespace shoestring {
+
+struct GroupedLinear {
+  static constexpr std::string_view name = "grouped_linear";
+  static constexpr int num_inputs = 2, num_outputs = 1, num_weights = 1;
+  struct Attributes {};
+  struct InputSaved {
+    Tensor offsets;
+    template <class F>
+    void each(F&& f) {
+      f(offsets);
+    }
+  };
+  struct WeightSaved {
+    Tensor x, offsets;
+    template <class F>
+    void each(F&& f) {
+      f(x);
+      f(offsets);
+    }
+  };
+  static Tensors<1> forward(Stream&, const Attributes&, const Tensors<2>& inputs,
+                            const Tensors<1>& w, InputSaved&, WeightSaved&);
+  static Tensors<2> grad_input(Stream&, const Attributes&, const InputSaved&, const Tensors<1>& w,
+                               const Tensors<1>& dy);
+  static void grad_weight(Stream&, const Attributes&, const WeightSaved&, const Tensors<1>& dy,
+                          const Tensors<1>& dw);
+};
+static_assert(WeightedOp<GroupedLinear>);
+
+}  // namespace shoestring
