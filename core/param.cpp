@@ -70,6 +70,17 @@ Tensor ParamStore::weight(const Param& p) const {
                 p.info.shape, compute_);
 }
 
+Tensor ParamStore::state(std::string_view name, Shape shape) {
+  for (const ModelState& s : states_) {
+    if (s.name != name) continue;
+    check_tensor("model state", name, s.values, shape, Dtype::f32);
+    return s.values;
+  }
+  const Tensor zeros = Tensor::zeros(*device_, shape, Dtype::f32, MemoryKind::other);
+  states_.push_back({std::string(name), zeros});
+  return zeros;
+}
+
 void ParamStore::initialise(uint64_t seed) {
   for (const Param& p : params_) {
     float* values = master().data() + p.offset;

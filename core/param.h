@@ -49,6 +49,12 @@ struct Param {
   int index = 0;
 };
 
+// State of a model that no gradient reaches and no optimiser updates: a router's selection bias.
+struct ModelState {
+  std::string name;  // "layers.3.moe.router.bias"
+  Tensor values;     // f32
+};
+
 class ParamStore {
  public:
   // Elements; keeps every parameter at a 64-byte border and the exact-norm blocks whole.
@@ -72,6 +78,11 @@ class ParamStore {
   Tensor gradient(const Param& p) const;  // f32 view; f64 when compute is f64
   Tensor weight(const Param& p) const;    // compute-type view: what ops read
 
+  // The state of this name, made of zeros when it is new; the layer that uses it makes it. It is
+  // saved and restored with the weights, and the same on all ranks.
+  Tensor state(std::string_view name, Shape shape);
+  const std::vector<ModelState>& states() const { return states_; }
+
   // Counter-based: element i of parameter `name` is a function of (seed, name, i).
   void initialise(uint64_t seed);
   void zero_gradients();
@@ -88,6 +99,7 @@ class ParamStore {
   std::vector<Param> params_;
   int64_t elements_ = 0;
   Tensor master_, gradients_, compute_copy_;
+  std::vector<ModelState> states_;
   int64_t version_ = 0;
 };
 

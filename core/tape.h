@@ -95,6 +95,10 @@ class Tape {
   bool wants_statistics() const { return wants_statistics_; }
   void add_statistic(const std::string& name, const Statistic& s) { statistics_[name].add(s); }
   const std::map<std::string, Statistic>& statistics() const { return statistics_; }
+  // Small tensors of a layer that the step reads after the forward pass (a router's figures). They
+  // are not of kind activations, so that no recompute region drops them.
+  void tell(const std::string& name, const Tensor& figures) { told_[name] = figures; }
+  const std::map<std::string, Tensor>& told() const { return told_; }
 
   // What the two phases still hold, in bytes.
   const Arena& input_arena() const { return input_arena_; }
@@ -135,6 +139,7 @@ class Tape {
   std::map<const Block*, int> region_of_block_;
   std::map<int, int> uses_;  // parameter index -> uses not done
   std::map<std::string, Statistic> statistics_;
+  std::map<std::string, Tensor> told_;
   bool wants_statistics_ = false;
   Arena input_arena_{"input phase"}, weight_arena_{"weight phase"};
   int open_region_ = -1, open_segment_ = -1, backward_segment_ = -1;

@@ -1,6 +1,9 @@
 #pragma once
 // What every layer is given besides its input: the tape, the rows' tables and the seams.
 
+#include <map>
+#include <string>
+
 #include "core/batch.h"
 #include "core/ops/rope.h"
 #include "core/seams.h"
@@ -9,6 +12,8 @@
 namespace shoestring {
 
 class Fp8Plan;  // core/fp8/layer.h
+class TokenExchange;  // core/layers/moe.h
+struct ExpertLoad;    // core/ops/route.h
 
 // Ops that cannot be bought back are never dropped; these four policies trade arithmetic of
 // the backward pass for memory. Each is bit-equal to `none`.
@@ -35,6 +40,11 @@ struct LayerContext {
   const BatchTensors& batch;
   const RopeTable* rope = nullptr;
   AttentionCore* attention = nullptr;
+  TokenExchange* tokens = nullptr;  // of sparse layers; null: all experts are here
+  // What the global-batch loss of each sparse layer reads in the backward pass, by the block's
+  // name; null: the micro-batch's own counts.
+  std::map<std::string, ExpertLoad>* loads = nullptr;
+  double share = 1;  // of the step's loss that falls to this micro-batch: its labels / the step's
   Recompute recompute = Recompute::none;
   const Fp8Plan* fp8 = nullptr;  // null: no layer multiplies in FP8
   bool exact = false;  // products that depend on their own row and column alone (core/matmul.h)

@@ -42,7 +42,8 @@ Residual DecoderBlock::run(LayerContext& context, Residual x, std::string_view p
                        : run_sublayer(context, attention_norm, attention, std::move(x));
   context.tape.end_segment();
   context.tape.begin_segment(cat(prefix, "mlp"));
-  x = run_sublayer(context, mlp_norm, mlp, std::move(x));
+  x = moe ? run_sublayer(context, mlp_norm, *moe, std::move(x))
+          : run_sublayer(context, mlp_norm, mlp, std::move(x));
   context.tape.end_segment();
   return x;
 }

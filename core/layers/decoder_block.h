@@ -9,6 +9,7 @@
 #include "core/layers/attention.h"
 #include "core/layers/mla.h"
 #include "core/layers/mlp.h"
+#include "core/layers/moe.h"
 
 namespace shoestring {
 
@@ -29,6 +30,7 @@ struct DecoderBlock {
   AttentionLayer attention;
   std::optional<MlaLayer> latent_attention;  // instead of `attention`
   MlpLayer mlp;
+  std::optional<MoeLayer> moe;  // instead of `mlp`
 
   // `prefix` ("layers.3.", "mtp.0.") names the segments ("layers.3.attention").
   Residual run(LayerContext& context, Residual x, std::string_view prefix) const;

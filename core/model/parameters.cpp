@@ -174,6 +174,17 @@ std::vector<ParamInfo> parameters_of(const ModelConfig& m, const Chunk& chunk) {
   return list.take();
 }
 
+std::vector<std::pair<std::string, Shape>> states_of(const ModelConfig& m, const Chunk& chunk) {
+  std::vector<std::pair<std::string, Shape>> list;
+  auto add = [&](int64_t block) {
+    if (!m.moe.sparse(std::min(block, m.layers - 1))) return;
+    list.emplace_back(block_prefix(m, block) + "moe.router.bias", Shape{m.moe.experts});
+  };
+  for (int64_t i = chunk.first_block; i < chunk.last_block; ++i) add(i);
+  for (int64_t k = 0; chunk.head && k < m.mtp.depth; ++k) add(m.layers + k);
+  return list;
+}
+
 ParamCounts count_parameters(const ModelConfig& m) {
   ParamCounts counts;
   for (const ParamInfo& p : parameters_of(m, whole_model(m))) {

@@ -19,6 +19,7 @@
 //     embedding, hidden), .final_norm.gain [d]
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/model/config.h"
@@ -44,6 +45,10 @@ std::vector<ParamInfo> parameters_of(const ModelConfig& config, const Chunk& chu
 
 // "layers.3." or, beyond the blocks, "mtp.0.": where the names of a block begin.
 std::string block_prefix(const ModelConfig& config, int64_t block);
+
+// The state that such a chunk's model keeps beside its parameters (ParamStore::state): of each
+// sparse block "<prefix>moe.router.bias", f32 [E].
+std::vector<std::pair<std::string, Shape>> states_of(const ModelConfig& config, const Chunk& chunk);
 
 // Counts from the config alone, without prediction modules. Non-embedding: without embedding and
 // head (tied or not). Active: without the routed experts that a token does not pass.

@@ -1,5 +1,6 @@
 #include "core/model/transformer.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
@@ -56,6 +57,10 @@ void Transformer::bind_block(DecoderBlock& block, int64_t index, ParamStore& sto
   block.mlp_norm = bind_norm(at + "mlp_norm.gain", store);
   config_.mla.on() ? bind_latent_attention(block, index, store)
                    : bind_attention(block.attention, index, store);
+  if (config_.moe.sparse(std::min(index, config_.layers - 1))) {
+    block.moe = bind_moe(config_.moe, store, at.substr(0, at.size() - 1));
+    return;
+  }
   block.mlp.gate_up.weight = &store.param(at + "mlp.gate_up.weight");
   block.mlp.down.weight = &store.param(at + "mlp.down.weight");
 }

@@ -69,5 +69,18 @@ TEST(ParamStore, UnknownNamesGetASuggestion) {
   }
 }
 
+TEST(ParamStore, StatesBeginWithZerosAndAreShared) {
+  Device device;
+  ParamStore store(device, some_params(), Dtype::bf16);
+  EXPECT_TRUE(store.states().empty());
+  store.state("layers.1.moe.router.bias", {3}).data<float>()[1] = 2;
+  const Tensor again = store.state("layers.1.moe.router.bias", {3});
+  EXPECT_EQ(again.data<float>()[0], 0);
+  EXPECT_EQ(again.data<float>()[1], 2);
+  ASSERT_EQ(store.states().size(), 1u);
+  EXPECT_EQ(store.states()[0].name, "layers.1.moe.router.bias");
+  EXPECT_THROW(store.state("layers.1.moe.router.bias", {4}), Error);
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -106,5 +106,17 @@ TEST(Parameters, FlopOfSparseModelsCountWhatATokenPasses) {
   EXPECT_DOUBLE_EQ(training_flop_per_pair(m), 6 * 2 * (6 + 3));
 }
 
+TEST(Parameters, SparseBlocksKeepASelectionBias) {
+  ModelConfig m{.layers = 3, .hidden = 8, .ffn = 12, .heads = 2, .kv_heads = 2, .vocabulary = 16};
+  EXPECT_TRUE(states_of(m, whole_model(m)).empty());
+  m.moe = {.experts = 4, .chosen = 2, .ffn = 5, .first_dense = 1};
+  m.mtp.depth = 1;
+  const auto states = states_of(m, whole_model(m));
+  ASSERT_EQ(states.size(), 3u);
+  EXPECT_EQ(states[0].first, "layers.1.moe.router.bias");
+  EXPECT_EQ(states[2].first, "mtp.0.moe.router.bias");
+  EXPECT_EQ(states[2].second, (Shape{4}));
+}
+
 }  // namespace
 }  // namespace shoestring

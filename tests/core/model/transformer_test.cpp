@@ -146,7 +146,27 @@ std::vector<ModelConfig> families() {
   ModelConfig predicting = scaled;
   predicting.tied_embeddings = true;
   predicting.mtp = {.depth = 1, .weight = 0.7};
-  return {llama, qwen2, qwen3, scaled, latent, uncompressed, predicting};
+  // Wide router weights: no probe of a derivative may change who is chosen.
+  ModelConfig mixtral = small_model();
+  mixtral.init.hidden = 0.3;
+  mixtral.moe = {.experts = 6, .chosen = 2, .ffn = 16};
+  ModelConfig sparse = small_model();  // the router of DeepSeek-V3
+  sparse.layers = 3;
+  sparse.init.hidden = 0.3;
+  sparse.moe = {.experts = 8,
+                .chosen = 3,
+                .ffn = 12,
+                .shared = 1,
+                .first_dense = 1,
+                .scores = "sigmoid",
+                .groups = 4,
+                .groups_chosen = 2,
+                .scaling = 2.5};
+  // The look-alike of DeepSeek-V3, its prediction module sparse too.
+  ModelConfig deepseek = sparse;
+  deepseek.mla = latent.mla;
+  deepseek.mtp = {.depth = 1, .weight = 0.3};
+  return {llama, qwen2, qwen3, scaled, latent, uncompressed, predicting, mixtral, sparse, deepseek};
 }
 
 // In f64 every parameter's gradient equals central differences of the loss.

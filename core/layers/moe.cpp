@@ -1,0 +1,94 @@
+#include "core/layers/moe.h"
+
+#include "core/ops/add.h"
+#include "core/ops/combine.h"
+#include "core/ops/dispatch.h"
+#include "core/ops/grouped_linear.h"
+#include "core/ops/router_logits.h"
+#include "core/ops/swiglu.h"
+#include "core/text.h"
+
+namespace shoestring {
+
+DispatchedTokens LocalExchange::dispatch(Tape& tape, const Value& x, const Routing& routing) {
+  auto [rows, offsets, row_of] =
+      apply<Dispatch>(tape, {.experts = routing.experts, .capacity = routing.capacity},
+                      {x, routing.ids, routing.gates});
+  return {.rows = rows, .offsets = offsets, .row_of = row_of};
+}
+
+Value LocalExchange::combine(Tape& tape, const Value& rows, const DispatchedTokens& sent,
+                             const Routing& routing) {
+  return apply<Combine>(tape, {}, {rows, routing.gates, sent.row_of});
+}
+
+Route::Attributes MoeLayer::attributes(const LayerContext& context) const {
+  Route::Attributes a = routing;
+  a.sequences = context.batch.sequences;
+  for (double* factor : {&a.sequence_factor, &a.micro_factor, &a.global_factor, &a.z_factor}) {
+    *factor *= context.share;
+  }
+  if (context.loads) a.load = &(*context.loads)[name];
+  return a;
+}
+
+Value MoeLayer::run_experts(LayerContext& context, const DispatchedTokens& tokens) const {
+  Tape& tape = context.tape;
+  const Value fused = apply<GroupedLinear>(tape, {}, {tokens.rows, tokens.offsets}, {gate_up});
+  const bool region =
+      context.recompute == Recompute::swiglu || context.recompute == Recompute::norms;
+  const int id = region ? tape.begin_region() : -1;
+  const Value product = apply<Swiglu>(tape, {}, {fused});
+  if (region) tape.end_region(id);
+  Value y = apply<GroupedLinear>(tape, {}, {product, tokens.offsets}, {down});
+  if (region) tape.drop_region(id, {});
+  return y;
+}
+
+Value MoeLayer::run(LayerContext& context, const Value& x) const {
+  Tape& tape = context.tape;
+  const Value logits = apply<RouterLogits>(tape, {.exact = context.exact}, {x}, {router});
+  auto [ids, gates, figures] = apply<Route>(tape, attributes(context), {logits, Value(bias)});
+  const Routing chosen{
+      .ids = ids, .gates = gates, .experts = experts, .capacity = tape.recording() ? capacity : 0};
+  LocalExchange local;
+  TokenExchange& exchange = context.tokens ? *context.tokens : local;
+  const DispatchedTokens sent = exchange.dispatch(tape, x, chosen);
+  Value y = exchange.combine(tape, run_experts(context, sent), sent, chosen);
+  if (tape.recording()) {
+    tape.tell(cat(name, ".routing"), figures.tensor());
+    tape.tell(cat(name, ".offsets"), sent.offsets.tensor());
+  }
+  return shared ? apply<Add>(tape, {}, {y, shared->run(context, x)}) : y;
+}
+
+MoeLayer bind_moe(const MoeConfig& config, ParamStore& store, const std::string& block) {
+  const std::string at = cat(block, ".moe.");
+  const BalanceConfig& balance = config.balance;
+  MoeLayer layer{.name = block,
+                 .experts = config.experts,
+                 .routing = {.chosen = config.chosen,
+                             .groups = config.groups,
+                             .groups_chosen = config.groups_chosen,
+                             .sigmoid = config.scores == "sigmoid",
+                             .best_of_group = config.group_score == "max",
+                             .renormalise = config.renormalise,
+                             .scaling = config.scaling,
+                             .sequence_factor = balance.sequence,
+                             .micro_factor = balance.switch_loss,
+                             .global_factor = balance.global_batch,
+                             .z_factor = balance.z_loss},
+                 .capacity = config.capacity,
+                 .router = &store.param(at + "router.weight"),
+                 .gate_up = &store.param(at + "experts.gate_up.weight"),
+                 .down = &store.param(at + "experts.down.weight"),
+                 .bias = store.state(at + "router.bias", {config.experts}),
+                 .shared = {}};
+  if (config.shared > 0) {
+    layer.shared = MlpLayer{.gate_up = {.weight = &store.param(at + "shared.gate_up.weight")},
+                            .down = {.weight = &store.param(at + "shared.down.weight")}};
+  }
+  return layer;
+}
+
+}  // namespace shoestring
