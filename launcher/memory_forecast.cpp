@@ -17,19 +17,32 @@
 namespace shoestring {
 namespace {
 
-// Sizes of one block in values a token. d hidden, f ffn; q, k, v and o: widths of all heads.
+// Sizes of one block in values a token. d hidden, f ffn; q, k, v and o: widths of all heads; of a
+// sparse block E experts, K chosen of inner width m, and the width of the shared ones.
 struct BlockSizes {
   int64_t d, f, q, k, v, o;
   int64_t latents, raw_latents;  // what latent attention keeps before q, k and v; without its norms
   int64_t head_norms;            // normalised q and k
   int64_t roots;                 // f32: inverse roots of norms and logarithms of heads' sums
+  int64_t experts = 0, chosen = 0, inner = 0, shared = 0;  // chosen is 0 in a dense block
 
   // What the ops of each half save (core/ops): the sum and the normalised sum; q, k, v and the
   // output of attention; gate, up and their product.
   int64_t core() const { return q + k + v + o + head_norms + latents; }
   int64_t attention() const { return 2 * d + core(); }
-  int64_t mlp() const { return 2 * d + 3 * f; }
-  int64_t statistics() const { return 2 + roots; }
+  // Of a sparse block also the rows that its experts read and write.
+  int64_t product() const { return chosen > 0 ? chosen * inner + shared : f; }
+  int64_t mlp() const { return 2 * d + 3 * product() + 2 * chosen * d; }
+  // While the gradient of gate and up is made: what was dropped is back, the product is gone; three
+  // f of gradients and the stream's. In a sparse block the shared mlp's gradient may need most,
+  // that of the experts' outputs, or that of their gates and ups.
+  int64_t mlp_backward() const {
+    if (chosen == 0) return mlp() + 2 * f + 2 * d;
+    const int64_t outputs = 3 * chosen * (d + inner), gates = chosen * (d + 5 * inner);
+    return std::max({mlp() + 2 * shared, 2 * d + outputs, 2 * d + gates}) + 2 * d;
+  }
+  // 32 bits each: two inverse roots, ...; the router's logits, the chosen ones, gates and rows.
+  int64_t statistics() const { return 2 + roots + experts + 3 * chosen; }
 };
 
 BlockSizes sizes_of_latent(const ModelConfig& m) {
@@ -47,8 +60,7 @@ BlockSizes sizes_of_latent(const ModelConfig& m) {
           .roots = m.heads + 2};
 }
 
-BlockSizes sizes_of(const ModelConfig& m) {
-  if (m.mla.on()) return sizes_of_latent(m);
+BlockSizes sizes_of_grouped(const ModelConfig& m) {
   const int64_t hd = m.dim_of_head(), q = m.heads * hd, kv = m.kv_heads * hd;
   return {.d = m.hidden,
           .f = m.ffn,
@@ -62,15 +74,26 @@ BlockSizes sizes_of(const ModelConfig& m) {
           .roots = m.heads + (m.qk_norm ? m.heads + m.kv_heads : 0)};
 }
 
+// A prediction module's block is of the last block's kind.
+BlockSizes sizes_of(const ModelConfig& m, int64_t block) {
+  BlockSizes sizes = m.mla.on() ? sizes_of_latent(m) : sizes_of_grouped(m);
+  if (!m.moe.sparse(std::min(block, m.layers - 1))) return sizes;
+  sizes.experts = m.moe.experts;
+  sizes.chosen = m.moe.chosen;
+  sizes.inner = m.moe.ffn;
+  sizes.shared = m.moe.shared * m.moe.ffn;
+  return sizes;
+}
+
 // What each half keeps under the policy.
 struct Kept {
   int64_t attention, mlp;
 };
 Kept kept_under(Recompute policy, const BlockSizes& b) {
   Kept kept{b.attention(), b.mlp()};
-  if (policy == Recompute::swiglu) kept.mlp -= b.f;
+  if (policy == Recompute::swiglu) kept.mlp -= b.product();
   if (policy == Recompute::norms) {
-    kept = {b.attention() - b.d - b.latents / 2, b.mlp() - b.d - b.f};
+    kept = {b.attention() - b.d - b.latents / 2, b.mlp() - b.d - b.product()};
   }
   if (policy == Recompute::attention) kept.attention -= b.core() - b.raw_latents;
   if (policy == Recompute::block) kept = {b.d, 0};
@@ -146,28 +169,30 @@ double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineSh
 }  // namespace
 
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in) {
-  const BlockSizes b = sizes_of(config.model);
   const int64_t tokens = in.sequences * in.length, modules = config.model.mtp.depth;
   const int64_t layers = config.model.layers + modules;
+  const BlockSizes b = sizes_of(config.model, layers - 1);  // the last one
   const auto width = static_cast<int64_t>(size_of(dtype_from_name(config.train.dtype)));
   const Recompute policy = recompute_from_name(config.train.recompute);
   const Kept kept = kept_under(policy, b);
-  // The blocks below the last.
-  const int64_t before =
-      (layers - 1) * (kept.attention + kept.mlp) + modules * module_extra(policy, b);
-  const int64_t statistics = (policy == Recompute::block ? 1 : layers) * b.statistics() * 4;
+  int64_t before = modules * module_extra(policy, b);  // of the blocks below the last
+  int64_t statistics = b.statistics() * 4;
+  for (int64_t i = 0; i + 1 < layers; ++i) {
+    const BlockSizes other = sizes_of(config.model, i);
+    before += kept_under(policy, other).attention + kept_under(policy, other).mlp;
+    if (policy != Recompute::block) statistics += other.statistics() * 4;
+  }
   auto bytes = [&](int64_t values) { return tokens * (values * width + statistics); };
 
   // Three moments compete. The head's loss: every block's values, the last norm's and its gradient.
   const MemoryForecast head{.activations = bytes(before + kept.attention + kept.mlp + 4 * b.d),
                             .workspace = logits_workspace(config, tokens)};
-  // The gradient of gate and up in the last block: what was dropped of it is back, the product is
-  // gone; three f of gradients and the stream's.
+  // The gradient of the last block's mlp.
   const bool whole = policy == Recompute::block;
   const int64_t attention_then = whole ? b.attention() : kept.attention;
-  const MemoryForecast mlp{.activations = bytes(before + attention_then + b.mlp() - b.f + 3 * b.f +
-                                                2 * b.d + (whole ? b.d : 0)),
-                           .workspace = 0};
+  const MemoryForecast mlp{
+      .activations = bytes(before + attention_then + b.mlp_backward() + (whole ? b.d : 0)),
+      .workspace = 0};
   // The gradient of attention: the mlp is done; gradients of q, k, v, o and the stream.
   const MemoryForecast attention{.activations = bytes(before + b.attention() + b.q + b.k + b.v +
                                                       b.o + b.d + (whole ? b.d : 0)),

@@ -11,6 +11,7 @@ namespace shoestring {
 namespace {
 
 std::string model_name(const Param& p) { return cat("model/", p.info.name); }
+std::string model_name(const ModelState& s) { return cat("model/", s.name); }
 std::string state_name(const StateTensor& s) { return cat("optim/", s.kind, "/", s.name); }
 
 bool saves(const RankState& rank) {
@@ -43,6 +44,19 @@ void add_masters(const RankState& rank, std::vector<TensorPiece>& pieces) {
   }
 }
 
+// What all ranks hold alike; rank 0 saves it.
+void add_model_states(const RankState& rank, std::vector<TensorPiece>& pieces) {
+  if (rank.ranks.rank() != 0) return;
+  for (const ModelState& s : rank.store->states()) {
+    pieces.push_back({.name = model_name(s),
+                      .shape = s.values.shape(),
+                      .begin = 0,
+                      .end = s.values.elements(),
+                      .dtype = Dtype::f32,
+                      .data = s.values.raw()});
+  }
+}
+
 std::string facts_of(const RankState& rank) {
   nlohmann::json facts = {{"step", rank.step},
                           {"updates", rank.updates},
@@ -66,6 +80,7 @@ void check_same_model(const ParamStore& store, const Checkpoint& checkpoint,
                       std::string_view path) {
   std::vector<std::pair<std::string, Shape>> wanted;
   for (const Param& p : store.params()) wanted.emplace_back(model_name(p), p.info.shape);
+  for (const ModelState& s : store.states()) wanted.emplace_back(model_name(s), s.values.shape());
   const std::string difference = compare_tensors(checkpoint, wanted, "model/");
   if (!difference.empty()) {
     fail_data(cat(path, " holds another model:\n", difference,
@@ -80,6 +95,7 @@ CheckpointContent content_of(const RankState& rank) {
       .step = rank.step, .config = dump_config(rank.config), .state = facts_of(rank), .pieces = {}};
   if (!saves(rank)) return content;
   add_masters(rank, content.pieces);
+  add_model_states(rank, content.pieces);
   for (const StateTensor& s : all_state(rank)) {
     content.pieces.push_back({.name = state_name(s),
                               .shape = rank.store->param(s.name).info.shape,
@@ -108,6 +124,9 @@ void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::strin
   check_same_model(store, checkpoint, path);
   for (const Param& p : store.params()) {
     checkpoint.read(model_name(p), 0, p.elements, Dtype::f32, store.master(p).raw());
+  }
+  for (const ModelState& s : store.states()) {
+    checkpoint.read(model_name(s), 0, s.values.elements(), Dtype::f32, s.values.raw());
   }
   store.refresh_compute(0, store.elements());
   store.raise_version();

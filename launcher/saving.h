@@ -9,9 +9,9 @@
 
 namespace shoestring {
 
-// Masters under the parameters' names ("model/layers.0..."), optimiser state under
-// "optim/<kind>/<parameter>", small facts (step, updates, guard, time) as JSON. With sharded state
-// every rank saves what it owns; without, rank 0 saves all and the others nothing.
+// Masters and the model's other state under their names ("model/layers.0..."), optimiser state
+// under "optim/<kind>/<parameter>", small facts (step, updates, guard, time) as JSON. With sharded
+// state every rank saves what it owns; without, rank 0 saves all and the others nothing.
 CheckpointContent content_of(const RankState& rank);
 
 CheckpointOptions checkpoint_options(const RankState& rank);

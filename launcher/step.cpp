@@ -85,19 +85,22 @@ StepRunner::MicroBatchResult StepRunner::run_micro_batch(const Batch& batch, siz
   const Fp8Watchdog::Probing probing(probed ? rank_.fp8.get() : nullptr,
                                      probed ? &rank_.watchdog->begin() : nullptr);
   if (statistics_) tape.want_statistics();
+  const auto labels = static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1));
+  const double share = static_cast<double>(batch.micro[slot].valid_labels) / labels;
   LayerContext context{.tape = tape,
                        .batch = tensors,
+                       .loads = routing_.loads(),
+                       .share = share,
                        .recompute = recompute_from_name(config.train.recompute),
                        .fp8 = rank_.fp8.get(),
                        .exact = config.train.exact};
   MicroBatchResult result;
   {
     const Span span(*this, cat("forward ", batch.global_indices[slot]));
-    const LossOptions options{
-        .loss_scale = 1.0 / static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1)),
-        .z_loss = config.train.z_loss,
-        .exact = config.train.exact,
-        .predictions = &result.predictions};
+    const LossOptions options{.loss_scale = 1.0 / labels,
+                              .z_loss = config.train.z_loss,
+                              .exact = config.train.exact,
+                              .predictions = &result.predictions};
     result.main = rank_.model->run(context, options);
   }
   check_loss(batch, slot, result.main.first_not_finite,
@@ -106,6 +109,7 @@ StepRunner::MicroBatchResult StepRunner::run_micro_batch(const Batch& batch, siz
     check_loss(batch, slot, p.first_not_finite, p.loss_sum);
   }
   if (statistics_) statistics_->keep(tape);
+  routing_.keep(&tape, share);
   const Span span(*this, cat("backward ", batch.global_indices[slot]));
   tape.backward();
   return result;
@@ -132,6 +136,8 @@ std::optional<std::vector<double>> StepRunner::accumulate(const Batch& batch, co
         own.insert(own.end(),
                    {p.loss_sum, static_cast<double>(p.count), static_cast<double>(p.agreed)});
       }
+    } else {
+      routing_.keep(nullptr, 0);
     }
     parallel.end_slot();
   }
@@ -196,6 +202,7 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   auto start = std::chrono::steady_clock::now();
   rank_.parallel->reset_stats();
   statistics_.reset();
+  routing_.begin();
   if (StepStatistics::due(rank_.config, batch.step)) statistics_.emplace(rank_);
   const auto own = accumulate(batch, stop);
   if (!own) return {.skip_reason = {}, .abandoned = true};
@@ -223,11 +230,17 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
     report.statistics.emplace_back(cat("mtp/agreement_", k + 1),
                                    module[2] / std::max(module[1], 1.0));
   }
+  const auto routed = routing_.finish(batch.global_micro_batches, statistics_.has_value());
+  report.statistics.insert(report.statistics.end(), routed.named.begin(), routed.named.end());
+  report.max_vio = routed.max_vio;
   report.lr = rank_.lr_at(batch.step);
   const StepGuard::Verdict verdict = rank_.guard.judge(report.loss, report.gradient_norm);
   report.skipped = verdict.skip;
   report.skip_reason = verdict.reason;
-  if (!report.skipped) update(report);
+  if (!report.skipped) {
+    update(report);
+    routing_.move_biases();
+  }
   ++rank_.step;
   report.update_seconds = seconds_since(start);
   return report;

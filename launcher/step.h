@@ -13,6 +13,7 @@
 #include "core/layers/context.h"
 #include "launcher/rank_state.h"
 #include "launcher/run_trace.h"
+#include "launcher/step_routing.h"
 #include "launcher/step_statistics.h"
 
 namespace shoestring {
@@ -29,15 +30,17 @@ struct StepReport {
   bool abandoned = false;   // the run is to stop: as if the step had never begun
   double compute_seconds = 0, update_seconds = 0;
   double reduction_seconds = 0, exposed_seconds = 0;  // of sharing gradients: all, and not hidden
-  // Always of prediction modules: "mtp/loss_1" (per label of the main loss), "mtp/agreement_1".
-  std::vector<std::pair<std::string, double>> statistics = {};  // step_statistics.h, when due
+  // Always of prediction modules ("mtp/loss_1", per label of the main loss, "mtp/agreement_1") and
+  // of sparse layers (step_routing.h); step_statistics.h, when due.
+  std::vector<std::pair<std::string, double>> statistics = {};
+  double max_vio = 0;                    // of the worst sparse layer
   MetricsRecord watchdog = {};           // watchdog.h, when due
   std::vector<Fp8Fallback> fallen = {};  // matrices that left FP8
 };
 
 class StepRunner {
  public:
-  StepRunner(RankState& rank, RunTrace& trace) : rank_(rank), trace_(trace) {}
+  StepRunner(RankState& rank, RunTrace& trace) : rank_(rank), trace_(trace), routing_(rank) {}
 
   // Raises rank.step, and rank.updates unless the step is skipped. A loss or gradient that is not
   // finite is an error that names rank, step, tensor and sample ids; nothing is updated.
@@ -63,6 +66,7 @@ class StepRunner {
 
   RankState& rank_;
   RunTrace& trace_;
+  StepRouting routing_;
   std::optional<StepStatistics> statistics_;  // of the step in progress, when due
 };
 

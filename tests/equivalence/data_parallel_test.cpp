@@ -115,6 +115,26 @@ TEST(DataParallelOptions, ALatentModelThatPredictsIsTheSameOnAnyNumberOfRanks) {
   }
 }
 
+// Whole counts make the biases' steps, and each expert's gradient is one product a micro-batch.
+TEST_P(DataParallelTraining, SparseLayersGiveTheSameBits) {
+  const ScratchFolder folder;
+  RunConfig config = uneven_config(folder, GetParam());
+  config.train.exact = true;
+  config.model.moe = {.experts = 6,
+                      .chosen = 2,
+                      .ffn = 16,
+                      .shared = 1,
+                      .scores = "sigmoid",
+                      .groups = 3,
+                      .groups_chosen = 2,
+                      .balance = {.bias_speed = 0.01, .sequence = 1e-3, .z_loss = 1e-3}};
+  const RunResult one = train_on(folder, config, {}, "one");
+  EXPECT_TRUE(one.tensors.contains("model/layers.1.moe.router.bias"));
+  for (int64_t ranks : {2, 3}) {
+    expect_same_run(one, train_on(folder, config, {ranks, ranks - 2}, cat("run", ranks)));
+  }
+}
+
 TEST(DataParallelOptions, MuonKeepsMatricesWholeUnderZero1) {
   const ScratchFolder folder;
   RunConfig config = uneven_config(folder, "f32");

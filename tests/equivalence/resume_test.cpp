@@ -100,6 +100,30 @@ std::vector<Case> cases_of_options() {
   };
 }
 
+std::vector<Case> cases_of_sparse_layers() {
+  return {
+      {"sparse_with_biases",
+       [](RunConfig& c) {
+         c.model.moe = {.experts = 6,
+                        .chosen = 2,
+                        .ffn = 16,
+                        .shared = 1,
+                        .scores = "sigmoid",
+                        .balance = {.bias_speed = 0.01, .sequence = 1e-3, .global_batch = 1e-2}};
+         c.optim.skip.window = 3;
+         c.optim.skip.norm_z = 0.5;
+       }},
+      {"sparse_zero_1_on_three_ranks",
+       [](RunConfig& c) {
+         c.model.moe = {.experts = 6, .chosen = 2, .ffn = 16, .balance = {.bias_speed = 0.01}};
+         c.parallel.data_parallel = 3;
+         c.parallel.zero_stage = 1;
+         c.train.dtype = "bf16";
+         c.optim.ema_decay = 0.9;
+       }},
+  };
+}
+
 class Resume : public testing::TestWithParam<Case> {};
 
 TEST_P(Resume, EqualsAnUnbrokenRun) {
@@ -120,6 +144,8 @@ TEST_P(Resume, EqualsAnUnbrokenRun) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, Resume, testing::ValuesIn(cases_of_types()),
+                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(SparseLayers, Resume, testing::ValuesIn(cases_of_sparse_layers()),
                          [](const auto& info) { return std::string(info.param.name); });
 INSTANTIATE_TEST_SUITE_P(Options, Resume, testing::ValuesIn(cases_of_options()),
                          [](const auto& info) { return std::string(info.param.name); });

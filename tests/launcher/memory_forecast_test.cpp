@@ -17,6 +17,8 @@ struct Case {
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
+MoeConfig sparse() { return {.experts = 8, .chosen = 3, .ffn = 96}; }
+
 class Forecast : public testing::TestWithParam<Case> {};
 
 // What a run says at its start against what the ledger saw by its end.
@@ -94,6 +96,20 @@ INSTANTIATE_TEST_SUITE_P(
                          [](RunConfig& c) {
                            c.model.mtp.depth = 2;
                            c.train.recompute = "block";
+                         }},
+                    Case{"sparse", [](RunConfig& c) { c.model.moe = sparse(); }},
+                    Case{"sparse_bf16_block",
+                         [](RunConfig& c) {
+                           c.model.moe = sparse();
+                           c.model.moe.shared = 1;
+                           c.train.dtype = "bf16";
+                           c.train.recompute = "block";
+                         }},
+                    Case{"sparse_swiglu",
+                         [](RunConfig& c) {
+                           c.model.moe = sparse();
+                           c.model.moe.first_dense = 1;
+                           c.train.recompute = "swiglu";
                          }},
                     Case{"muon_qk_norm",
                          [](RunConfig& c) {
