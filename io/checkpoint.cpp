@@ -19,6 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr uint64_t manifest_limit = uint64_t{1} << 28;
+// Looked at and let go, so that a model larger than the memory can be read.
+constexpr uint64_t window_bytes = uint64_t{1} << 26;
 
 // The tensor whose bytes begin the part of a file that is missing.
 std::string first_cut(const StoredFile& file, uint64_t bytes) {
@@ -35,7 +37,11 @@ void verify_file(const StoredFile& file, const std::string& path, const MappedFi
   }
   for (const StoredPiece& p : file.pieces) {
     Digest digest;
-    digest.add(map.data() + p.offset, p.bytes());
+    for (uint64_t at = 0; at < p.bytes(); at += window_bytes) {
+      const uint64_t bytes = std::min(window_bytes, p.bytes() - at);
+      digest.add(map.data() + p.offset + at, bytes);
+      map.release(p.offset + at, bytes);
+    }
     if (digest.text() != p.digest) {
       fail_data(cat(path, ": tensor ", p.name, " (elements ", p.begin, " to ", p.end, ", bytes ",
                     p.offset, " to ", p.offset + p.bytes(), ") is damaged"));
@@ -146,10 +152,12 @@ void Checkpoint::read(const std::string& name, int64_t begin, int64_t end, Dtype
   for (const PieceAt& at : pieces) {
     const int64_t first = std::max(begin, at.piece->begin), last = std::min(end, at.piece->end);
     if (first >= last) continue;
-    const uint8_t* from = state_->files.at(at.file)->data() + at.piece->offset +
-                          static_cast<uint64_t>(first - at.piece->begin) * size_of(stored);
-    convert_elements(reinterpret_cast<const std::byte*>(from), stored, last - first, to,
-                     out + static_cast<size_t>(first - begin) * size_of(to));
+    const MappedFile& map = *state_->files.at(at.file);
+    const uint64_t offset =
+        at.piece->offset + static_cast<uint64_t>(first - at.piece->begin) * size_of(stored);
+    convert_elements(reinterpret_cast<const std::byte*>(map.data() + offset), stored, last - first,
+                     to, out + static_cast<size_t>(first - begin) * size_of(to));
+    map.release(offset, static_cast<uint64_t>(last - first) * size_of(stored));
   }
 }
 

@@ -33,6 +33,9 @@ struct TensorPiece {
   int64_t begin = 0, end = 0;
   Dtype dtype = Dtype::f32;
   const std::byte* data = nullptr;
+  // In place of `data`, for save_checkpoint(): gives elements [first, last) of the tensor, so that
+  // a model larger than the memory can be saved.
+  std::function<void(int64_t first, int64_t last, std::byte* out)> read = {};
 };
 
 struct CheckpointContent {

@@ -76,7 +76,7 @@ void check_piece(const TensorPiece& piece) {
     fail(cat("elements ", piece.begin, " to ", piece.end, " are not in tensor ", piece.name, " ",
              piece.shape.text()));
   }
-  if (piece.data == nullptr && piece.end > piece.begin) {
+  if (piece.data == nullptr && !piece.read && piece.end > piece.begin) {
     fail(cat("tensor ", piece.name, " has no data to save"));
   }
 }
@@ -118,6 +118,24 @@ void CheckpointFile::write(size_t i, const std::byte* data) {
     const uint64_t bytes = std::min(block_bytes, piece.bytes() - at);
     digest.add(data + at, bytes);
     file_[0].write_at(piece.offset + at, data + at, bytes);
+  }
+  piece.digest = digest.text();
+}
+
+void CheckpointFile::write(size_t i,
+                           const std::function<void(int64_t, int64_t, std::byte*)>& read) {
+  StoredPiece& piece = stored_.pieces.at(i);
+  const auto width = static_cast<int64_t>(size_of(piece.dtype));
+  const int64_t step = static_cast<int64_t>(block_bytes) / width;
+  std::vector<std::byte> values;
+  Digest digest;
+  for (int64_t first = piece.begin; first < piece.end; first += step) {
+    const int64_t last = std::min(first + step, piece.end);
+    values.resize(static_cast<size_t>((last - first) * width));
+    read(first, last, values.data());
+    digest.add(values.data(), values.size());
+    file_[0].write_at(piece.offset + static_cast<uint64_t>((first - piece.begin) * width),
+                      values.data(), values.size());
   }
   piece.digest = digest.text();
 }

@@ -5,6 +5,7 @@
 // global_shape, begin, end and dtype. bf16 is a 2-byte float type of HDF5, which h5py reads as
 // numpy's float32; f8e4m3, which has no infinity as HDF5 expects of a float, is stored as u8.
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -26,6 +27,8 @@ class CheckpointFile {
 
   // Writes piece i of the content and digests it in the same pass. No lock is held.
   void write(size_t i, const std::byte* data);
+  // The same for a piece whose values are asked for block by block.
+  void write(size_t i, const std::function<void(int64_t, int64_t, std::byte*)>& read);
   // Digests the rest, syncs and closes. Every piece has been written.
   StoredFile finish();
 

@@ -21,7 +21,7 @@ class CheckpointSave {
                  const std::atomic<bool>& closing);
 
   void begin();          // makes the folder and lays the file out
-  void write(size_t i);  // piece i, from its data
+  void write(size_t i);  // piece i, from its data or its function
   void commit();         // all pieces are written; returns when the checkpoint has its final name
   // After any of these threw: tells the other ranks and frees the disk space.
   void give_up(const std::string& message);
@@ -45,5 +45,9 @@ class CheckpointSave {
   std::optional<CheckpointFile> file_;
   int64_t bytes_ = 0;
 };
+
+// One whole checkpoint of one rank below `directory`, at once: for models that come from elsewhere
+// and may be larger than the memory. On failure nothing stays.
+void save_checkpoint(const std::string& directory, CheckpointContent content);
 
 }  // namespace shoestring

@@ -256,6 +256,13 @@ void SafetensorsFile::read(const std::string& name, int64_t begin, int64_t end, 
   convert_elements(from, *e.dtype, end - begin, to, out);
 }
 
+void SafetensorsFile::release(const SafetensorsEntry& entry, int64_t begin, int64_t end) const {
+  if (!entry.dtype) return;
+  const uint64_t width = size_of(*entry.dtype);
+  map_.release(data_at_ + entry.begin + static_cast<uint64_t>(begin) * width,
+               static_cast<uint64_t>(end - begin) * width);
+}
+
 SafetensorsWriter::SafetensorsWriter(const std::string& path,
                                      const std::vector<SafetensorsSpec>& tensors,
                                      std::map<std::string, std::string> metadata)

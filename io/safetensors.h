@@ -51,6 +51,8 @@ class SafetensorsFile {
   const std::byte* data(const SafetensorsEntry& entry) const;
   // Elements [begin, end) in their own type, or any float type as f32 or bf16.
   void read(const std::string& name, int64_t begin, int64_t end, Dtype to, std::byte* out) const;
+  // Takes these elements' pages out of memory; they come back when they are read again.
+  void release(const SafetensorsEntry& entry, int64_t begin, int64_t end) const;
 
  private:
   std::string path_;

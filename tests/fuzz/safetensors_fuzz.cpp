@@ -41,6 +41,11 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       std::vector<std::byte> values(static_cast<size_t>(n) * size_of(*entry.dtype));
       file.read(entry.name, 0, n, *entry.dtype, values.data());
       check(values.size() == entry.end - entry.begin, "a tensor of another size than its range");
+      file.release(entry, 0, n);
+      if (!is_float(*entry.dtype)) continue;
+      std::vector<float> numbers(static_cast<size_t>(n));
+      file.read(entry.name, n / 2, n, Dtype::f32, reinterpret_cast<std::byte*>(numbers.data()));
+      file.release(entry, n / 3, n / 2);
     }
   } catch (const Error& error) {
     if (error.code() != ExitCode::data) throw;

@@ -81,5 +81,42 @@ TEST(CheckpointSave, PeersDoNotHoldUpTheEndOfARun) {
   EXPECT_THROW(save_all(leader), Error);  // after seconds, not days
 }
 
+// A tensor larger than a block, whose values are asked for piece by piece.
+TEST(CheckpointSave, SavesWhatItIsGivenBlockByBlock) {
+  const ScratchFolder folder;
+  constexpr int64_t rows = 1500, columns = 1000;
+  int64_t asked = 0, largest = 0;
+  auto value = [](int64_t i) { return BFloat16(static_cast<float>(i % 251)); };
+  CheckpointContent content{.step = 0, .config = "a = 1", .state = "{}", .pieces = {}};
+  content.pieces.push_back({.name = "w",
+                            .shape = {rows, columns},
+                            .begin = 0,
+                            .end = rows * columns,
+                            .dtype = Dtype::bf16,
+                            .read = [&](int64_t first, int64_t last, std::byte* out) {
+                              EXPECT_EQ(first, asked);
+                              asked = last;
+                              largest = std::max(largest, last - first);
+                              for (int64_t i = first; i < last; ++i) {
+                                const BFloat16 x = value(i);
+                                std::memcpy(out + (i - first) * 2, &x, 2);
+                              }
+                            }});
+  save_checkpoint(folder.path(), content);
+  EXPECT_EQ(asked, rows * columns);
+  EXPECT_LE(largest, 4 << 20);
+  const Checkpoint checkpoint = Checkpoint::open(folder.path());
+  std::vector<float> values(rows * columns);
+  checkpoint.read("w", 0, rows * columns, Dtype::f32, reinterpret_cast<std::byte*>(values.data()));
+  for (int64_t i = 0; i < rows * columns; ++i) {
+    ASSERT_EQ(values[static_cast<size_t>(i)], static_cast<float>(i % 251));
+  }
+  // A failure on the way leaves nothing.
+  content.step = 1;
+  content.pieces[0].read = [](int64_t, int64_t, std::byte*) { fail_data("no more"); };
+  EXPECT_THROW(save_checkpoint(folder.path(), content), Error);
+  EXPECT_EQ(CheckpointFolder(folder.path()).steps(), std::vector<int64_t>{0});
+}
+
 }  // namespace
 }  // namespace shoestring

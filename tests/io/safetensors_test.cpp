@@ -67,6 +67,24 @@ TEST(Safetensors, ReadsEveryTypeOfTheReferenceLibrary) {
   EXPECT_THROW(file.entry("nothing"), Error);
 }
 
+// Pages that were let go come back with the same values.
+TEST(Safetensors, ReadsAgainWhatWasReleased) {
+  const ScratchFolder folder;
+  const std::string path = folder / "large.safetensors";
+  constexpr int64_t n = 100'000;
+  std::vector<float> values(n);
+  for (int64_t i = 0; i < n; ++i) values[static_cast<size_t>(i)] = static_cast<float>(i);
+  SafetensorsWriter writer(path, {{.name = "w", .dtype = Dtype::f32, .shape = {n}}});
+  writer.write("w", 0, n, reinterpret_cast<const std::byte*>(values.data()));
+  writer.finish();
+  const SafetensorsFile file(path);
+  EXPECT_EQ(floats(file, "w"), values);
+  file.release(file.entry("w"), 0, n);
+  EXPECT_EQ(floats(file, "w"), values);
+  file.release(file.entry("w"), 5, 6);  // no whole page: nothing happens
+  EXPECT_EQ(floats(file, "w"), values);
+}
+
 TEST(Safetensors, KnowsTypesItDoesNotRead) {
   const SafetensorsFile file(data_folder + "safetensors_bool.safetensors");
   const SafetensorsEntry& flag = file.entry("flag");

@@ -1,0 +1,55 @@
+#include "io/hugging_face/family.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "tests/io/hugging_face/config_fixture.h"
+#include "tests/io/store_fixture.h"
+
+namespace shoestring {
+namespace {
+
+TEST(Family, IsFoundForEachModel) {
+  for (const auto& [family, model] : small_models()) {
+    EXPECT_EQ(family_of(model), family) << model_type_of(family);
+  }
+  // Llama's class wants a width that the heads divide; Mistral's computes the same.
+  ModelConfig odd = small_models().at(ModelFamily::llama);
+  odd.hidden = 34;
+  EXPECT_EQ(family_of(odd), ModelFamily::mistral);
+  ModelConfig dense = small_models().at(ModelFamily::deepseek_v3);
+  dense.moe = {};
+  EXPECT_EQ(family_of(dense), ModelFamily::deepseek_v3);
+}
+
+TEST(Family, RefusesModelsThatNobodyElseComputes) {
+  auto refused = [](ModelFamily from, const std::string& key,
+                    const std::function<void(ModelConfig&)>& change) {
+    ModelConfig model = small_models().at(from);
+    change(model);
+    expect_error(ExitCode::usage, {"no Hugging Face family", key}, [&] { family_of(model); });
+  };
+  using F = ModelFamily;
+  refused(F::llama, "residual_multiplier", [](auto& m) { m.residual_multiplier = 0.5; });
+  refused(F::llama, "attention_scale", [](auto& m) { m.attention_scale = 0.1; });
+  refused(F::llama, "model.mtp", [](auto& m) { m.mtp.depth = 1; });
+  refused(F::qwen2, "qk_norm", [](auto& m) { m.qk_norm = true; });
+  refused(F::mixtral, "model.moe.scores", [](auto& m) { m.moe.scores = "sigmoid"; });
+  refused(F::mixtral, "bias_speed", [](auto& m) { m.moe.balance.bias_speed = 0.1; });
+  refused(F::mixtral, "shared", [](auto& m) { m.moe.shared = 1; });
+  refused(F::mixtral, "Mixtral", [](auto& m) { m.moe.first_dense = 1; });
+  refused(F::mixtral, "renormalise", [](auto& m) { m.moe.renormalise = false; });
+  refused(F::mixtral, "scaling", [](auto& m) { m.moe.scaling = 2; });
+  refused(F::qwen3_moe, "shift", [](auto& m) { m.moe.every = 2, m.moe.shift = 0; });
+  refused(F::deepseek_v2, "renormalise", [](auto& m) { m.moe.renormalise = true; });
+  refused(F::deepseek_v2, "group_score", [](auto& m) { m.moe.group_score = "top2"; });
+  refused(F::deepseek_v2, "mtp", [](auto& m) { m.mtp.depth = 1; });
+  refused(F::deepseek_v3, "shared", [](auto& m) { m.moe.shared = 0; });
+  refused(F::deepseek_v3, "every", [](auto& m) { m.moe.every = 2; });
+  refused(F::deepseek_v3, "group_score", [](auto& m) { m.moe.group_score = "max"; });
+  refused(F::deepseek_v3, "window", [](auto& m) { m.window = 8; });
+}
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,65 @@
+#pragma once
+// Folders of small models whose weights are a function of their names.
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "io/hugging_face/save.h"
+#include "tests/io/hugging_face/config_fixture.h"
+#include "tests/io/store_fixture.h"
+
+namespace shoestring {
+
+// Element i of a parameter: exact in bf16.
+inline float weight_at(const std::string& parameter, int64_t i) {
+  uint64_t hash = std::hash<std::string>()(parameter) + static_cast<uint64_t>(i);
+  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9u;
+  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111ebu;
+  return static_cast<float>(static_cast<int64_t>(hash >> 57) - 64) / 32;
+}
+
+inline void read_weights(const std::string& parameter, int64_t begin, int64_t end, float* out) {
+  for (int64_t i = begin; i < end; ++i) out[i - begin] = weight_at(parameter, i);
+}
+
+inline HuggingFaceExport small_export(ModelFamily family) {
+  return {.config = {.family = family,
+                     .model = small_models().at(family),
+                     .dtype = Dtype::bf16,
+                     .begin_ids = {1},
+                     .end_ids = {2}},
+          .read = read_weights};
+}
+
+// Replaces the tensors of a single-file folder: those in `drop` go, those in `add` come (f32 ones).
+inline void edit_tensors(const std::string& folder, const std::set<std::string>& drop,
+                         const std::map<std::string, std::vector<int64_t>>& add) {
+  const std::string path = folder + "/model.safetensors";
+  std::vector<SafetensorsSpec> specs;
+  std::map<std::string, std::vector<std::byte>> values;
+  {
+    const SafetensorsFile file(path);
+    for (const SafetensorsEntry& e : file.header().tensors) {
+      if (drop.contains(e.name)) continue;
+      specs.push_back({.name = e.name, .dtype = *e.dtype, .shape = e.shape});
+      values[e.name].assign(file.data(e), file.data(e) + (e.end - e.begin));
+    }
+  }
+  for (const auto& [name, shape] : add) {
+    specs.push_back({.name = name, .dtype = Dtype::f32, .shape = shape});
+    int64_t count = 1;
+    for (int64_t dim : shape) count *= dim;
+    values[name].resize(static_cast<size_t>(count) * 4);
+  }
+  SafetensorsWriter writer(path, specs);
+  for (const SafetensorsSpec& spec : specs) {
+    const std::vector<std::byte>& bytes = values.at(spec.name);
+    writer.write(spec.name, 0, static_cast<int64_t>(bytes.size() / size_of(spec.dtype)),
+                 bytes.data());
+  }
+  writer.finish();
+}
+
+}  // namespace shoestring

@@ -1,0 +1,92 @@
+#include "io/hugging_face/fp8_blocks.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+namespace shoestring {
+namespace {
+
+constexpr Fp8Layout cut_layout{
+    .rows = 200, .columns = 150, .blocks = {.rows = 128, .columns = 128}};
+
+std::vector<float> random_values(int64_t count) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& x : values) x = normal(random);
+  return values;
+}
+
+TEST(Fp8Blocks, MultiplyEachCodeByItsBlocksScale) {
+  constexpr Fp8Layout layout{.rows = 3, .columns = 5, .blocks = {.rows = 2, .columns = 2}};
+  ASSERT_EQ(layout.scale_rows(), 2);
+  ASSERT_EQ(layout.scale_columns(), 3);
+  const std::vector<float> scales = {1, 2, 4, 8, 16, 0.1f};
+  std::vector<uint8_t> codes(15);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = Float8E4M3(static_cast<float>(i)).bits;
+  // Any part, also one that begins inside of a row.
+  for (int64_t begin = 0; begin < 15; ++begin) {
+    for (int64_t end = begin; end <= 15; ++end) {
+      std::vector<float> out(static_cast<size_t>(end - begin));
+      dequantise_blocks(layout, std::span(codes).subspan(static_cast<size_t>(begin), out.size()),
+                        scales, begin, out.data());
+      for (int64_t i = begin; i < end; ++i) {
+        const auto block = static_cast<size_t>(i / 5 / 2 * 3 + i % 5 / 2);
+        EXPECT_EQ(out[static_cast<size_t>(i - begin)], static_cast<float>(i) * scales[block]);
+      }
+    }
+  }
+}
+
+TEST(Fp8Blocks, ScalesMakeTheLargestMagnitude448) {
+  const std::vector<float> values = random_values(200 * 150);
+  std::vector<uint8_t> codes;
+  std::vector<float> scales, back(values.size());
+  quantise_blocks(cut_layout, values, codes, scales);
+  ASSERT_EQ(scales.size(), 4u);
+  dequantise_blocks(cut_layout, codes, scales, 0, back.data());
+  for (size_t block = 0; block < 4; ++block) {
+    const size_t r0 = block / 2 * 128, c0 = block % 2 * 128;
+    float largest = 0;
+    for (size_t r = r0; r < std::min<size_t>(r0 + 128, 200); ++r) {
+      for (size_t c = c0; c < std::min<size_t>(c0 + 128, 150); ++c) {
+        largest = std::max(largest, std::abs(values[r * 150 + c]));
+        // Half a step of three bits, or of the smallest numbers.
+        const float limit = std::max(std::abs(values[r * 150 + c]) / 16, scales[block] / 1024);
+        EXPECT_LE(std::abs(back[r * 150 + c] - values[r * 150 + c]), limit * 1.0001f);
+      }
+    }
+    EXPECT_EQ(scales[block], largest / 448);
+  }
+}
+
+TEST(Fp8Blocks, ComeBackAsTheSameCodes) {
+  const std::vector<float> values = random_values(200 * 150);
+  std::vector<uint8_t> codes, again;
+  std::vector<float> scales, scales_again, back(values.size());
+  quantise_blocks(cut_layout, values, codes, scales);
+  dequantise_blocks(cut_layout, codes, scales, 0, back.data());
+  quantise_blocks(cut_layout, back, again, scales_again);
+  EXPECT_EQ(codes, again);
+  // Strip by strip as well as at once.
+  std::vector<uint8_t> strip;
+  std::vector<float> strip_scales;
+  quantise_blocks(cut_layout, std::span(values).first(128 * 150), strip, strip_scales);
+  EXPECT_TRUE(std::equal(strip.begin(), strip.end(), codes.begin()));
+  quantise_blocks(cut_layout, std::span(values).subspan(128 * 150), strip, strip_scales);
+  EXPECT_EQ(strip_scales, scales);
+}
+
+TEST(Fp8Blocks, OfZerosStayZeros) {
+  const std::vector<float> values(200 * 150, 0.0f);
+  std::vector<uint8_t> codes;
+  std::vector<float> scales;
+  quantise_blocks(cut_layout, values, codes, scales);
+  EXPECT_EQ(codes, std::vector<uint8_t>(values.size(), 0));
+  EXPECT_EQ(scales, std::vector<float>(4, 1.0f));
+}
+
+}  // namespace
+}  // namespace shoestring

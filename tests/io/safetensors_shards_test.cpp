@@ -1,0 +1,96 @@
+#include "io/safetensors_shards.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/io/store_fixture.h"
+
+namespace shoestring {
+namespace {
+
+// A file of f32 tensors of three elements each, the first of which is `start`.
+void write_tensors(const std::string& path, const std::vector<std::string>& names, float start) {
+  std::vector<SafetensorsSpec> specs;
+  for (const std::string& name : names) {
+    specs.push_back({.name = name, .dtype = Dtype::f32, .shape = {3}});
+  }
+  SafetensorsWriter writer(path, specs);
+  for (const std::string& name : names) {
+    const float values[] = {start, start + 1, start + 2};
+    writer.write(name, 0, 3, reinterpret_cast<const std::byte*>(values));
+  }
+  writer.finish();
+}
+
+float first_of(const SafetensorsShards& shards, const std::string& name) {
+  float value = 0;
+  shards.read(name, 0, 1, Dtype::f32, reinterpret_cast<std::byte*>(&value));
+  return value;
+}
+
+constexpr const char* first = "model-00001-of-00002.safetensors";
+constexpr const char* second = "model-00002-of-00002.safetensors";
+
+// Two files, a and b in the first, c in the second, and an index with this map.
+void make_folder_of_two(const ScratchFolder& folder, const std::string& map) {
+  write_tensors(folder / first, {"a", "b"}, 1);
+  write_tensors(folder / second, {"c"}, 10);
+  write_file(folder / "model.safetensors.index.json",
+             "{\"metadata\": {\"total_size\": 36}, \"weight_map\": " + map + "}");
+}
+
+std::string whole_map() {
+  return cat("{\"a\": \"", first, "\", \"b\": \"", first, "\", \"c\": \"", second, "\"}");
+}
+
+TEST(SafetensorsShards, ReadsOneFileAndSeveral) {
+  const ScratchFolder folder;
+  make_folder_of_two(folder, whole_map());
+  const SafetensorsShards shards(folder.path());
+  EXPECT_EQ(shards.names(), (std::vector<std::string>{"a", "b", "c"}));
+  EXPECT_EQ(first_of(shards, "b"), 1);
+  EXPECT_EQ(first_of(shards, "c"), 10);
+  EXPECT_EQ(first_of(shards, "c"), 10) << "pages that were let go come back";
+  EXPECT_TRUE(shards.has("a"));
+  EXPECT_FALSE(shards.has("d"));
+  expect_error(ExitCode::data, {"no tensor d"}, [&] { shards.entry("d"); });
+  // A single file comes first.
+  write_tensors(folder / "model.safetensors", {"z"}, 5);
+  EXPECT_EQ(SafetensorsShards(folder.path()).names(), std::vector<std::string>{"z"});
+}
+
+TEST(SafetensorsShards, RefusesAnIndexThatDisagreesWithItsFiles) {
+  const ScratchFolder folder;
+  auto refused = [&](const std::string& map, const std::vector<std::string>& parts) {
+    make_folder_of_two(folder, map);
+    expect_error(ExitCode::data, parts, [&] { SafetensorsShards shards(folder.path()); });
+  };
+  const std::string f = cat("\"", first, "\""), s = cat("\"", second, "\"");
+  refused(cat("{\"a\": ", f, ", \"b\": ", s, ", \"c\": ", s, "}"), {"not in their files", "b in"});
+  refused(cat("{\"a\": ", f, ", \"c\": ", s, "}"), {"does not name", "b in"});
+  refused(R"({"a": "../model-1.safetensors"})", {"index.json", "../model-1.safetensors"});
+  refused(R"({"a": "/etc/passwd"})", {"/etc/passwd"});
+  refused(R"({"a": "other.bin"})", {"other.bin"});
+  refused(R"({"a": 3})", {"the file of a"});
+  refused("{}", {"empty"});
+  refused("[]", {"weight_map"});
+  refused(R"({"a": "nowhere.safetensors"})", {"nowhere.safetensors"});
+}
+
+TEST(SafetensorsShards, SaysWhatIsThereInstead) {
+  const ScratchFolder folder;
+  expect_error(ExitCode::data, {folder.path(), "model.safetensors.index.json"},
+               [&] { SafetensorsShards shards(folder.path()); });
+  write_file(folder / "pytorch_model.bin", "x");
+  expect_error(ExitCode::data, {"pytorch_model.bin", "only safetensors"},
+               [&] { SafetensorsShards shards(folder.path()); });
+}
+
+TEST(SafetensorsShards, NamesAndLists) {
+  EXPECT_EQ(shard_name(0, 1), "model.safetensors");
+  EXPECT_EQ(shard_name(1, 12), "model-00002-of-00012.safetensors");
+  EXPECT_EQ(listed({"a", "b"}), "\n  a\n  b");
+  EXPECT_EQ(listed({"a", "b", "c"}, 1), "\n  a\n  and 2 more");
+}
+
+}  // namespace
+}  // namespace shoestring
