@@ -15,6 +15,7 @@
 #include "launcher/bench_commands.h"
 #include "launcher/command_groups.h"
 #include "launcher/data_commands.h"
+#include "launcher/folder_commands.h"
 #include "launcher/model_commands.h"
 #include "launcher/tokenizer_commands.h"
 #include "parallel/comm/in_process.h"
@@ -143,6 +144,7 @@ int run_command_line(std::span<const std::string> words) {
   app.require_subcommand(1);
   CommandAction action;
   add_model_commands(app, action);
+  add_folder_commands(app, action);
   add_data_commands(app, action);
   add_bench_commands(app, action);
   add_config_commands(app, action);

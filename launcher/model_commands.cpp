@@ -45,15 +45,18 @@ void add_train(CLI::App& app, CommandAction& action) {
 }
 
 void add_model_request(CLI::App& command, ModelRequest& model) {
-  command.add_option("--model", model.path, "a run's folder or one of its checkpoints")
+  command
+      .add_option("--model", model.path,
+                  "a run's folder, one of its checkpoints or a Hugging Face folder")
       ->type_name("PATH")
       ->required();
-  command.add_option("--dtype", model.dtype, "f32 or bf16; default: the run's")->type_name("TYPE");
+  command.add_option("--dtype", model.dtype, "f32 or bf16; default: as it was trained")
+      ->type_name("TYPE");
   add_threads(command, model.threads, "cores to use");
 }
 
 void add_tokenizer(CLI::App& command, ModelRequest& model) {
-  command.add_option("--tokenizer", model.tokenizer, "default: the copy in the run's folder")
+  command.add_option("--tokenizer", model.tokenizer, "default: the one in the model's folder")
       ->type_name("PATH");
 }
 

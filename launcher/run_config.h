@@ -88,7 +88,8 @@ struct TrainSection {
     v("sample_temperature", sample_temperature,
       Field{.help = "0 = always the likeliest token", .min = 0, .max = 100});
     v("init_from", init_from,
-      Field{.help = "a run's folder or a checkpoint whose weights the run begins with"});
+      Field{.help = "a run's folder, a checkpoint or a Hugging Face folder whose weights the run "
+                    "begins with"});
   }
   void validate(Complaints& c) const;
 };

@@ -9,6 +9,7 @@
 #include "core/text.h"
 #include "launcher/config.h"
 #include "launcher/generator.h"
+#include "launcher/model_source.h"
 #include "launcher/resume_point.h"
 #include "launcher/run_directory.h"
 #include "launcher/same_run.h"
@@ -77,20 +78,27 @@ void Trainer::begin() {
     writer_.resumed_from(rank_.step);
     tell_changes(*checkpoint);
   } else if (!rank_.config.train.init_from.empty()) {
-    const std::string& path = rank_.config.train.init_from;
-    const Checkpoint first = Checkpoint::open(path);
-    require_same_tokenizer({.checkpoint = first.path(),
-                            .trained = tokenizer_hash_of(first),
-                            .other = cat("that of ", rank_.config.data.sources[0].path),
-                            .hash = rank_.tokenizer_hash,
-                            .remedy = "pack the text with the tokenizer of train.init_from, or "
-                                      "begin without those weights"});
-    restore_weights(*rank_.store, first, path);
-    rank_.start_average();
+    begin_from(rank_.config.train.init_from);
   }
   apply_stage(std::max<int64_t>(rank_.step - 1, 0));  // of the step that something may be owed to
   keep_inputs();
   reporter_.begin(machine_);
+}
+
+void Trainer::begin_from(const std::string& path) {
+  const ModelSource first(path);
+  require_same_tokenizer({.checkpoint = first.path(),
+                          .trained = first.trained_hash(),
+                          .other = cat("that of ", rank_.config.data.sources[0].path),
+                          .hash = rank_.tokenizer_hash,
+                          .remedy = "pack the text with the tokenizer of train.init_from, or "
+                                    "begin without those weights"});
+  first.restore(*rank_.store, "use the model section that those weights belong to");
+  rank_.start_average();
+  if (rank_.ranks.rank() != 0) return;
+  for (const std::string& line : other_uses_of_weights(first.model(), rank_.config.model)) {
+    log_warning(cat(path, " was trained with another ", line));
+  }
 }
 
 void Trainer::tell_changes(const Checkpoint& checkpoint) {

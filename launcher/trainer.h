@@ -27,6 +27,7 @@ class Trainer {
 
  private:
   void begin();
+  void begin_from(const std::string& path);
   void keep_inputs() const;
   void tell_changes(const Checkpoint& checkpoint);
   // False when the step was abandoned because the run is to stop.

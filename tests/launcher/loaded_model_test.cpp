@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/launcher/folder_model_fixture.h"
 #include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
@@ -88,6 +89,22 @@ TEST(LoadedModel, RefusesAnotherTokenizerThanItsOwn) {
   const LoadedModel replaced(at(config.run.directory));
   expect_error(ExitCode::data, {own, config.run.directory + "/tokenizer.json"},
                [&] { replaced.need_tokenizer(); });
+}
+
+TEST(LoadedModel, ReadsAHuggingFaceFolder) {
+  const ScratchFolder folder;
+  const std::string path = copy_with_tokenizer("qwen2", folder);
+  const LoadedModel loaded(at(path));
+  EXPECT_EQ(loaded.store->compute(), Dtype::bf16) << "as its weights are";
+  EXPECT_TRUE(loaded.model->config().qkv_bias);
+  EXPECT_EQ(loaded.need_tokenizer().hash(), Tokenizer::load(path).hash());
+  ModelRequest request = at(path);
+  request.dtype = "f32";
+  EXPECT_EQ(LoadedModel(request).store->compute(), Dtype::f32);
+  // One that cannot be read keeps nobody from the model.
+  write_file(path + "/tokenizer.json", R"({"model": {"type": "Unigram"}})");
+  const LoadedModel without(at(path));
+  expect_error(ExitCode::data, {"Unigram", "--tokenizer PATH"}, [&] { without.need_tokenizer(); });
 }
 
 }  // namespace

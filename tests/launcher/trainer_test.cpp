@@ -5,6 +5,7 @@
 #include <cmath>
 #include <set>
 
+#include "launcher/export_command.h"
 #include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
@@ -51,6 +52,26 @@ TEST(Trainer, SaysWhyWeightsToBeginWithDoNotFit) {
   second.train.init_from = first.run.directory;
   second.model.hidden = 64;
   expect_error(ExitCode::data, {"another model", "embedding.weight"}, [&] { train(second, {}); });
+}
+
+TEST(Trainer, BeginsWithTheWeightsOfAHuggingFaceFolder) {
+  const ScratchFolder folder;
+  RunConfig first = small_config(folder, "first");
+  const RunResult taught = train_small(first);
+  run_export({.model = first.run.directory, .out = folder / "hf", .dtype = "f32"});
+  RunConfig second = small_config(folder, "second");
+  second.train.steps = 1;
+  second.optim.lr = 0;
+  second.train.init_from = folder / "hf";
+  const RunResult run = train_small(second);
+  for (const auto& [name, bytes] : taught.tensors) {
+    if (!name.starts_with("model/")) continue;
+    EXPECT_TRUE(run.tensors.at(name) == bytes) << name;
+  }
+  second.run.directory = folder / "third";
+  second.model.ffn = 96;
+  expect_error(ExitCode::data, {"another model", "layers.0.mlp.down.weight", "model section"},
+               [&] { train(second, {}); });
 }
 
 // The average begins at the weights that the run begins with, not at the random ones it drew.

@@ -1,0 +1,29 @@
+#pragma once
+// `shoestring export`: a checkpoint becomes a complete Hugging Face folder.
+
+#include <cstdint>
+#include <string>
+
+#include "launcher/model_source.h"
+
+namespace shoestring {
+
+struct ExportOptions {
+  std::string model, out;
+  std::string format = "hf";
+  std::string dtype = {};  // "bf16" or "f32"; empty: the run's train.dtype
+  bool fp8 = false;        // matrices as E4M3 with a scale for each block of 128 x 128
+  std::string shard_size = "5GB";
+  std::string tokenizer = {};  // empty: the one beside the model
+  bool force = false;          // replaces what is at `out`
+};
+
+// Weights (of a run with optim.ema_decay the average), config, generation config, tokenizer files
+// and a model card. A usage error when no published family computes what the model computes; a
+// warning when there is no tokenizer.
+void run_export(const ExportOptions& options);
+
+// "5GB", "500MB", "2GiB" or bytes; a usage error for anything else.
+int64_t parse_shard_size(const std::string& text);
+
+}  // namespace shoestring

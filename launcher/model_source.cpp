@@ -1,0 +1,173 @@
+#include "launcher/model_source.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "core/model/parameters.h"
+#include "core/text.h"
+#include "io/tokenizer/tokenizer.h"
+#include "launcher/config.h"
+#include "launcher/plan.h"
+#include "launcher/saving.h"
+
+namespace shoestring {
+namespace {
+
+namespace fs = std::filesystem;
+
+// tokenizer.json; its folder where tokenizer_config.json beside it names the special tokens.
+std::string tokenizer_in(const fs::path& folder) {
+  if (!fs::exists(folder / "tokenizer.json")) return "";
+  const bool with_config = fs::exists(folder / "tokenizer_config.json");
+  return with_config ? folder.string() : (folder / "tokenizer.json").string();
+}
+
+// In the checkpoint's own run: the copy beside config.toml; else the path in the config.
+std::string find_tokenizer(const std::string& checkpoint, const RunConfig& config) {
+  fs::path folder = fs::absolute(checkpoint);
+  for (int up = 0; up < 3 && folder.has_relative_path(); ++up, folder = folder.parent_path()) {
+    const std::string here = tokenizer_in(folder);
+    if (!here.empty()) return here;
+    if (!config.tokenizer.empty()) {
+      const fs::path copy = folder / fs::path(config.tokenizer).filename();
+      if (fs::is_regular_file(copy)) return copy.string();
+    }
+  }
+  return fs::exists(config.tokenizer) ? config.tokenizer : "";
+}
+
+RunConfig config_of(const HuggingFaceFolder& folder) {
+  RunConfig config;
+  config.model = folder.config().model;
+  // f16 has more digits than bf16 holds.
+  config.train.dtype = folder.config().dtype == Dtype::bf16 ? "bf16" : "f32";
+  config.train.sequence_length = std::min<int64_t>(2048, config.model.max_positions);
+  return config;
+}
+
+// States begin as zeros, so a source without one has nothing else to say.
+bool is_state(const std::string& name) { return name.ends_with("moe.router.bias"); }
+
+}  // namespace
+
+ModelSource::ModelSource(const std::string& path) : path_(path) {
+  if (HuggingFaceFolder::is_at(path)) {
+    folder_.emplace(path);
+    config_ = config_of(*folder_);
+    tokenizer_path_ = tokenizer_in(path);
+    config_.tokenizer = tokenizer_path_;
+    return;
+  }
+  checkpoint_.emplace(Checkpoint::open(path));
+  path_ = checkpoint_->path();
+  config_ = parse_config<RunConfig>(checkpoint_->config(), path_ + ": config");
+  tokenizer_path_ = find_tokenizer(path_, config_);
+}
+
+ModelConfig ModelSource::model() const {
+  ModelConfig model = config_.model;
+  if (!config_.stages.empty()) {
+    const BatchSchedule schedule(load_segments(config_));
+    const int64_t tokens = schedule.at(std::max<int64_t>(step() - 1, 0)).first_token;
+    model.rope = stage_effect(config_, tokens).rope;
+  }
+  return model;
+}
+
+std::string ModelSource::trained_hash() const {
+  if (checkpoint_) return tokenizer_hash_of(*checkpoint_);
+  if (tokenizer_path_.empty()) return "";
+  try {
+    return Tokenizer::load(tokenizer_path_).hash();
+  } catch (const Error& error) {
+    log_warning(cat("the tokenizer of ", path_, " cannot be read, so nothing can be compared ",
+                    "with it: ", error.what()));
+    return "";
+  }
+}
+
+void ModelSource::prefer_average() { average_ = checkpoint_ && config_.optim.ema_decay > 0; }
+
+std::string ModelSource::checkpoint_name(const std::string& name) const {
+  const std::string average = cat("optim/ema/", name);
+  return average_ && checkpoint_->has(average) ? average : cat("model/", name);
+}
+
+bool ModelSource::has(const std::string& name) const {
+  return folder_ ? folder_->has(name) : checkpoint_->has(checkpoint_name(name));
+}
+
+Dtype ModelSource::stored_type(const std::string& name) const {
+  if (!has(name)) return Dtype::f32;
+  const Dtype stored = folder_ ? folder_->type_of(name) : checkpoint_->dtype(checkpoint_name(name));
+  return stored == Dtype::bf16 ? Dtype::bf16 : Dtype::f32;
+}
+
+void ModelSource::read(const std::string& name, int64_t begin, int64_t end, Dtype to,
+                       std::byte* out) const {
+  if (is_state(name) && !has(name)) {
+    std::memset(out, 0, static_cast<size_t>(end - begin) * size_of(to));
+  } else if (folder_) {
+    folder_->read(name, begin, end, to, out);
+  } else {
+    checkpoint_->read(checkpoint_name(name), begin, end, to, out);
+  }
+}
+
+std::string ModelSource::mismatch(const ParamStore& store) const {
+  std::vector<std::pair<std::string, Shape>> wanted;
+  for (const Param& p : store.params())
+    wanted.emplace_back(cat("model/", p.info.name), p.info.shape);
+  if (checkpoint_) return compare_tensors(*checkpoint_, wanted, "model/");
+  std::map<std::string, Shape> held;
+  for (const ParamInfo& p : parameters_of(config_.model, whole_model(config_.model))) {
+    held[cat("model/", p.name)] = p.shape;
+  }
+  std::vector<std::string> lines;
+  for (const auto& [name, shape] : wanted) {
+    const auto at = held.find(name);
+    if (at == held.end()) {
+      lines.push_back(cat(name, " ", shape.text(), " is missing in the folder"));
+    } else if (at->second != shape) {
+      lines.push_back(
+          cat(name, " is ", at->second.text(), " in the folder but should be ", shape.text()));
+    }
+    held.erase(name);
+  }
+  for (const auto& [name, shape] : held) {
+    lines.push_back(cat(name, " ", shape.text(), " is in the folder but not expected"));
+  }
+  return lines.empty() ? "" : listed(lines);
+}
+
+void ModelSource::restore(ParamStore& store, std::string_view remedy) const {
+  const std::string difference = mismatch(store);
+  if (!difference.empty()) {
+    fail_data(cat(path_, " holds another model:\n", difference, "\n", remedy));
+  }
+  for (const Param& p : store.params()) {
+    read(p.info.name, 0, p.elements, Dtype::f32, store.master(p).raw());
+  }
+  store.refresh_compute(0, store.elements());
+  store.raise_version();
+}
+
+std::vector<std::string> other_uses_of_weights(ModelConfig there, ModelConfig here) {
+  there.head_dim = there.dim_of_head();
+  here.head_dim = here.dim_of_head();
+  std::vector<std::string> lines;
+  for (const ConfigDifference& d : diff_configs(there, here)) {
+    const auto& skipped = {"init.", "lr_multipliers.", "moe.balance.", "moe.capacity",
+                           "mtp.",  "max_positions",   "vocabulary"};
+    const bool training = std::any_of(skipped.begin(), skipped.end(),
+                                      [&](std::string_view s) { return d.key.starts_with(s); });
+    if (!training)
+      lines.push_back(cat("model.", d.key, ": ", d.left, " there, ", d.right, " here"));
+  }
+  return lines;
+}
+
+}  // namespace shoestring

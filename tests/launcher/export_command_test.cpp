@@ -1,0 +1,140 @@
+#include "launcher/export_command.h"
+
+#include <gtest/gtest.h>
+
+#include "core/model/parameters.h"
+#include "launcher/import_command.h"
+#include "nlohmann/json.hpp"
+#include "tests/launcher/folder_model_fixture.h"
+#include "tests/launcher/text_model_fixture.h"
+
+namespace shoestring {
+namespace {
+
+std::vector<float> values_of(const ModelSource& source, const std::string& name, int64_t n) {
+  std::vector<float> values(static_cast<size_t>(n));
+  source.read(name, 0, n, Dtype::f32, reinterpret_cast<std::byte*>(values.data()));
+  return values;
+}
+
+void expect_same_model(const std::string& left, const std::string& right) {
+  const ModelSource a(left), b(right);
+  const ModelConfig model = a.model();
+  EXPECT_TRUE(other_uses_of_weights(model, b.model()).empty())
+      << other_uses_of_weights(model, b.model())[0];
+  for (const ParamInfo& p : parameters_of(model, whole_model(model))) {
+    const int64_t n = p.shape.elements();
+    EXPECT_EQ(values_of(a, p.name, n), values_of(b, p.name, n)) << p.name;
+  }
+  for (int64_t i = 0; i < model.layers; ++i) {
+    const std::string bias = selection_bias_name(model, i);
+    if (!a.has(bias)) continue;
+    EXPECT_EQ(values_of(a, bias, model.moe.experts), values_of(b, bias, model.moe.experts));
+  }
+}
+
+// The folder that comes out holds the values that went in, straight or by way of a checkpoint.
+TEST(ExportCommand, GivesBackEveryFamily) {
+  const ScratchFolder folder;
+  for (const auto& entry : std::filesystem::directory_iterator(golden_folder(""))) {
+    const std::string name = entry.path().filename().string();
+    const bool fp8 = name == "deepseek_v3_fp8";  // their values need all of f32
+    const std::string out = folder / name, dtype = fp8 ? "f32" : "bf16";
+    run_export({.model = golden_folder(name), .out = out, .dtype = dtype, .shard_size = "30KB"});
+    expect_same_model(golden_folder(name), out);
+    const auto want = nlohmann::json::parse(read_file(golden_folder(name) + "/config.json"));
+    const auto got = nlohmann::json::parse(read_file(out + "/config.json"));
+    EXPECT_EQ(got["model_type"], want["model_type"]);
+    EXPECT_EQ(got["eos_token_id"], want["eos_token_id"]);
+    EXPECT_TRUE(std::filesystem::exists(out + "/model.safetensors.index.json"));
+  }
+}
+
+TEST(ExportCommand, MakesACompleteFolderOfARun) {
+  const ScratchFolder folder;
+  const std::string run = train_text_model(folder), out = folder / "out";
+  run_export({.model = run, .out = out});
+  for (const char* name : {"config.json", "generation_config.json", "model.safetensors",
+                           "tokenizer.json", "tokenizer_config.json", "README.md"}) {
+    EXPECT_TRUE(std::filesystem::exists(cat(out, "/", name))) << name;
+  }
+  expect_same_model(run, out);
+  const LoadedModel loaded(
+      ModelRequest{.path = out, .tokenizer = "", .dtype = "f32", .threads = 1});
+  const LoadedModel own(ModelRequest{.path = run, .tokenizer = "", .dtype = "f32", .threads = 1});
+  EXPECT_EQ(loaded.need_tokenizer().hash(), own.need_tokenizer().hash());
+  const auto config = nlohmann::json::parse(read_file(out + "/config.json"));
+  EXPECT_EQ(config["dtype"], "float32");  // as it was trained
+  EXPECT_EQ(config["eos_token_id"], *own.need_tokenizer().end_of_text_id());
+  const std::string card = read_file(out + "/README.md");
+  for (const char* part : {"| steps | 3 |", "| tokens | 384 |", "validation loss", "text, weight 1",
+                           "AutoModelForCausalLM"}) {
+    EXPECT_NE(card.find(part), std::string::npos) << part << " is not in\n" << card;
+  }
+}
+
+TEST(ExportCommand, TakesTheAverage) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.optim.ema_decay = 0.5;
+  const RunResult run = train_small(config);
+  run_export({.model = config.run.directory, .out = folder / "out"});
+  const auto& average = run.tensors.at("optim/ema/embedding.weight");
+  const std::vector<float> got = values_of(ModelSource(folder / "out"), "embedding.weight",
+                                           static_cast<int64_t>(average.size() / 4));
+  EXPECT_EQ(std::memcmp(got.data(), average.data(), average.size()), 0);
+}
+
+// Codes of published FP8 weights survive the way in and out.
+TEST(ExportCommand, WritesFp8Blocks) {
+  const ScratchFolder folder;
+  run_import({.folder = golden_folder("deepseek_v3"), .out = folder / "run"});
+  run_export({.model = folder / "run", .out = folder / "a", .dtype = "bf16", .fp8 = true});
+  run_export({.model = folder / "a", .out = folder / "b", .dtype = "bf16", .fp8 = true});
+  const auto ids = nlohmann::json::parse(read_file(folder / "a/config.json"));
+  EXPECT_EQ(ids["eos_token_id"], 2) << "by way of the import's generation_config.json";
+  const SafetensorsFile a(folder / "a/model.safetensors"), b(folder / "b/model.safetensors");
+  int codes = 0;
+  for (const SafetensorsEntry& e : a.header().tensors) {
+    if (e.type != "F8_E4M3") continue;
+    ++codes;
+    EXPECT_EQ(std::memcmp(a.data(e), b.data(b.entry(e.name)), e.end - e.begin), 0) << e.name;
+  }
+  EXPECT_GT(codes, 30);
+  const auto config = nlohmann::json::parse(read_file(folder / "a/config.json"));
+  EXPECT_EQ(config["quantization_config"]["weight_block_size"], nlohmann::json({128, 128}));
+}
+
+TEST(ExportCommand, RefusesWhatCannotBeExported) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.steps = 1;
+  config.model.residual_multiplier = 0.5;
+  train_small(config);
+  const std::string run = config.run.directory, out = folder / "out";
+  expect_error(ExitCode::usage, {"residual_multiplier"},
+               [&] { run_export({.model = run, .out = out}); });
+  expect_error(ExitCode::usage, {"--format", "onnx"},
+               [&] { run_export({.model = run, .out = out, .format = "onnx"}); });
+  expect_error(ExitCode::usage, {"--dtype", "f16"},
+               [&] { run_export({.model = golden_folder("llama"), .out = out, .dtype = "f16"}); });
+  expect_error(ExitCode::data, {"nowhere"},
+               [&] { run_export({.model = folder / "nowhere", .out = out}); });
+  write_file(out + "/precious", "1");
+  expect_error(ExitCode::usage, {"--force"},
+               [&] { run_export({.model = golden_folder("llama"), .out = out}); });
+  EXPECT_EQ(read_file(out + "/precious"), "1");
+}
+
+TEST(ExportCommand, ReadsShardSizes) {
+  EXPECT_EQ(parse_shard_size("5GB"), 5'000'000'000);
+  EXPECT_EQ(parse_shard_size("1.5MB"), 1'500'000);
+  EXPECT_EQ(parse_shard_size("2GiB"), int64_t{2} << 30);
+  EXPECT_EQ(parse_shard_size("4096"), 4096);
+  for (const char* text : {"", "GB", "5 GB", "-1GB", "0", "5XB", "nan", "1e300"}) {
+    EXPECT_THROW(parse_shard_size(text), Error) << text;
+  }
+}
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,80 @@
+#include "launcher/import_command.h"
+
+#include <gtest/gtest.h>
+
+#include "core/model/parameters.h"
+#include "launcher/loaded_model.h"
+#include "tests/launcher/folder_model_fixture.h"
+#include "tests/launcher/training_fixture.h"
+
+namespace shoestring {
+namespace {
+
+// Every parameter of the checkpoint has the folder's bits.
+void expect_same_values(const std::string& left, const std::string& right) {
+  const ModelSource a(left), b(right);
+  for (const ParamInfo& p : parameters_of(a.config().model, whole_model(a.config().model))) {
+    std::vector<float> x(static_cast<size_t>(p.shape.elements())), y = x;
+    a.read(p.name, 0, p.shape.elements(), Dtype::f32, reinterpret_cast<std::byte*>(x.data()));
+    b.read(p.name, 0, p.shape.elements(), Dtype::f32, reinterpret_cast<std::byte*>(y.data()));
+    EXPECT_EQ(x, y) << p.name;
+    EXPECT_EQ(a.stored_type(p.name), b.stored_type(p.name)) << p.name;
+  }
+}
+
+TEST(ImportCommand, MakesACheckpointOfEveryFamily) {
+  const ScratchFolder folder;
+  for (const char* name : {"llama", "mistral_window", "qwen2", "qwen3", "qwen3_moe", "mixtral",
+                           "deepseek_v2_lite", "deepseek_v3_mtp", "deepseek_v3_fp8"}) {
+    const std::string out = folder / name;
+    run_import({.folder = golden_folder(name), .out = out});
+    expect_same_values(golden_folder(name), out);
+    const Checkpoint checkpoint = Checkpoint::open(out);
+    EXPECT_EQ(checkpoint.step(), 0);
+    const bool fp8 = std::string(name) == "deepseek_v3_fp8";
+    EXPECT_EQ(checkpoint.dtype("model/layers.0.mlp.down.weight"), fp8 ? Dtype::f32 : Dtype::bf16);
+  }
+}
+
+TEST(ImportCommand, CopiesTheTokenizerAndTheConfig) {
+  const ScratchFolder folder;
+  const std::string from = copy_with_tokenizer("llama", folder), out = folder / "run";
+  write_file(from + "/generation_config.json", "{\"eos_token_id\": [1, 2]}");
+  run_import({.folder = from, .out = out});
+  EXPECT_EQ(read_file(out + "/tokenizer.json"), read_file(from + "/tokenizer.json"));
+  EXPECT_EQ(read_file(out + "/generation_config.json"), "{\"eos_token_id\": [1, 2]}");
+  const RunConfig config = read_config<RunConfig>({.file = out + "/config.toml", .overrides = {}});
+  EXPECT_EQ(config.model.hidden, 32);
+  EXPECT_EQ(config.train.dtype, "bf16");
+  const LoadedModel loaded(
+      ModelRequest{.path = out, .tokenizer = "", .dtype = "f32", .threads = 1});
+  EXPECT_EQ(loaded.need_tokenizer().hash(), Tokenizer::load(from).hash());
+  EXPECT_EQ(loaded.trained_hash, Tokenizer::load(from).hash());
+}
+
+TEST(ImportCommand, KeepsWhatIsThere) {
+  const ScratchFolder folder;
+  const std::string out = folder / "run";
+  write_file(out + "/precious", "1");
+  const ImportOptions options{.folder = golden_folder("llama"), .out = out};
+  expect_error(ExitCode::usage, {out, "--force"}, [&] { run_import(options); });
+  EXPECT_EQ(read_file(out + "/precious"), "1");
+  run_import({.folder = golden_folder("llama"), .out = out, .force = true});
+  EXPECT_FALSE(std::filesystem::exists(out + "/precious"));
+}
+
+TEST(ImportCommand, LeavesNothingAfterAFailure) {
+  const ScratchFolder folder;
+  expect_error(ExitCode::data, {"nowhere", "config.json"},
+               [&] { run_import({.folder = folder / "nowhere", .out = folder / "run"}); });
+  const std::string from = folder / "broken";
+  std::filesystem::copy(golden_folder("qwen3"), from);
+  std::filesystem::resize_file(from + "/model.safetensors", 5000);
+  expect_error(ExitCode::data, {"model.safetensors"},
+               [&] { run_import({.folder = from, .out = folder / "run"}); });
+  EXPECT_FALSE(std::filesystem::exists(folder / "run"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "run.part"));
+}
+
+}  // namespace
+}  // namespace shoestring
