@@ -21,3 +21,14 @@ else()
   set_tests_properties(equivalence.mpi_stop PROPERTIES LABELS equivalence TIMEOUT 300
     PROCESSORS 2 ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()
+
+# Folders in and out through transformers itself.
+set(SHOESTRING_PEER_PYTHON "" CACHE FILEPATH "a Python with torch and transformers, for the peers")
+if(SHOESTRING_PEER_PYTHON)
+  add_test(NAME equivalence.hf_roundtrip COMMAND ${SHOESTRING_PEER_PYTHON}
+    ${CMAKE_CURRENT_LIST_DIR}/hf_roundtrip.py $<TARGET_FILE:shoestring>
+    ${CMAKE_SOURCE_DIR}/tests/data/hf)
+  set_tests_properties(equivalence.hf_roundtrip PROPERTIES LABELS equivalence TIMEOUT 600)
+else()
+  message(STATUS "hf_roundtrip.py is not among the tests: SHOESTRING_PEER_PYTHON is not set")
+endif()
