@@ -68,6 +68,11 @@ std::string money_of(const Json& summary) {
   return cat(cost, " ", currency, " at ", price, " ", currency, " an hour");
 }
 
+std::string time_of(const Json& summary) {
+  const bool known = !figure(summary, "seconds", 0, "").empty();
+  return known ? text_of_seconds(summary["seconds"].get<double>()) : "";
+}
+
 std::string training_table(const ModelSource& source, const Json& summary) {
   const RunConfig& c = source.config();
   const StepShape shape = BatchSchedule(load_segments(c)).at(source.step());
@@ -83,7 +88,7 @@ std::string training_table(const ModelSource& source, const Json& summary) {
       {"bits per byte", figure(summary, "bits_per_byte", 4, "")},
       {"a unigram model's loss", figure(summary, "unigram_loss", 4, "")},
       {"speed", figure(summary, "tokens_per_second", 0, " tokens/s")},
-      {"time", figure(summary, "seconds", 0, " s")},
+      {"time", time_of(summary)},
       {"cost", money_of(summary)}};
   for (const auto& [what, value] : known) {
     if (!value.empty()) append(text, row(what, value));
