@@ -73,7 +73,11 @@ void run_import(const ImportOptions& options) {
   config.run.directory = options.out;
   config.run.name = cat("import of ", fs::absolute(options.folder).filename().string());
   config.tokenizer = config.tokenizer.empty() ? "" : cat(options.out, "/tokenizer.json");
-  const std::vector<ParamInfo> parameters = parameters_of(config.model, whole_model(config.model));
+  const Chunk chunk = whole_model(config.model);
+  std::vector<ParamInfo> parameters = parameters_of(config.model, chunk);
+  for (const auto& [name, shape] : states_of(config.model, chunk)) {
+    parameters.push_back({.name = name, .shape = shape});
+  }
   copy_tokenizer_files(options.folder, out.temporary());
   if (!fs::exists(out.temporary() + "/generation_config.json")) {
     write_text_file(out.temporary() + "/generation_config.json",

@@ -121,7 +121,12 @@ std::string ModelSource::mismatch(const ParamStore& store) const {
   std::vector<std::pair<std::string, Shape>> wanted;
   for (const Param& p : store.params())
     wanted.emplace_back(cat("model/", p.info.name), p.info.shape);
-  if (checkpoint_) return compare_tensors(*checkpoint_, wanted, "model/");
+  if (checkpoint_) {
+    for (const ModelState& s : store.states()) {
+      wanted.emplace_back(cat("model/", s.name), s.values.shape());
+    }
+    return compare_tensors(*checkpoint_, wanted, "model/");
+  }
   std::map<std::string, Shape> held;
   for (const ParamInfo& p : parameters_of(config_.model, whole_model(config_.model))) {
     held[cat("model/", p.name)] = p.shape;
@@ -150,6 +155,9 @@ void ModelSource::restore(ParamStore& store, std::string_view remedy) const {
   }
   for (const Param& p : store.params()) {
     read(p.info.name, 0, p.elements, Dtype::f32, store.master(p).raw());
+  }
+  for (const ModelState& s : store.states()) {
+    read(s.name, 0, s.values.elements(), Dtype::f32, s.values.raw());
   }
   store.refresh_compute(0, store.elements());
   store.raise_version();

@@ -98,6 +98,12 @@ const char* const dense_models[] = {
 INSTANTIATE_TEST_SUITE_P(Dense, Goldens, ::testing::ValuesIn(dense_models),
                          [](const auto& info) { return std::string(info.param); });
 
+const char* const sparse_models[] = {"qwen3_moe",       "qwen3_moe_sparse_step", "mixtral",
+                                     "deepseek_v2",     "deepseek_v2_lite",      "deepseek_v3",
+                                     "deepseek_v3_mtp", "deepseek_v3_fp8",       "moonlight"};
+INSTANTIATE_TEST_SUITE_P(Sparse, Goldens, ::testing::ValuesIn(sparse_models),
+                         [](const auto& info) { return std::string(info.param); });
+
 // +1 or -1 for element i of projection k, as the script draws them.
 double sign_of(uint64_t i, uint64_t k) {
   uint64_t x = (i * 4 + k + 1) * 0x9e3779b97f4a7c15u;
@@ -120,8 +126,14 @@ TEST_P(GoldenGradients, EqualThoseOfTransformers) {
   Tape tape(loaded.stream, *loaded.source, Tape::Mode::training);
   LayerContext context{.tape = tape, .batch = tensors};
   const double scale = 1.0 / static_cast<double>(micro.valid_labels);
-  const HeadLoss::Result result = loaded.model->run(context, {.loss_scale = scale});
+  std::vector<PredictionResult> modules;
+  const HeadLoss::Result result =
+      loaded.model->run(context, {.loss_scale = scale, .predictions = &modules});
   EXPECT_NEAR(result.loss_sum * scale, facts["loss"].get<double>(), 1e-5);
+  ASSERT_EQ(modules.size(), facts.contains("module_loss_sum") ? 1u : 0u);
+  for (const PredictionResult& m : modules) {
+    EXPECT_NEAR(m.loss_sum, facts["module_loss_sum"].get<double>(), 1e-3);
+  }
   tape.backward();
   const ModelFamily family = loaded.from.folder()->config().family;
   size_t compared = 0;
@@ -149,6 +161,11 @@ TEST_P(GoldenGradients, EqualThoseOfTransformers) {
 
 const char* const dense_gradients[] = {"llama", "llama_gqa_llama3", "qwen2", "qwen3"};
 INSTANTIATE_TEST_SUITE_P(Dense, GoldenGradients, ::testing::ValuesIn(dense_gradients),
+                         [](const auto& info) { return std::string(info.param); });
+
+const char* const sparse_gradients[] = {"qwen3_moe", "mixtral", "deepseek_v2", "deepseek_v3",
+                                        "deepseek_v3_mtp"};
+INSTANTIATE_TEST_SUITE_P(Sparse, GoldenGradients, ::testing::ValuesIn(sparse_gradients),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
