@@ -34,13 +34,15 @@ Route::Attributes MoeLayer::attributes(const LayerContext& context) const {
 
 Value MoeLayer::run_experts(LayerContext& context, const DispatchedTokens& tokens) const {
   Tape& tape = context.tape;
-  const Value fused = apply<GroupedLinear>(tape, {}, {tokens.rows, tokens.offsets}, {gate_up});
+  const GroupedLinear::Attributes attributes{.thin = !tape.recording()};
+  const Value fused =
+      apply<GroupedLinear>(tape, attributes, {tokens.rows, tokens.offsets}, {gate_up});
   const bool region =
       context.recompute == Recompute::swiglu || context.recompute == Recompute::norms;
   const int id = region ? tape.begin_region() : -1;
   const Value product = apply<Swiglu>(tape, {}, {fused});
   if (region) tape.end_region(id);
-  Value y = apply<GroupedLinear>(tape, {}, {product, tokens.offsets}, {down});
+  Value y = apply<GroupedLinear>(tape, attributes, {product, tokens.offsets}, {down});
   if (region) tape.drop_region(id, {});
   return y;
 }

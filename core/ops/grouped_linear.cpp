@@ -9,6 +9,7 @@
 #include "core/matmul.h"
 #include "core/parallel_for.h"
 #include "core/text.h"
+#include "core/thin_product.h"
 
 namespace shoestring {
 namespace {
@@ -22,6 +23,7 @@ struct Piece {
 struct Job {
   Tensor c, a, b, offsets;
   MatmulSpec spec;
+  bool thin = false;
 };
 
 // Of results with one row a token, pieces are rows; a piece packs its expert's matrix again, which
@@ -99,12 +101,16 @@ void row_products_cpu(Stream& stream, const Job& arguments) {
     const int64_t experts = job.offsets.elements() - 1, height = job.b.rows() / experts;
     const MatrixView c(job.c), a(job.a), b(job.b);
     const std::vector<Piece> pieces = pieces_of_rows(device, job);
-    const int64_t work = offsets[experts] * job.b.columns() * height;
-    run_pieces(device, pieces, work, [&](const Piece& p) {
+    // Thin products wait for the matrices, about as long as some dozen rows would compute.
+    constexpr int64_t waiting_rows = 32;
+    const int64_t rows = offsets[experts] * (job.thin ? waiting_rows : 1);
+    run_pieces(device, pieces, rows * job.b.columns() * height, [&](const Piece& p) {
       const int64_t first = offsets[p.expert];
-      matmul(device, c.slice_rows(first + p.begin, first + p.end),
-             a.slice_rows(first + p.begin, first + p.end),
-             b.slice_rows(p.expert * height, (p.expert + 1) * height), job.spec);
+      const MatrixView to = c.slice_rows(first + p.begin, first + p.end);
+      const MatrixView from = a.slice_rows(first + p.begin, first + p.end);
+      MatmulSpec spec = job.spec;
+      spec.exact = !(job.thin && is_thin(to, from, spec));
+      matmul(device, to, from, b.slice_rows(p.expert * height, (p.expert + 1) * height), spec);
     });
     const Tensor rest = job.c.rows(offsets[experts], job.c.rows());
     std::memset(rest.raw(), 0, rest.bytes());
@@ -141,13 +147,14 @@ void check_weight(const Tensor& x, const Tensor& offsets, const Tensor& w, int64
 
 }  // namespace
 
-Tensors<1> GroupedLinear::forward(Stream& stream, const Attributes&, const Tensors<2>& inputs,
-                                  const Tensors<1>& w, InputSaved& input, WeightSaved& weight) {
+Tensors<1> GroupedLinear::forward(Stream& stream, const Attributes& attributes,
+                                  const Tensors<2>& inputs, const Tensors<1>& w, InputSaved& input,
+                                  WeightSaved& weight) {
   const auto& [x, offsets] = inputs;
   check_weight(x, offsets, w[0], w[0].columns());
   const int64_t outputs = w[0].rows() / (offsets.elements() - 1);
   Tensor y(stream.device(), {x.rows(), outputs}, x.dtype());
-  const Job job{y, x, w[0], offsets, {.transpose_b = true, .exact = true}};
+  const Job job{y, x, w[0], offsets, {.transpose_b = true, .exact = true}, attributes.thin};
   on<const Job&>(stream, name, row_products_cpu, nullptr, job);
   input.offsets = offsets;
   weight = {.x = x, .offsets = offsets};

@@ -11,7 +11,7 @@
 // and call, without copies and padding; threads share out pieces of experts, so uneven loads keep
 // them all busy. An element depends on its row, its column and the rows of its expert alone, and
 // the finished product is added to dw with one rounding: exact mode (core/matmul.h) is the only
-// one.
+// one that trains.
 
 #include "core/op.h"
 
@@ -20,7 +20,11 @@ namespace shoestring {
 struct GroupedLinear {
   static constexpr std::string_view name = "grouped_linear";
   static constexpr int num_inputs = 2, num_outputs = 1, num_weights = 1;
-  struct Attributes {};
+  struct Attributes {
+    // Where nothing is trained: experts with few rows as thin products (core/thin_product.h), which
+    // are faster and round otherwise.
+    bool thin = false;
+  };
   struct InputSaved {
     Tensor offsets;
     template <class F>
