@@ -50,19 +50,34 @@ Fp8Layer::Fp8Layer(const Fp8Recipe& recipe, const ParamStore& store, const Param
   const bool behind_attention = is_behind_attention(param.info.name);
   input_ = behind_attention ? recipe.attention_output : recipe.activation;
   copy_ = behind_attention ? recipe.attention_copy : recipe.copy;
+  gradient_ = recipe.gradient;
+  if (param.info.name.ends_with(".experts.gate_up.weight")) input_ = recipe.dispatch;
+  if (param.info.name.ends_with(".experts.down.weight")) gradient_ = recipe.combine_gradient;
   if (!recipe.wgrad) copy_ = Fp8Copy::full;
 }
 
-const Fp8Tensor& Fp8Layer::weight_codes(Stream& stream, const Tensor& w, bool along_outputs) {
+const Fp8Tensor& Fp8Layer::cached(Stream& stream, const Tensor& w,
+                                  const std::vector<int64_t>& borders, bool along_outputs) {
   Fp8Encoding encoding = recipe_.weight;
   if (along_outputs) encoding.tile = encoding.tile.transposed();
   const bool same = encoding == recipe_.weight;
   Cached& cached = weights_[along_outputs && !same ? 1 : 0];
   if (cached.version != store_->version() || !cached.codes) {
-    cached.codes = quantise(stream, w, encoding, MemoryKind::weights);
+    const Fp8Segments s = quantise_segments(stream, w, encoding, borders, MemoryKind::weights);
+    cached.codes = {s.codes, s.scales, s.encoding};
     cached.version = store_->version();
   }
   return cached.codes;
+}
+
+const Fp8Tensor& Fp8Layer::weight_codes(Stream& stream, const Tensor& w, bool along_outputs) {
+  return cached(stream, w, {0, w.rows()}, along_outputs);
+}
+
+Fp8Segments Fp8Layer::weight_segments(Stream& stream, const Tensor& w,
+                                      const std::vector<int64_t>& borders, bool along_outputs) {
+  const Fp8Tensor& codes = cached(stream, w, borders, along_outputs);
+  return {codes.codes, codes.scales, codes.encoding, borders};
 }
 
 void Fp8Layer::compare(LinearProduct product, const Tensor& got, const Tensor& want) {
@@ -113,7 +128,7 @@ Tensor Fp8Layer::input_gradient(Stream& stream, const Tensor& dy, const Tensor& 
     multiply_full(stream, dx, dy, w, {});
     return dx;
   }
-  const Fp8Tensor dy8 = quantise(stream, dy, recipe_.gradient, MemoryKind::workspace);
+  const Fp8Tensor dy8 = quantise(stream, dy, gradient_, MemoryKind::workspace);
   const Fp8Tensor& w8 = weight_codes(stream, w, true);
   fp8_product(stream, {.c = dx, .a = dy8, .b = w8, .arithmetic = recipe_.arithmetic});
   if (probe_ != nullptr) {
@@ -129,7 +144,7 @@ Tensor Fp8Layer::input_gradient(Stream& stream, const Tensor& dy, const Tensor& 
 
 void Fp8Layer::multiply_codes(Stream& stream, const Tensor& dy, const Fp8Tensor& x8,
                               const Tensor& dw) {
-  Fp8Encoding gradient = recipe_.gradient;
+  Fp8Encoding gradient = gradient_;
   gradient.tile = gradient.tile.transposed();
   const Fp8Tensor dy8 = quantise(stream, dy, gradient, MemoryKind::workspace);
   fp8_product(stream, {.c = dw,

@@ -14,6 +14,7 @@
 #include "core/fp8/e5m6.h"
 #include "core/fp8/probe.h"
 #include "core/fp8/recipe.h"
+#include "core/fp8/segments.h"
 #include "core/param.h"
 
 namespace shoestring {
@@ -37,6 +38,8 @@ class Fp8Layer {
   const Param& param() const { return *param_; }
   // Of the input, shared by all layers that read the same value in the same encoding.
   const Fp8Encoding& input() const { return input_; }
+  // Of the gradient of the output.
+  const Fp8Encoding& gradient() const { return gradient_; }
   // Whether any product or the kept copy needs the input's codes.
   bool wants_codes() const { return recipe_.fprop || copy_ == Fp8Copy::fp8; }
   Fp8Copy copy() const { return copy_; }
@@ -58,9 +61,17 @@ class Fp8Layer {
   // same with and without.
   void set_probe(Fp8Probe* probe) { probe_ = probe; }
   bool probed() const { return probe_ != nullptr; }
+  Fp8Probe* probe() const { return probe_; }
+
+  // The weight's codes, with the scales along its inputs or, for dgrad, along its outputs. With
+  // borders between the matrices of experts, each of them by itself.
+  const Fp8Tensor& weight_codes(Stream& stream, const Tensor& w, bool along_outputs);
+  Fp8Segments weight_segments(Stream& stream, const Tensor& w, const std::vector<int64_t>& borders,
+                              bool along_outputs);
 
  private:
-  const Fp8Tensor& weight_codes(Stream& stream, const Tensor& w, bool along_outputs);
+  const Fp8Tensor& cached(Stream& stream, const Tensor& w, const std::vector<int64_t>& borders,
+                          bool along_outputs);
   void multiply_values(Stream& stream, const Tensor& dy, const Tensor& x, const Tensor& dw);
   void multiply_codes(Stream& stream, const Tensor& dy, const Fp8Tensor& x8, const Tensor& dw);
   // Runs `add`, which adds to dw, and compares what it added.
@@ -72,7 +83,7 @@ class Fp8Layer {
   Fp8Recipe recipe_;
   const ParamStore* store_;
   const Param* param_;
-  Fp8Encoding input_;
+  Fp8Encoding input_, gradient_;
   Fp8Copy copy_;
   struct Cached {
     Fp8Tensor codes;

@@ -308,16 +308,17 @@ Fp8Tensor make(Device& device, const Shape& shape, const Fp8Encoding& e, MemoryK
           .encoding = e};
 }
 
-Tensor decode_all(Stream& stream, const Fp8Tensor& x, Dtype to, bool scaled, MemoryKind kind) {
-  Tensor out(stream.device(), x.codes.shape(), to, kind);
-  stream.run([&device = stream.device(), x, out, scaled] {
+void decode_all(Stream& stream, const Tensor& into, const Fp8Tensor& from, bool scaled) {
+  if (into.shape() != from.codes.shape()) {
+    fail(cat("codes ", from.codes.text(), " do not fit ", into.text()));
+  }
+  stream.run([&device = stream.device(), x = from, out = into, scaled] {
     for_bands(device, out, 1, [&](int64_t row, int64_t) {
       const int64_t n = out.columns();
       out.dtype() == Dtype::bf16 ? decode_part(x, row, 0, n, scaled, out.data<BFloat16>() + row * n)
                                  : decode_part(x, row, 0, n, scaled, out.data<float>() + row * n);
     });
   });
-  return out;
 }
 
 }  // namespace
@@ -338,12 +339,11 @@ Shape shape_of_scales(const Shape& values, const Fp8Tile& tile) {
   return {ceiling(values.rows(), tile.rows), ceiling(values.columns(), tile.columns)};
 }
 
-Fp8Tensor quantise(Stream& stream, const Tensor& x, const Fp8Encoding& encoding, MemoryKind kind) {
-  if (x.dtype() != Dtype::f32 && x.dtype() != Dtype::bf16) {
-    fail(cat("only f32 and bf16 are quantised, not ", x.text()));
+void quantise_into(Stream& stream, const Fp8Tensor& into, const Tensor& from) {
+  if (from.dtype() != Dtype::f32 && from.dtype() != Dtype::bf16) {
+    fail(cat("only f32 and bf16 are quantised, not ", from.text()));
   }
-  Fp8Tensor out = make(stream.device(), x.shape(), encoding, kind);
-  stream.run([&device = stream.device(), x, out] {
+  stream.run([&device = stream.device(), x = from, out = into] {
     const bool narrow = x.dtype() == Dtype::bf16;
     if (out.encoding.tile.whole()) {
       narrow ? quantise_whole<BFloat16>(device, x, out) : quantise_whole<float>(device, x, out);
@@ -351,25 +351,44 @@ Fp8Tensor quantise(Stream& stream, const Tensor& x, const Fp8Encoding& encoding,
       narrow ? quantise_tiles<BFloat16>(device, x, out) : quantise_tiles<float>(device, x, out);
     }
   });
+}
+
+Fp8Tensor quantise(Stream& stream, const Tensor& x, const Fp8Encoding& encoding, MemoryKind kind) {
+  Fp8Tensor out = make(stream.device(), x.shape(), encoding, kind);
+  quantise_into(stream, out, x);
   return out;
+}
+
+void requantise_into(Stream& stream, const Fp8Tensor& into, const Fp8Tensor& from) {
+  if (into.encoding.tile.whole()) {
+    quantise_into(stream, into, dequantise(stream, from, Dtype::f32));
+  } else {
+    stream.run(
+        [&device = stream.device(), x = from, out = into] { requantise_tiles(device, x, out); });
+  }
 }
 
 Fp8Tensor requantise(Stream& stream, const Fp8Tensor& x, const Fp8Encoding& encoding,
                      MemoryKind kind) {
-  if (encoding.tile.whole()) {
-    return quantise(stream, dequantise(stream, x, Dtype::f32), encoding, kind);
-  }
   Fp8Tensor out = make(stream.device(), x.codes.shape(), encoding, kind);
-  stream.run([&device = stream.device(), x, out] { requantise_tiles(device, x, out); });
+  requantise_into(stream, out, x);
   return out;
 }
 
+void dequantise_into(Stream& stream, const Tensor& out, const Fp8Tensor& x) {
+  decode_all(stream, out, x, true);
+}
+
 Tensor dequantise(Stream& stream, const Fp8Tensor& x, Dtype to, MemoryKind kind) {
-  return decode_all(stream, x, to, true, kind);
+  Tensor out(stream.device(), x.codes.shape(), to, kind);
+  dequantise_into(stream, out, x);
+  return out;
 }
 
 Tensor widen(Stream& stream, const Fp8Tensor& x, MemoryKind kind) {
-  return decode_all(stream, x, Dtype::bf16, false, kind);
+  Tensor out(stream.device(), x.codes.shape(), Dtype::bf16, kind);
+  decode_all(stream, out, x, false);
+  return out;
 }
 
 }  // namespace shoestring

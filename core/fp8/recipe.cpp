@@ -72,6 +72,7 @@ void fill_in(PrecisionConfig& c) {
   default_to(c.gradient_scales, preset.scales);
   default_to(c.weight_scales, preset.scales);
   default_to(c.attention_output_scales, preset.attention_scales);
+  default_to(c.dispatch_scales, preset.attention_scales);
   default_to(c.fprop, true);
   default_to(c.dgrad, true);
   default_to(c.wgrad, true);
@@ -96,6 +97,9 @@ Fp8Recipe resolve(PrecisionConfig c) {
               scales_from(*c.weight_scales)};
   r.attention_output = r.activation;
   r.attention_output.scales = scales_from(*c.attention_output_scales);
+  r.dispatch = r.activation;
+  r.combine_gradient = r.gradient;
+  r.dispatch.scales = r.combine_gradient.scales = scales_from(*c.dispatch_scales);
   r.fprop = *c.fprop;
   r.dgrad = *c.dgrad;
   r.wgrad = *c.wgrad;

@@ -27,6 +27,8 @@ enum class Fp8Copy : uint8_t { full, fp8, e5m6 };
 struct Fp8Recipe {
   Fp8Encoding activation, gradient, weight;
   Fp8Encoding attention_output;  // activation of the product behind attention
+  Fp8Encoding dispatch;          // activation of experts: what expert parallelism sends
+  Fp8Encoding combine_gradient;  // gradient of their outputs: ditto, in backward
   bool fprop = true, dgrad = true, wgrad = true;
   Fp8Copy copy = Fp8Copy::fp8;             // of the inputs, for wgrad
   Fp8Copy attention_copy = Fp8Copy::e5m6;  // of the input of the product behind attention
@@ -71,7 +73,7 @@ struct PrecisionConfig {
   std::optional<std::string> activation_format, gradient_format, weight_format;
   std::optional<std::string> activation_tile, gradient_tile, weight_tile;
   std::optional<std::string> activation_scales, gradient_scales, weight_scales;
-  std::optional<std::string> attention_output_scales;
+  std::optional<std::string> attention_output_scales, dispatch_scales;
   std::optional<bool> fprop, dgrad, wgrad;
   std::optional<std::string> copy, attention_output_copy, swiglu_inputs;
   std::optional<std::string> accumulator;
@@ -114,6 +116,10 @@ void PrecisionConfig::visit(V&& v) {
   v("weight_scales", weight_scales, Field{.help = "of weights", .choices = scales});
   v("attention_output_scales", attention_output_scales,
     Field{.help = "of the input of the product behind attention", .choices = scales});
+  v("dispatch_scales", dispatch_scales,
+    Field{.help = "of the tokens that experts are given, and of the gradients of their outputs: "
+                  "what expert parallelism sends",
+          .choices = scales});
   v("fprop", fprop, Field{.help = "forward products in FP8"});
   v("dgrad", dgrad, Field{.help = "products for gradients of inputs in FP8"});
   v("wgrad", wgrad, Field{.help = "products for gradients of weights in FP8"});

@@ -1,0 +1,170 @@
+#include "core/fp8/experts.h"
+
+#include <cstring>
+
+#include "core/ops/convert.h"
+
+namespace shoestring {
+
+Fp8Experts::Fp8Experts(Stream& stream, Fp8Layer& layer, std::vector<int64_t> borders)
+    : stream_(stream), layer_(layer), borders_(std::move(borders)) {
+  const auto experts = static_cast<int64_t>(borders_.size()) - 1;
+  const Shape& w = layer.param().info.shape;
+  outputs_ = w[0] / experts;
+  inputs_ = w[1];
+  for (int64_t e = 0; e <= experts; ++e) matrices_.push_back(e * outputs_);
+}
+
+// [R, columns] with zeros behind the last border.
+Tensor Fp8Experts::rows_like(const Tensor& x, int64_t columns) const {
+  Tensor y(stream_.device(), {x.rows(), columns}, x.dtype());
+  stream_.run(
+      [rest = y.rows(borders_.back(), y.rows())] { std::memset(rest.raw(), 0, rest.bytes()); });
+  return y;
+}
+
+void Fp8Experts::multiply(Form form, const Tensor& c, const Fp8Segments& a,
+                          const Fp8Segments& b) const {
+  for (int64_t e = 0; e < a.count(); ++e) {
+    const auto at = static_cast<size_t>(e);
+    if (borders_[at] == borders_[at + 1]) continue;
+    const std::vector<int64_t>& rows = form == Form::weight ? matrices_ : borders_;
+    fp8_product(stream_, {.c = c.rows(rows[at], rows[at + 1]),
+                          .a = a.segment(e),
+                          .b = b.segment(e),
+                          .transpose_a = form == Form::weight,
+                          .transpose_b = form == Form::forward,
+                          .accumulate = form == Form::weight,
+                          .arithmetic = layer_.recipe().arithmetic});
+  }
+}
+
+void Fp8Experts::multiply_full(Form form, const Tensor& c, const Tensor& a, const Tensor& b) const {
+  for (size_t e = 0; e + 1 < borders_.size(); ++e) {
+    if (borders_[e] == borders_[e + 1]) continue;
+    const auto tokens = [&](const Tensor& x) { return x.rows(borders_[e], borders_[e + 1]); };
+    const auto matrix = [&](const Tensor& x) { return x.rows(matrices_[e], matrices_[e + 1]); };
+    const bool weight = form == Form::weight;
+    const Tensor ce = weight ? matrix(c) : tokens(c), ae = tokens(a);
+    const Tensor be = weight ? tokens(b) : matrix(b);
+    const MatmulSpec spec = {.transpose_a = weight,
+                             .transpose_b = form == Form::forward,
+                             .accumulate = weight,
+                             .exact = true};
+    stream_.run(
+        [&device = stream_.device(), ce, ae, be, spec] { matmul(device, ce, ae, be, spec); });
+  }
+}
+
+Fp8Kept Fp8Experts::store(const Tensor& x) const {
+  const Fp8Segments x8 =
+      quantise_segments(stream_, x, layer_.input(), borders_, MemoryKind::activations);
+  return {.codes = x8.codes, .scales = x8.scales, .values = {}};
+}
+
+Tensor Fp8Experts::load(const Fp8Kept& kept, Dtype to) const {
+  return dequantise_segments(stream_, {kept.codes, kept.scales, layer_.input(), borders_}, to);
+}
+
+Tensor Fp8Experts::forward(const Tensor& x, const Tensor& w, Fp8Kept* kept) {
+  Fp8Kept stored;
+  if (layer_.wants_codes()) stored = store(x);
+  Tensor y = rows_like(x, outputs_);
+  if (layer_.recipe().fprop) {
+    const Fp8Segments x8{stored.codes, stored.scales, layer_.input(), borders_};
+    const Fp8Segments w8 = layer_.weight_segments(stream_, w, matrices_, false);
+    multiply(Form::forward, y, x8, w8);
+    if (Fp8Probe* probe = layer_.probe()) {
+      const Tensor full = rows_like(x, outputs_);
+      multiply_full(Form::forward, full, x, w);
+      stream_.synchronize();
+      probe->compare(layer_.param().index, LinearProduct::fprop, y, full);
+      for (int64_t e = 0; e < x8.count(); ++e) {
+        const auto at = static_cast<size_t>(e);
+        if (borders_[at] == borders_[at + 1]) continue;
+        probe->tell(layer_.param().index, LinearProduct::fprop,
+                    x.rows(borders_[at], borders_[at + 1]), x8.segment(e));
+      }
+    }
+  } else {
+    multiply_full(Form::forward, y, x, w);
+  }
+  if (kept != nullptr) {
+    *kept = layer_.copy() == Fp8Copy::full ? Fp8Kept{} : stored;
+    if (layer_.copy() == Fp8Copy::full || layer_.probed()) kept->values = x;
+  }
+  return y;
+}
+
+Tensor Fp8Experts::input_gradient(const Tensor& dy, const Tensor& w) {
+  Tensor dx = rows_like(dy, inputs_);
+  if (!layer_.recipe().dgrad) {
+    multiply_full(Form::input, dx, dy, w);
+    return dx;
+  }
+  const Fp8Segments dy8 = quantise_segments(stream_, dy, layer_.gradient(), borders_);
+  multiply(Form::input, dx, dy8, layer_.weight_segments(stream_, w, matrices_, true));
+  if (Fp8Probe* probe = layer_.probe()) {
+    const Tensor full = rows_like(dy, inputs_);
+    multiply_full(Form::input, full, dy, w);
+    stream_.synchronize();
+    probe->compare(layer_.param().index, LinearProduct::dgrad, dx, full);
+    for (int64_t e = 0; e < dy8.count(); ++e) {
+      const auto at = static_cast<size_t>(e);
+      if (borders_[at] == borders_[at + 1]) continue;
+      probe->tell(layer_.param().index, LinearProduct::dgrad,
+                  dy.rows(borders_[at], borders_[at + 1]), dy8.segment(e));
+    }
+  }
+  return dx;
+}
+
+void Fp8Experts::add_weight_gradient(const Tensor& dy, const Fp8Segments& x8, const Tensor& dw) {
+  Fp8Encoding turned = layer_.gradient();
+  turned.tile = turned.tile.transposed();
+  multiply(Form::weight, dw, quantise_segments(stream_, dy, turned, borders_), x8);
+}
+
+void Fp8Experts::compare_weight(const Tensor& before, const Tensor& dy, const Tensor& full,
+                                const Tensor& dw) {
+  const Tensor want =
+      Tensor::zeros(stream_.device(), dw.shape(), Dtype::f32, MemoryKind::workspace);
+  multiply_full(Form::weight, want, dy, full);
+  scale(stream_, before, -1);
+  accumulate(stream_, before, dw);  // what was added
+  stream_.synchronize();
+  layer_.probe()->compare(layer_.param().index, LinearProduct::wgrad, before, want);
+}
+
+void Fp8Experts::weight_gradient(const Tensor& dy, const Fp8Layer::MadeAgain& x, const Tensor& dw) {
+  if (!layer_.recipe().wgrad) {
+    multiply_full(Form::weight, dw, dy, x.input);
+    return;
+  }
+  const bool compares = layer_.probed() && x.full;
+  const Tensor before =
+      compares ? convert(stream_, dw, Dtype::f32, MemoryKind::workspace) : Tensor();
+  Fp8Encoding turned = layer_.input();
+  turned.tile = turned.tile.transposed();
+  add_weight_gradient(dy, quantise_segments(stream_, x.input, turned, borders_), dw);
+  if (compares) compare_weight(before, dy, x.full, dw);
+}
+
+void Fp8Experts::weight_gradient(const Tensor& dy, const Fp8Kept& kept, const Tensor& dw) {
+  if (layer_.copy() == Fp8Copy::full) {
+    weight_gradient(dy, Fp8Layer::MadeAgain{.input = kept.values, .full = kept.values}, dw);
+    return;
+  }
+  const bool compares = layer_.probed() && kept.values;
+  const Tensor before =
+      compares ? convert(stream_, dw, Dtype::f32, MemoryKind::workspace) : Tensor();
+  const Fp8Segments stored{kept.codes, kept.scales, layer_.input(), borders_};
+  Fp8Encoding turned = layer_.input();
+  turned.tile = turned.tile.transposed();
+  // Square tiles, and one scale for all, serve both directions as they are.
+  add_weight_gradient(
+      dy, turned == stored.encoding ? stored : requantise_segments(stream_, stored, turned), dw);
+  if (compares) compare_weight(before, dy, kept.values, dw);
+}
+
+}  // namespace shoestring

@@ -1,0 +1,77 @@
+#include "core/ops/fp8_grouped_linear.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/ops/swiglu.h"
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+std::vector<int64_t> borders_of(Stream& stream, const Tensor& offsets, int64_t rows) {
+  stream.synchronize();  // the offsets are made on the stream
+  const std::span<const int32_t> at = offsets.span<int32_t>();
+  if (at.size() < 2 || at.front() != 0 || !std::is_sorted(at.begin(), at.end()) ||
+      at.back() > rows) {
+    fail(cat("[fp8_grouped_linear] offsets ", offsets.text(), " of ", rows,
+             " rows must begin at 0, never fall and end within the rows"));
+  }
+  return {at.begin(), at.end()};
+}
+
+void check_weight(const Tensor& x, int64_t columns, const Tensor& w, int64_t experts) {
+  if (w.shape().rank() == 2 && w.rows() % experts == 0 && w.columns() == columns &&
+      w.dtype() == x.dtype() && x.shape().rank() == 2) {
+    return;
+  }
+  fail(cat("[fp8_grouped_linear] rows ", x.text(), " of ", experts, " experts do not fit w ",
+           w.text(), ": w is [E O, I] of the same type"));
+}
+
+}  // namespace
+
+Tensors<1> Fp8GroupedLinear::forward(Stream& stream, const Attributes& a, const Tensors<2>& inputs,
+                                     const Tensors<1>& w, InputSaved& input, WeightSaved& weight) {
+  const auto& [x, offsets] = inputs;
+  const std::vector<int64_t> borders = borders_of(stream, offsets, x.rows());
+  check_weight(x, a.swiglu ? x.columns() / 2 : x.columns(), w[0],
+               static_cast<int64_t>(borders.size()) - 1);
+  Fp8Experts experts(stream, *a.layer, borders);
+  input.offsets = weight.offsets = offsets;
+  if (!a.swiglu) return {experts.forward(x, w[0], &weight.x)};
+  Swiglu::Saved nothing;
+  const Tensor product = Swiglu::forward(stream, {}, {x}, nothing)[0];
+  Tensor y = experts.forward(product, w[0], nullptr);
+  input.gate_up = weight.x = experts.store(x);
+  if (a.layer->probed()) weight.x.values = product;
+  return {y};
+}
+
+Tensors<2> Fp8GroupedLinear::grad_input(Stream& stream, const Attributes& a,
+                                        const InputSaved& input, const Tensors<1>& w,
+                                        const Tensors<1>& dy) {
+  if (!dy[0]) return {};
+  Fp8Experts experts(stream, *a.layer, borders_of(stream, input.offsets, dy[0].rows()));
+  const Tensor dx = experts.input_gradient(dy[0], w[0]);
+  if (!a.swiglu) return {dx, Tensor()};
+  const Tensor gu = experts.load(input.gate_up, dy[0].dtype());
+  return {Swiglu::grad_input(stream, {}, {.gu = gu}, {dx})[0], Tensor()};
+}
+
+void Fp8GroupedLinear::grad_weight(Stream& stream, const Attributes& a, const WeightSaved& weight,
+                                   const Tensors<1>& dy, const Tensors<1>& dw) {
+  if (!dy[0]) return;
+  Fp8Experts experts(stream, *a.layer, borders_of(stream, weight.offsets, dy[0].rows()));
+  if (!a.swiglu) {
+    experts.weight_gradient(dy[0], weight.x, dw[0]);
+    return;
+  }
+  Swiglu::Saved nothing;
+  const Tensor gu = experts.load(weight.x, dy[0].dtype());
+  const Tensor product = Swiglu::forward(stream, {}, {gu}, nothing)[0];
+  experts.weight_gradient(dy[0], Fp8Layer::MadeAgain{.input = product, .full = weight.x.values},
+                          dw[0]);
+}
+
+}  // namespace shoestring

@@ -1,0 +1,119 @@
+#include "core/fp8/experts.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tests/core/fp8/fp8_twin.h"
+#include "tests/core/ops/fp8_case.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+
+// Three experts of [70, 140]: the matrices do not begin at borders of blocks.
+const std::vector<int64_t> borders = {0, 130, 130, 190};
+constexpr int64_t rows = 200, outputs = 70, inputs = 140;
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.text() == b.text() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
+}
+
+Tensor copy_of(const Tensor& x) {
+  Tensor y(x.device(), x.shape(), x.dtype());
+  std::memcpy(y.raw(), x.raw(), x.bytes());
+  return y;
+}
+
+class Fp8ExpertsTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  static PrecisionConfig config(const char* recipe) {
+    PrecisionConfig c;
+    c.recipe = recipe;
+    c.dispatch_scales = c.activation_scales;
+    return c;
+  }
+};
+
+// Each expert's results are those of a layer of its own, whatever the others have.
+TEST_P(Fp8ExpertsTest, AreLayersOfTheirOwn) {
+  PrecisionConfig recipe = config(GetParam());
+  fill_in(recipe);
+  recipe.dispatch_scales = recipe.activation_scales;
+  Fp8Case c("layers.0.moe.experts.down.weight", {3 * outputs, inputs}, recipe);
+  const Tensor x = spread_tensor(c.device, {rows, inputs}, Dtype::bf16, "x");
+  const Tensor dy = spread_tensor(c.device, {rows, outputs}, Dtype::bf16, "dy");
+  Fp8Experts experts(c.stream, c.layer(), borders);
+  Fp8Kept kept;
+  const Tensor y = experts.forward(x, c.weight(), &kept);
+  const Tensor dx = experts.input_gradient(dy, c.weight());
+  Tensor dw = Tensor::zeros(c.device, {3 * outputs, inputs}, Dtype::f32);
+  experts.weight_gradient(dy, kept, dw);
+  for (size_t e : {size_t{0}, size_t{2}}) {
+    Fp8Case alone("layers.0.mlp.down.weight", {outputs, inputs}, recipe);
+    const auto at = static_cast<int64_t>(e);
+    const Tensor w = copy_of(c.weight().rows(at * outputs, (at + 1) * outputs));
+    const Tensor xe = copy_of(x.rows(borders[e], borders[e + 1]));
+    const Tensor dye = copy_of(dy.rows(borders[e], borders[e + 1]));
+    Fp8Layer& layer = alone.layer();
+    const Fp8Tensor x8 = quantise(alone.stream, xe, layer.input());
+    EXPECT_TRUE(
+        same_bits(y.rows(borders[e], borders[e + 1]), layer.forward(alone.stream, xe, x8, w)));
+    EXPECT_TRUE(
+        same_bits(dx.rows(borders[e], borders[e + 1]), layer.input_gradient(alone.stream, dye, w)));
+    Tensor dwe = Tensor::zeros(alone.device, {outputs, inputs}, Dtype::f32);
+    layer.weight_gradient(alone.stream, dye, layer.keep(alone.stream, xe, x8), dwe);
+    EXPECT_TRUE(same_bits(dw.rows(at * outputs, (at + 1) * outputs), dwe));
+  }
+  // The expert without tokens learns nothing, and rows that belong to nobody are zeros.
+  for (int64_t i = outputs * inputs; i < 2 * outputs * inputs; ++i) {
+    ASSERT_EQ(dw.data<float>()[i], 0);
+  }
+  for (int64_t i = 190 * outputs; i < rows * outputs; ++i) {
+    ASSERT_EQ(value_at(y, i), 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, Fp8ExpertsTest,
+                         ::testing::Values("deepseek_v3", "per_tensor", "mxfp8",
+                                           "block_gradients"));
+
+TEST(Fp8Experts, WhatIsSentHasPowersOfTwo) {
+  Fp8Case up("layers.0.moe.experts.gate_up.weight", {6, 8});
+  EXPECT_EQ(up.layer().input().scales, ScaleKind::power_of_two);
+  EXPECT_EQ(up.layer().gradient().scales, ScaleKind::plain);
+  Fp8Case down("layers.0.moe.experts.down.weight", {6, 8});
+  EXPECT_EQ(down.layer().input().scales, ScaleKind::plain);
+  EXPECT_EQ(down.layer().gradient().scales, ScaleKind::power_of_two);
+}
+
+TEST(Fp8Experts, ProductsThatStayFullAndTheProbe) {
+  PrecisionConfig full;
+  full.recipe = "deepseek_v3";
+  full.fprop = full.dgrad = full.wgrad = false;
+  Fp8Case plain("layers.0.moe.experts.down.weight", {3 * outputs, inputs}, full);
+  Fp8Case narrow("layers.0.moe.experts.down.weight", {3 * outputs, inputs});
+  Fp8Probe probe;
+  narrow.layer().set_probe(&probe);
+  for (Fp8Case* c : {&plain, &narrow}) {
+    const Tensor x = spread_tensor(c->device, {rows, inputs}, Dtype::bf16, "x");
+    const Tensor dy = spread_tensor(c->device, {rows, outputs}, Dtype::bf16, "dy");
+    Fp8Experts experts(c->stream, c->layer(), borders);
+    Fp8Kept kept;
+    experts.forward(x, c->weight(), &kept);
+    experts.input_gradient(dy, c->weight());
+    Tensor dw = Tensor::zeros(c->device, {3 * outputs, inputs}, Dtype::f32);
+    experts.weight_gradient(dy, kept, dw);
+    EXPECT_EQ(kept.values.block(), x.block());
+    EXPECT_EQ(static_cast<bool>(kept.codes), c == &narrow);
+  }
+  ASSERT_EQ(probe.figures().size(), 3u);
+  for (const auto& [key, figures] : probe.figures()) {
+    EXPECT_GT(figures.relative_error(), 0.01) << name_of(key.second);
+    EXPECT_LT(figures.relative_error(), 0.09) << name_of(key.second);
+  }
+}
+
+}  // namespace
+}  // namespace shoestring

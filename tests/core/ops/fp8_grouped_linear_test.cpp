@@ -1,0 +1,87 @@
+#include "core/ops/fp8_grouped_linear.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "core/check.h"
+#include "core/ops/swiglu.h"
+#include "tests/core/fp8/fp8_twin.h"
+#include "tests/core/ops/fp8_case.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+
+const std::vector<int32_t> offsets = {0, 40, 40, 95};
+constexpr int64_t rows = 100, outputs = 24, inputs = 136;
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.text() == b.text() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
+}
+
+struct Outcome {
+  Tensor y, dx, dw;
+  size_t kept = 0;
+};
+Outcome run(Fp8Case& c, bool swiglu, const Tensor& x, const Tensor& dy) {
+  const Tensor borders = Tensor::from<int32_t>(c.device, {4}, offsets);
+  Fp8GroupedLinear::InputSaved input;
+  Fp8GroupedLinear::WeightSaved weight;
+  const Fp8GroupedLinear::Attributes attributes{&c.layer(), swiglu};
+  Outcome r;
+  r.y =
+      Fp8GroupedLinear::forward(c.stream, attributes, {x, borders}, {c.weight()}, input, weight)[0];
+  weight.x.each([&](Tensor& t) { r.kept += t ? t.bytes() : 0; });
+  r.dx = Fp8GroupedLinear::grad_input(c.stream, attributes, input, {c.weight()}, {dy})[0];
+  r.dw = Tensor::zeros(c.device, c.weight().shape(), Dtype::f32);
+  Fp8GroupedLinear::grad_weight(c.stream, attributes, weight, {dy}, {r.dw});
+  return r;
+}
+
+TEST(Fp8GroupedLinear, IsTheExpertsProducts) {
+  Fp8Case c("layers.0.moe.experts.gate_up.weight", {3 * outputs, inputs});
+  const Tensor x = spread_tensor(c.device, {rows, inputs}, Dtype::bf16, "x");
+  const Tensor dy = spread_tensor(c.device, {rows, outputs}, Dtype::bf16, "dy");
+  const Outcome got = run(c, false, x, dy);
+  EXPECT_EQ(got.kept, size_t{rows * inputs + 95 * 2 * 4});  // codes, a scale a tile
+  Fp8Experts experts(c.stream, c.layer(), {offsets.begin(), offsets.end()});
+  Fp8Kept kept;
+  EXPECT_TRUE(same_bits(got.y, experts.forward(x, c.weight(), &kept)));
+  EXPECT_TRUE(same_bits(got.dx, experts.input_gradient(dy, c.weight())));
+  Tensor dw = Tensor::zeros(c.device, {3 * outputs, inputs}, Dtype::f32);
+  experts.weight_gradient(dy, kept, dw);
+  EXPECT_TRUE(same_bits(got.dw, dw));
+}
+
+TEST(Fp8GroupedLinear, MakesTheProductOfGateAndUpAgain) {
+  Fp8Case c("layers.0.moe.experts.down.weight", {3 * outputs, inputs});
+  const Tensor gu = spread_tensor(c.device, {rows, 2 * inputs}, Dtype::bf16, "gu");
+  const Tensor dy = spread_tensor(c.device, {rows, outputs}, Dtype::bf16, "dy");
+  const Outcome got = run(c, true, gu, dy);
+  EXPECT_EQ(got.kept, size_t{rows * 2 * inputs + 95 * 3 * 4});
+  Fp8Experts experts(c.stream, c.layer(), {offsets.begin(), offsets.end()});
+  Swiglu::Saved saved;
+  const Tensor product = Swiglu::forward(c.stream, {}, {gu}, saved)[0];
+  EXPECT_TRUE(same_bits(got.y, experts.forward(product, c.weight(), nullptr)));
+  const Tensor again = experts.load(experts.store(gu), Dtype::bf16);
+  const Tensor product_again = Swiglu::forward(c.stream, {}, {again}, saved)[0];
+  const Tensor dp = experts.input_gradient(dy, c.weight());
+  EXPECT_TRUE(same_bits(got.dx, Swiglu::grad_input(c.stream, {}, saved, {dp})[0]));
+  Tensor dw = Tensor::zeros(c.device, {3 * outputs, inputs}, Dtype::f32);
+  experts.weight_gradient(dy, Fp8Layer::MadeAgain{product_again, Tensor()}, dw);
+  EXPECT_TRUE(same_bits(got.dw, dw));
+}
+
+TEST(Fp8GroupedLinear, RefusesWhatDoesNotFit) {
+  Fp8Case c("layers.0.moe.experts.down.weight", {3 * outputs, inputs});
+  const Tensor x = spread_tensor(c.device, {90, inputs}, Dtype::bf16, "x");  // offsets end at 95
+  const Tensor dy = spread_tensor(c.device, {90, outputs}, Dtype::bf16, "dy");
+  EXPECT_THROW(run(c, false, x, dy), Error);
+  const Tensor wide = spread_tensor(c.device, {rows, inputs + 1}, Dtype::bf16, "x");
+  EXPECT_THROW(run(c, false, wide, dy), Error);
+}
+
+}  // namespace
+}  // namespace shoestring
