@@ -11,7 +11,7 @@
 
 namespace shoestring {
 
-class Fp8Plan;  // core/fp8/layer.h
+class Fp8Plan;        // core/fp8/layer.h
 class TokenExchange;  // core/layers/moe.h
 struct ExpertLoad;    // core/ops/route.h
 

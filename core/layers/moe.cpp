@@ -3,12 +3,26 @@
 #include "core/ops/add.h"
 #include "core/ops/combine.h"
 #include "core/ops/dispatch.h"
+#include "core/ops/fp8_grouped_linear.h"
 #include "core/ops/grouped_linear.h"
 #include "core/ops/router_logits.h"
 #include "core/ops/swiglu.h"
 #include "core/text.h"
 
 namespace shoestring {
+namespace {
+
+// All experts' rows times their matrices, in FP8 where the plan says so.
+Value multiply(LayerContext& context, const Param* weight, const Value& rows,
+               const Value& offsets) {
+  Tape& tape = context.tape;
+  if (Fp8Layer* layer = fp8_layer(context, *weight)) {
+    return apply<Fp8GroupedLinear>(tape, {.layer = layer}, {rows, offsets}, {weight});
+  }
+  return apply<GroupedLinear>(tape, {.thin = !tape.recording()}, {rows, offsets}, {weight});
+}
+
+}  // namespace
 
 DispatchedTokens LocalExchange::dispatch(Tape& tape, const Value& x, const Routing& routing) {
   auto [rows, offsets, row_of] =
@@ -34,15 +48,18 @@ Route::Attributes MoeLayer::attributes(const LayerContext& context) const {
 
 Value MoeLayer::run_experts(LayerContext& context, const DispatchedTokens& tokens) const {
   Tape& tape = context.tape;
-  const GroupedLinear::Attributes attributes{.thin = !tape.recording()};
-  const Value fused =
-      apply<GroupedLinear>(tape, attributes, {tokens.rows, tokens.offsets}, {gate_up});
+  const Value fused = multiply(context, gate_up, tokens.rows, tokens.offsets);
+  Fp8Layer* narrow = fp8_layer(context, *down);
+  if (narrow != nullptr && narrow->recipe().swiglu_inputs) {
+    return apply<Fp8GroupedLinear>(tape, {.layer = narrow, .swiglu = true}, {fused, tokens.offsets},
+                                   {down});
+  }
   const bool region =
       context.recompute == Recompute::swiglu || context.recompute == Recompute::norms;
   const int id = region ? tape.begin_region() : -1;
   const Value product = apply<Swiglu>(tape, {}, {fused});
   if (region) tape.end_region(id);
-  Value y = apply<GroupedLinear>(tape, attributes, {product, tokens.offsets}, {down});
+  Value y = multiply(context, down, product, tokens.offsets);
   if (region) tape.drop_region(id, {});
   return y;
 }

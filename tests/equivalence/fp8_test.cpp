@@ -22,6 +22,87 @@ RunConfig fp8_config(const ScratchFolder& folder, const std::string& run,
   return config;
 }
 
+// Latent attention, eight experts of which two are chosen and one that all share, and a prediction
+// module: rows of an expert begin anywhere in a tile.
+RunConfig sparse_config(const ScratchFolder& folder, const std::string& run) {
+  RunConfig config = fp8_config(folder, run);
+  config.model.kv_heads = 4;
+  config.model.mla = {.kv_latent = 16, .q_latent = 16, .nope_dim = 8, .rope_dim = 4, .v_dim = 8};
+  config.model.moe.experts = 8;
+  config.model.moe.chosen = 2;
+  config.model.moe.ffn = 24;
+  config.model.moe.shared = 1;
+  config.model.moe.first_dense = 1;
+  config.model.mtp.depth = 1;
+  return config;
+}
+
+TEST(Fp8Sparse, LearnsAsBf16Does) {
+  const ScratchFolder folder;
+  RunConfig config = sparse_config(folder, "fp8");
+  config.train.steps = 40;
+  const RunResult narrow = train_small(config);
+  config.precision = {};
+  config.run.directory = folder / "bf16";
+  const RunResult full = train_small(config);
+  const double first = full.steps.front().at("loss"), last = full.steps.back().at("loss");
+  ASSERT_LT(last, first - 0.5);
+  EXPECT_NE(narrow.steps[0].at("loss"), full.steps[0].at("loss"));
+  EXPECT_NEAR(narrow.steps.back().at("loss"), last, 0.1 * (first - last));
+}
+
+TEST(Fp8Sparse, PoliciesResumesAndRanksChangeNoBit) {
+  const ScratchFolder folder;
+  RunConfig config = sparse_config(folder, "one");
+  config.train.exact = true;
+  config.train.batch = 6;
+  const RunResult one = train_small(config);
+  for (const char* policy : {"swiglu", "norms", "attention", "block"}) {
+    SCOPED_TRACE(policy);
+    RunConfig other = config;
+    other.run.directory = folder / policy;
+    other.train.recompute = policy;
+    expect_same_run(one, train_small(other));
+  }
+  RunConfig ranks = config;
+  ranks.run.directory = folder / "ranks";
+  ranks.parallel.data_parallel = 2;
+  expect_same_run(one, train_small(ranks));
+  RunConfig broken = config;
+  broken.run.directory = folder / "broken";
+  broken.train.steps = 2;
+  train_small(broken);
+  broken.train.steps = 4;
+  expect_same_run(one, train_small(broken));
+}
+
+// Every matrix of the blocks takes part but the router and the prediction module's projection.
+TEST(Fp8Sparse, TheWatchdogSeesExpertsToo) {
+  const ScratchFolder folder;
+  RunConfig config = sparse_config(folder, "run");
+  config.train.steps = 1;
+  config.precision.watchdog.every = 1;
+  config.precision.watchdog.limit = 0.2;
+  const RunResult run = train_small(config);
+  const nlohmann::json& step = run.steps[0];
+  for (const char* matrix :
+       {"layers.0.attention.q_down", "layers.0.attention.q_up", "layers.0.attention.kv_down",
+        "layers.0.attention.kv_up", "layers.0.attention.output", "layers.0.mlp.gate_up",
+        "layers.1.moe.experts.gate_up", "layers.1.moe.experts.down", "layers.1.moe.shared.down",
+        "mtp.0.moe.experts.down"}) {
+    for (const char* product : {"fprop", "dgrad", "wgrad"}) {
+      const std::string key = cat("fp8/error/", matrix, ".weight/", product);
+      ASSERT_TRUE(step.contains(key)) << key;
+      EXPECT_GT(step.at(key), 0.005) << key;
+      EXPECT_LT(step.at(key), 0.15) << key;
+    }
+  }
+  for (const auto& [key, value] : step.items()) {
+    EXPECT_EQ(key.find("router"), std::string::npos) << key;
+    EXPECT_EQ(key.find("projection"), std::string::npos) << key;
+  }
+}
+
 class Fp8Training : public testing::TestWithParam<const char*> {};
 
 TEST_P(Fp8Training, LearnsAsBf16Does) {
