@@ -28,6 +28,6 @@ set_tests_properties(bench.tokenizer_encode PROPERTIES LABELS bench TIMEOUT 60)
 add_executable(bench_decode ${CMAKE_CURRENT_LIST_DIR}/decode/decode_main.cpp)
 target_link_libraries(bench_decode PRIVATE shoestring_launcher)
 add_test(NAME bench.decode_smoke COMMAND bench_decode
-  --config ${CMAKE_CURRENT_LIST_DIR}/decode/llama.toml --tokens 2 --prompt 3 --sequences 2
+  --config ${CMAKE_CURRENT_LIST_DIR}/decode/smoke.toml --tokens 2 --prompt 3 --sequences 2
   --dtype bf16 --profile)
 set_tests_properties(bench.decode_smoke PROPERTIES LABELS bench TIMEOUT 120)

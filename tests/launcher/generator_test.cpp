@@ -41,6 +41,27 @@ TEST_F(Generator, TheCacheChangesNoToken) {
   }
 }
 
+// Of a model like DeepSeek-V3: latents in the cache, sparse blocks, a prediction module left out.
+TEST(LatentGenerator, TheCacheChangesNoToken) {
+  const ScratchFolder folder;
+  RunConfig config = text_config(folder);
+  config.train.steps = 15;
+  config.model.mla = {.kv_latent = 12, .q_latent = 16, .nope_dim = 8, .rope_dim = 4, .v_dim = 6};
+  config.model.moe = {.experts = 4, .chosen = 2, .ffn = 16, .shared = 1, .first_dense = 1};
+  config.model.mtp.depth = 1;
+  train_small(config);
+  LoadedModel loaded({.path = config.run.directory, .tokenizer = "", .dtype = "f32", .threads = 2});
+  GenerateRequest r{.prompts = {"Sir Walter", "Anne", ""}, .max_tokens = 20};
+  r.sampler.temperature = 0;
+  const auto run = [&] {
+    return generate(loaded.stream, *loaded.model, *loaded.source, *loaded.tokenizer, r);
+  };
+  const GenerateResult cached = run();
+  r.cached = false;
+  EXPECT_EQ(cached.ids, run().ids);
+  EXPECT_EQ(cached.tokens, 60);
+}
+
 TEST_F(Generator, PromptsSideBySideAreAsAlone) {
   GenerateRequest both = request({"Sir Walter", "Lady Russell was"}, 12);
   both.sampler.temperature = 0;
