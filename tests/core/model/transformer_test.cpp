@@ -48,8 +48,10 @@ MicroBatch some_rows(int64_t vocabulary, int64_t length = 12) {
 // One model with its store, run on one micro-batch.
 class Harness {
  public:
+  // In f64 one thread: thousands of passes too small to share.
   Harness(const ModelConfig& config, Dtype dtype)
-      : store_(device_, parameters_of(config, whole_model(config)), dtype),
+      : device_(DeviceKind::cpu, 0, dtype == Dtype::f64 ? 1 : 0),
+        store_(device_, parameters_of(config, whole_model(config)), dtype),
         source_(store_),
         model_(config, store_, whole_model(config)) {
     store_.initialise(1);
