@@ -233,6 +233,7 @@ Value CachedAttention::run(Tape& tape, const AttentionShape& shape, const Value&
     return LocalAttention().run(tape, shape, q, k, v, first_key);
   }
   Tensor out(*device_, {q.tensor().rows(), shape.q_heads * shape.v_head_dim}, q.tensor().dtype());
+  const Tape::Watch watch(tape, "kept_attention", Phase::forward);
   dispatch_float(out.dtype(), [&]<class T>() {
     attend_groups<T>(*device_, shape, kept(shape), q.tensor(), out);
   });
@@ -250,6 +251,7 @@ Value CachedAttention::run_latent(Tape& tape, const LatentAttention& a) {
   const Tensor& q = a.q.tensor();
   Tensor out(*device_, {q.rows(), a.shape.q_heads * a.shape.v_head_dim}, q.dtype());
   const std::vector<KeptSequence> sequences = kept(a.shape);
+  const Tape::Watch watch(tape, "absorbed_attention", Phase::forward);
   dispatch_float(out.dtype(), [&]<class T>() { AbsorbedStep<T>(*device_, a, sequences).run(out); });
   end_layer(a.shape);
   return Value(out);

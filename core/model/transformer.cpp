@@ -254,6 +254,7 @@ Tensor Transformer::logits(LayerContext& context, const Residual& x,
   const Tensor weight = tape.source().weight(*head_);
   const Dtype out = picked.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   Tensor y(device, {count, weight.shape()[0]}, out);
+  const Tape::Watch watch(tape, "logits", Phase::forward);
   matmul(device, y, picked, weight, {.transpose_b = true, .alpha = config_.output_multiplier});
   tape.end_segment();
   return y;
