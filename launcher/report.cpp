@@ -149,6 +149,7 @@ std::string Reporter::console_text(const StepReport& r, const Batch& batch) cons
           text_of_fixed(r.gradient_norm, 3), "  ", text_of_count(rate), " tokens/s  left ",
           text_of_seconds(seconds_left()));
   if (c.model.moe.on()) append(text, "  MaxVio ", text_of_fixed(r.max_vio, 2));
+  if (c.model.moe.capacity > 0) append(text, "  dropped ", text_of_count(r.dropped));
   // What a narrow terminal does without stands last.
   if (peak_flops_ > 0) {
     append(text, "  MFU ", text_of_fixed(100 * flop_per_second() / peak_flops_, 1), "%");

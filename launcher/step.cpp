@@ -233,6 +233,7 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   const auto routed = routing_.finish(batch.global_micro_batches, statistics_.has_value());
   report.statistics.insert(report.statistics.end(), routed.named.begin(), routed.named.end());
   report.max_vio = routed.max_vio;
+  report.dropped = routed.dropped;
   report.lr = rank_.lr_at(batch.step);
   const StepGuard::Verdict verdict = rank_.guard.judge(report.loss, report.gradient_norm);
   report.skipped = verdict.skip;

@@ -34,6 +34,7 @@ struct StepReport {
   // of sparse layers (step_routing.h); step_statistics.h, when due.
   std::vector<std::pair<std::string, double>> statistics = {};
   double max_vio = 0;                    // of the worst sparse layer
+  double dropped = 0;                    // choices beyond the experts' capacity
   MetricsRecord watchdog = {};           // watchdog.h, when due
   std::vector<Fp8Fallback> fallen = {};  // matrices that left FP8
 };

@@ -96,11 +96,11 @@ StepRouting::Figures StepRouting::finish(int64_t micro_batches, bool loads_of_ex
   const auto layers = static_cast<int64_t>(blocks_.size());
   const std::vector<double> sums =
       sum_micro_batches(rank_.ranks, rank_.communication, own_, micro_batches, layers * width);
-  double balance = 0, dropped = 0;
+  double balance = 0;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     add_figures(i, sums, figures);
     balance += sums[i * width + 2];
-    dropped += sums[i * width + 3];
+    figures.dropped += sums[i * width + 3];
     if (!loads_of_experts) continue;
     const auto experts = static_cast<size_t>(experts_);
     const auto at = counts_.begin() + static_cast<int64_t>(i * experts);
@@ -114,7 +114,9 @@ StepRouting::Figures StepRouting::finish(int64_t micro_batches, bool loads_of_ex
   const bool losses =
       balance_.sequence + balance_.switch_loss + balance_.global_batch + balance_.z_loss > 0;
   if (losses) figures.named.emplace_back("moe/balance_loss", balance);
-  if (rank_.config.model.moe.capacity > 0) figures.named.emplace_back("moe/dropped", dropped);
+  if (rank_.config.model.moe.capacity > 0) {
+    figures.named.emplace_back("moe/dropped", figures.dropped);
+  }
   return figures;
 }
 

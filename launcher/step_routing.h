@@ -32,6 +32,7 @@ class StepRouting {
     // "moe/max_vio/layers.1" and so on (docs/moe.md); "moe/load/layers.1/7" when asked for.
     std::vector<std::pair<std::string, double>> named;
     double max_vio = 0;  // of the worst layer
+    double dropped = 0;  // choices beyond the capacity, of all layers
   };
   // After the last slot; every rank calls and gets the figures of all of them.
   Figures finish(int64_t micro_batches, bool loads_of_experts);
