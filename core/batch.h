@@ -9,12 +9,14 @@
 namespace shoestring {
 
 struct MicroBatch {
-  int64_t sequences = 0;                  // B
-  int64_t length = 0;                     // S
-  std::vector<int32_t> tokens = {};       // [B, S]
-  std::vector<int32_t> labels = {};       // [B, S]: the next token of the same document, -1 = none
-  std::vector<int32_t> positions = {};    // [B, S]: position within the document, for RoPE
-  std::vector<int32_t> first_key = {};    // [B, S]: first column of the row that this token may see
+  int64_t sequences = 0;                // B
+  int64_t length = 0;                   // S
+  std::vector<int32_t> tokens = {};     // [B, S]
+  std::vector<int32_t> labels = {};     // [B, S]: the next token of the same document, -1 = none
+  std::vector<int32_t> positions = {};  // [B, S]: position within the document, for RoPE
+  std::vector<int32_t> first_key = {};  // [B, S]: first column of the row that this token may see
+  // [B, S]: first column of the token's document; empty: first_key (attention stays inside)
+  std::vector<int32_t> document_start = {};
   std::vector<uint64_t> sample_ids = {};  // [B]: global sample number of each row, for messages
   std::vector<int32_t> sources = {};      // [B]: which source of the mixture the row came from
   int64_t valid_labels = 0;               // labels that are not -1

@@ -83,6 +83,8 @@ class CheckpointWriter {
   // step. A failure in the background (a full disk) is warned of, and training goes on. Of the
   // last save nothing is copied: there is nothing else to do meanwhile.
   void save(const CheckpointContent& content);
+  // Waits for the last save: is it on the disk (or was there none)?
+  bool settled();
   // Waits until the last save is on the disk; throws when that one failed.
   void finish();
   CheckpointStats stats() const;

@@ -215,14 +215,16 @@ void CheckpointWriter::save(const CheckpointContent& content) {
   s.stats.stall_seconds += seconds_since(start);
 }
 
-void CheckpointWriter::finish() {
+bool CheckpointWriter::settled() {
   const Clock::time_point start = Clock::now();
   state_->wait();
-  {
-    std::lock_guard lock(state_->mutex);
-    state_->stats.stall_seconds += seconds_since(start);
-  }
-  if (!state_->failure.empty()) fail_data(state_->failure);
+  std::lock_guard lock(state_->mutex);
+  state_->stats.stall_seconds += seconds_since(start);
+  return state_->failure.empty();
+}
+
+void CheckpointWriter::finish() {
+  if (!settled()) fail_data(state_->failure);
 }
 
 CheckpointStats CheckpointWriter::stats() const {

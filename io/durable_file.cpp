@@ -142,23 +142,33 @@ std::string read_small_file(const std::string& path, uint64_t limit) {
   return text;
 }
 
-MappedFile::MappedFile(const std::string& path) {
-  const int descriptor = open_or_fail(path, O_RDONLY, "open");
+MappedFile::MappedFile(const std::string& path)
+    : path_(path), descriptor_(open_or_fail(path, O_RDONLY, "open")) {
   struct stat info {};
-  const bool regular = ::fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode);
+  const bool regular = ::fstat(descriptor_, &info) == 0 && S_ISREG(info.st_mode);
   size_ = static_cast<uint64_t>(info.st_size);
   void* at = MAP_FAILED;
-  if (regular && size_ > 0) at = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor, 0);
+  if (regular && size_ > 0) at = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor_, 0);
   const int error = errno;
-  ::close(descriptor);
+  if (regular && (size_ == 0 || at != MAP_FAILED)) {
+    if (size_ > 0) data_ = static_cast<uint8_t*>(at);
+    return;
+  }
+  ::close(descriptor_);
   if (!regular) fail_data(cat(path, " is not a regular file"));
-  if (size_ == 0) return;
-  if (at == MAP_FAILED) fail_data(cat("cannot map ", path, " into memory: ", reason(error)));
-  data_ = static_cast<uint8_t*>(at);
+  fail_data(cat("cannot map ", path, " into memory: ", reason(error)));
 }
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(data_, size_);
+  ::close(descriptor_);
+}
+
+void MappedFile::require_whole() const {
+  struct stat info {};
+  if (::fstat(descriptor_, &info) == 0 && static_cast<uint64_t>(info.st_size) >= size_) return;
+  fail_data(cat(path_, " had ", size_, " bytes when it was opened and has ", info.st_size,
+                " now: something cut it off while it was read; make it again"));
 }
 
 void MappedFile::prefetch(uint64_t position, uint64_t bytes) const {

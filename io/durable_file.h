@@ -56,12 +56,16 @@ class MappedFile {
 
   const uint8_t* data() const { return data_; }
   uint64_t size() const { return size_; }
+  // Fails where the file has become shorter since: touching what it lost would end the process.
+  void require_whole() const;
   // Asks the system to read these bytes ahead; costs nothing when they are there already.
   void prefetch(uint64_t position, uint64_t bytes) const;
   // Takes whole pages of these bytes out of the process's memory; they are read again when touched.
   void release(uint64_t position, uint64_t bytes) const;
 
  private:
+  std::string path_;
+  int descriptor_ = -1;
   uint8_t* data_ = nullptr;
   uint64_t size_ = 0;
 };

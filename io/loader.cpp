@@ -165,6 +165,21 @@ Loader::Place Loader::place_part(const Stage& stage, const Mixture::Draw& draw) 
   return {draw.source, block_start(draw.source, low + row / rows) + row % rows * stage.length};
 }
 
+namespace {
+
+// Documents with an end mark begin with the mark of the one before: it predicts their first token,
+// as an empty prompt does later, and is itself the last label of its own document.
+bool marked(const DocumentStream& stream) { return stream.store().facts().end_of_document >= 0; }
+
+// Where the inputs of a document begin in the stream. One more document begins at the last mark.
+int64_t input_start(const DocumentStream& stream, int64_t document) {
+  if (document <= 0) return 0;
+  if (document > stream.documents()) return stream.tokens();
+  return stream.document_start(document) - (marked(stream) ? 1 : 0);
+}
+
+}  // namespace
+
 void Loader::add_row(MicroBatch& to, const DocumentStream& stream, int64_t first_token) const {
   const int64_t S = to.length;
   const int64_t have = std::min(S, stream.tokens() - first_token);
@@ -172,16 +187,19 @@ void Loader::add_row(MicroBatch& to, const DocumentStream& stream, int64_t first
   std::vector<int32_t> ids(static_cast<size_t>(S + 1), 0);
   stream.read(first_token, read, ids.data());
   int64_t document = stream.document_at(first_token);
+  if (input_start(stream, document + 1) == first_token) ++document;
   int64_t column = 0;
   while (column < have) {
-    const int64_t end = stream.document_start(document + 1) - first_token;
-    const int64_t start = cross_document_attention_ ? 0 : column;
+    const int64_t end = input_start(stream, document + 1) - first_token;
+    const int64_t last = marked(stream) ? read : end;  // what a label must lie before
     for (int64_t i = column; i < std::min(end, have); ++i) {
-      const bool labelled = i + 1 < end;
+      const bool labelled = i + 1 < last;
+      const int64_t start = cross_document_attention_ ? 0 : column;
       to.tokens.push_back(ids[static_cast<size_t>(i)]);
       to.labels.push_back(labelled ? ids[static_cast<size_t>(i + 1)] : -1);
       to.positions.push_back(static_cast<int32_t>(i - start));
       to.first_key.push_back(static_cast<int32_t>(start));
+      to.document_start.push_back(static_cast<int32_t>(column));
       to.valid_labels += labelled ? 1 : 0;
     }
     column = std::min(end, have);
@@ -192,6 +210,7 @@ void Loader::add_row(MicroBatch& to, const DocumentStream& stream, int64_t first
     to.labels.push_back(-1);
     to.positions.push_back(static_cast<int32_t>(i - have));
     to.first_key.push_back(static_cast<int32_t>(have));
+    to.document_start.push_back(static_cast<int32_t>(have));
   }
 }
 
@@ -216,8 +235,11 @@ int64_t Loader::valid_labels(int64_t first_sample, int64_t sequences) const {
   int64_t count = 0;
   for (int64_t n = first_sample; n < first_sample + sequences; ++n) {
     const Place from = place(stage, n);
-    count += stage.length -
-             at(from.source).train.starts_within(from.first_token, from.first_token + stage.length);
+    const DocumentStream& stream = at(from.source).train;
+    const int64_t end = from.first_token + stage.length;
+    const int64_t without = marked(stream) ? (end < stream.tokens() ? 0 : 1)
+                                           : stream.starts_within(from.first_token, end);
+    count += stage.length - without;
   }
   return count;
 }

@@ -343,13 +343,12 @@ PackResult pack(const PackOptions& options, const TextEncoder& encoder,
       list_inputs(options.inputs, options.text.format, &result.passed_over);
   const std::string folder = options.out + ".packing";
   std::error_code error;
-  if (options.restart) fs::remove_all(folder, error);
   fs::create_directories(folder, error);
   if (error) fail_data(cat("cannot make the folder ", folder, ": ", error.message()));
   const int64_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   PackJournal journal(folder, signature(options, encoder),
                       options.created != 0 ? options.created : now,
-                      wide_tokens(encoder.vocabulary) ? 4 : 2);
+                      wide_tokens(encoder.vocabulary) ? 4 : 2, options.restart);
   PackState state = journal.state();
   check_finished_inputs(state, inputs);
   result.resumed_documents = state.documents;

@@ -51,7 +51,7 @@ std::string whole_line(const std::string& text, size_t at, size_t* next) {
 }  // namespace
 
 PackJournal::PackJournal(const std::string& folder, const std::string& signature, int64_t created,
-                         int64_t token_bytes)
+                         int64_t token_bytes, bool anew)
     : folder_(folder),
       file_(folder + "/journal", DurableFile::Mode::keep),
       tokens_(folder + "/tokens.raw", DurableFile::Mode::keep),
@@ -59,6 +59,7 @@ PackJournal::PackJournal(const std::string& folder, const std::string& signature
   if (!file_.lock()) {
     fail_data(cat("another process is packing into ", folder, "; wait for it or stop it"));
   }
+  if (anew) file_.truncate(0);
   recover(signature, created);
   const uint64_t token_end = static_cast<uint64_t>(state_.tokens * token_bytes);
   const uint64_t document_end = static_cast<uint64_t>(state_.documents) * sizeof(DocumentRecord);

@@ -33,9 +33,10 @@ class PackJournal {
  public:
   // Opens or makes the folder's journal. `signature` names everything that decides about the token
   // ids; data error when the folder belongs to another signature, when another process packs into
-  // it, or when the raw files lack what the journal promises.
+  // it, or when the raw files lack what the journal promises. `anew`: forgets what it held, once no
+  // other process packs into it.
   PackJournal(const std::string& folder, const std::string& signature, int64_t created,
-              int64_t token_bytes);
+              int64_t token_bytes, bool anew = false);
 
   const PackState& state() const { return state_; }
   // Syncs the raw files, then writes the inputs finished since the last commit and the commit.

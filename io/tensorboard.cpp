@@ -77,6 +77,14 @@ std::string version_event(double wall_time) {
   return event;
 }
 
+std::string restart_event(double wall_time, int64_t step) {
+  std::string event = event_head(wall_time);
+  event.push_back('\x10');
+  put_varint(event, static_cast<uint64_t>(step));
+  put_bytes(event, '\x3a', "\x08\x01");  // SessionLog with status START
+  return event;
+}
+
 std::string scalar_event(double wall_time, int64_t step, std::string_view tag, float value) {
   std::string item;
   put_bytes(item, '\x0a', tag);
@@ -91,7 +99,7 @@ std::string scalar_event(double wall_time, int64_t step, std::string_view tag, f
   return event;
 }
 
-TensorboardWriter::TensorboardWriter(const std::string& directory) {
+TensorboardWriter::TensorboardWriter(const std::string& directory, int64_t first_step) {
   std::filesystem::create_directories(directory);
   const double now =
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -101,7 +109,8 @@ TensorboardWriter::TensorboardWriter(const std::string& directory) {
               static_cast<const char*>(host), ".", ::getpid(), ".0");
   file_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (file_ < 0) fail_data(cat(path_, ": cannot be created: ", std::strerror(errno)));
-  const std::string head = tfrecord(version_event(now));
+  std::string head = tfrecord(version_event(now));
+  if (first_step > 0) head += tfrecord(restart_event(now, first_step));
   if (::write(file_, head.data(), head.size()) != static_cast<ssize_t>(head.size())) {
     ::close(file_);
     fail_data(cat(path_, ": cannot be written: ", std::strerror(errno)));

@@ -16,12 +16,15 @@ uint32_t crc32c(std::string_view bytes);
 std::string tfrecord(std::string_view data);
 // The Event messages, unframed.
 std::string version_event(double wall_time);
+// A new start of the run, which replaces the events of this step and of later ones.
+std::string restart_event(double wall_time, int64_t step);
 std::string scalar_event(double wall_time, int64_t step, std::string_view tag, float value);
 
 class TensorboardWriter {
  public:
   // Creates events.out.tfevents.<seconds>.<host>.<pid>.0 in `directory`.
-  explicit TensorboardWriter(const std::string& directory);
+  // `first_step`: readers drop what earlier files tell of it and of later steps; 0: nothing.
+  explicit TensorboardWriter(const std::string& directory, int64_t first_step = 0);
   ~TensorboardWriter();
   TensorboardWriter(const TensorboardWriter&) = delete;
   TensorboardWriter& operator=(const TensorboardWriter&) = delete;

@@ -146,6 +146,7 @@ void TokenStore::read(int64_t first, int64_t count, int32_t* out) const {
     fail(cat(path_, ": tokens ", first, " to ", first + count, " of ", tokens_));
   }
   if (count == 0) return;
+  file_.require_whole();
   const int64_t per_chunk = static_cast<int64_t>(kTokenChunkBytes) / token_bytes();
   for (int64_t c = first / per_chunk; c <= (first + count - 1) / per_chunk; ++c) {
     // Two threads may verify the same chunk at once: both find the same answer.

@@ -97,6 +97,13 @@ void Utf8Check::finish(std::string& out) {
   waiting_.clear();
 }
 
+void require_utf8(std::string_view text, const std::string& where) {
+  Utf8Check check(where, BadUtf8::error);
+  std::string ignored;
+  check.feed(text, ignored);
+  check.finish(ignored);
+}
+
 void Utf8Check::bad(std::string_view part, std::string& out) {
   if (policy_ == BadUtf8::error) {
     const uint8_t byte = byte_at(part, 0);

@@ -36,6 +36,9 @@ class Utf8Check {
   int64_t replaced_ = 0;
 };
 
+// Data error that names `where` and the byte unless all of `text` is UTF-8.
+void require_utf8(std::string_view text, const std::string& where);
+
 // Length of the valid sequence at the start of `bytes`; 0 when there is none. `broken` is then the
 // length of the maximal part that is broken (>= 1), or 0 when more bytes could still complete it.
 int utf8_sequence(std::string_view bytes, int* broken);

@@ -19,6 +19,7 @@
 #include "launcher/model_commands.h"
 #include "launcher/tokenizer_commands.h"
 #include "parallel/comm/in_process.h"
+#include "parallel/comm/rank_environment.h"
 
 namespace shoestring {
 namespace {
@@ -180,6 +181,20 @@ int run_command_line(std::span<const std::string> words) {
   return code;
 }
 
+namespace {
+
+// 0 also where the variables of a launcher contradict each other: that is an error of its own.
+int process_rank() {
+  try {
+    const auto place = rank_place();
+    return place ? place->rank : 0;
+  } catch (const Error&) {
+    return 0;
+  }
+}
+
+}  // namespace
+
 int report_errors(const std::function<int()>& command) {
   try {
     return command();
@@ -187,6 +202,9 @@ int report_errors(const std::function<int()>& command) {
     log_error(error.what());
     return static_cast<int>(error.code());
   } catch (const Error& error) {
+    // Every process of a parallel start reads the same command line and config.
+    if (error.code() == ExitCode::usage && process_rank() > 0)
+      return static_cast<int>(error.code());
     // What a user did needs no source line; what the program did does.
     std::string place = error.code() == ExitCode::fault ? cat(" (", error.where(), ")") : "";
     log_error(cat(error.what(), place));

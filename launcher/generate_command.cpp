@@ -1,9 +1,11 @@
 #include "launcher/generate_command.h"
 
 #include <cstdio>
+#include <utility>
 
 #include "core/log.h"
 #include "core/text.h"
+#include "io/utf8_check.h"
 #include "launcher/progress.h"
 #include "nlohmann/json.hpp"
 
@@ -36,10 +38,16 @@ void run_generate(const GenerateOptions& options) {
   const Tokenizer& tokenizer = loaded.need_tokenizer();  // before anything is printed
   GenerateRequest request = options.request;
   if (request.prompts.empty()) request.prompts.emplace_back();
+  for (size_t i = 0; i < request.prompts.size(); ++i) {
+    require_utf8(request.prompts[i], cat("prompt ", i));
+  }
   const bool live = !options.json && request.prompts.size() == 1;
+  bool begun = false;  // the prompt stands before the text, once nothing is refused any more
   if (live) {
-    put(request.prompts[0]);
-    request.on_text = [](size_t, const std::string& text) { put(text); };
+    request.on_text = [&](size_t, const std::string& text) {
+      if (!std::exchange(begun, true)) put(request.prompts[0]);
+      put(text);
+    };
   }
   const GenerateResult result =
       generate(loaded.stream, *loaded.model, *loaded.source, tokenizer, request);
@@ -47,7 +55,7 @@ void run_generate(const GenerateOptions& options) {
     put(json_of(request, result).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
         "\n");
   } else if (live) {
-    put("\n");
+    put(begun ? "\n" : request.prompts[0] + "\n");
   } else {
     for (size_t i = 0; i < result.texts.size(); ++i) {
       put(cat("[", i, "] ", request.prompts[i], result.texts[i], "\n"));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <numeric>
 #include <vector>
 
@@ -88,6 +89,9 @@ void run_sequence(LoadedModel& loaded, const std::vector<int32_t>& ids, int64_t 
 }  // namespace
 
 void run_logits(const LogitsOptions& options) {
+  if (std::filesystem::exists(options.out) && !std::filesystem::is_regular_file(options.out)) {
+    fail_usage(cat("--out ", options.out, " is there and is no regular file; name another"));
+  }
   LoadedModel loaded(options.model);
   const ModelConfig& model = loaded.model->config();
   const IdTable ids = read_ids(options.ids, model.vocabulary);

@@ -40,7 +40,9 @@ int64_t fill_in_vocabulary(RunConfig& config, const TokenStores& stores) {
 void check_lengths(const RunConfig& config) {
   const int64_t longest = longest_sequence(config);
   if (longest <= config.model.max_positions) return;
-  fail_usage(cat("train.sequence_length = ", longest, " is longer than model.max_positions = ",
+  const char* key = config.train.sequence_length == longest ? "train.sequence_length"
+                                                            : "sequence_length of a stage";
+  fail_usage(cat(key, " = ", longest, " is longer than model.max_positions = ",
                  config.model.max_positions, "; raise the latter or shorten the sequences"));
 }
 

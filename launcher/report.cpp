@@ -76,7 +76,8 @@ void Reporter::begin(const CoreShare& machine) {
   const RunDirectory directory(c.run.directory);
   take_up_history(directory);
   metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step > 0 ? rank_.step : -1);
-  tensorboard_ = std::make_unique<TensorboardWriter>(directory.tensorboard());
+  tensorboard_ = std::make_unique<TensorboardWriter>(directory.tensorboard(),
+                                                     rank_.step > 0 ? rank_.step + 1 : 0);
   const StepShape shape = rank_.loader->schedule().at(rank_.step);
   progress_.line(cat("model: ", text_of_count(static_cast<double>(rank_.store->parameters())),
                      " parameters, ", c.train.dtype, ", ", c.model.layers, " layers, hidden ",

@@ -143,15 +143,15 @@ void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointSta
   const RunDirectory directory(rank_.config.run.directory);
   Closing closing{.losses = losses, .wall = rank_.seconds()};
   if (closing.sums.labels > 0) {
-    const int64_t length = rank_.loader->schedule().at(rank_.step).length;
+    const int64_t length = rank_.loader->schedule().at(std::max<int64_t>(rank_.step - 1, 0)).length;
     closing.unigram = unigram_loss(*rank_.loader, rank_.token_ids,
                                    rank_.config.train.evaluate_sequences, length, most_counted);
   }
   if (tokens_here_ > 0) {
     closing.rate = static_cast<double>(tokens_here_) / seconds_here_;
     closing.flop = flop_per_second();
-    closing.peak = peak_flops_;
-    closing.mfu = peak_flops_ > 0 ? flop_per_second() / peak_flops_ : 0.0;
+    closing.peak = positive(peak_flops_);
+    closing.mfu = positive(peak_flops_ > 0 ? flop_per_second() / peak_flops_ : 0.0);
   } else {
     if (const auto text = directory.read_text("summary.json")) {
       closing.former = nlohmann::ordered_json::parse(*text, nullptr, false);

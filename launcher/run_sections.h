@@ -78,7 +78,9 @@ struct CostSection {
   template <class V>
   void visit(V&& v) {
     v("price_per_hour", price_per_hour,
-      Field{.help = "of one chip, in `currency`; 0 = the run reports no money", .min = 0});
+      Field{.help = "of one chip, in `currency`; 0 = the run reports no money",
+            .min = 0,
+            .max = 1e9});
     v("currency", currency, Field{.help = "the name that the reports print"});
     v("chips", chips, Field{.help = "how many are paid for", .min = 1, .max = 1e7});
   }

@@ -239,6 +239,9 @@ void require_same_run(const RankState& rank, const Checkpoint& checkpoint) {
   compare_models(p, text);
   const int64_t seed = facts.value("seed", p.is.run.seed);
   if (seed != p.is.run.seed) add_change(text, "run.seed", cat(seed), cat(p.is.run.seed));
+  if (p.was.optim.optimizer != p.is.optim.optimizer) {
+    add_change(text, "optim.optimizer", p.was.optim.optimizer, p.is.optim.optimizer);
+  }
   compare_shapes(p, facts, text);
   compare_sources(p, facts, rank.store_marks, text);
   if (!text.empty()) {

@@ -32,4 +32,6 @@ void catch_stop_signals() {
 
 int stop_signal() { return received; }
 
+void ignore_file_size_signal() { std::signal(SIGXFSZ, SIG_IGN); }
+
 }  // namespace shoestring

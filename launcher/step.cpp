@@ -34,10 +34,12 @@ std::string text_of_bad_weight(const RankState& rank) {
 
 std::string text_of_remedy(const RankState& rank) {
   const CheckpointFolder folder(RunDirectory(rank.config.run.directory).checkpoints());
-  return cat("; nothing was updated. ",
-             folder.steps().empty() ? "No checkpoint was saved yet: begin again"
-                                    : "Resume from the last checkpoint",
-             " with a lower optim.lr");
+  const bool kept = rank.ranks.size() == 1 && rank.step > 0;  // as the trainer does
+  return cat("; nothing was updated. Start again, which ",
+             kept                     ? cat("goes on after step ", rank.step)
+             : folder.steps().empty() ? std::string("begins anew: no checkpoint was saved yet")
+                                      : std::string("goes on from the last checkpoint"),
+             ", with a lower learning rate (optim.lr, or lr_multiplier of a stage)");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "core/text.h"
 #include "io/tokenizer/encoder.h"
+#include "io/utf8_check.h"
 
 namespace shoestring {
 namespace {
@@ -71,17 +72,19 @@ int run_tokenize(const TokenizeOptions& options, std::istream& in, std::ostream&
   const Tokenizer tokenizer = Tokenizer::load(options.tokenizer);
   Encoder encoder(tokenizer);
   std::vector<int32_t> ids;
-  const auto put = [&](std::string_view text) {
+  const auto put = [&](std::string_view text, const std::string& where) {
+    require_utf8(text, where);
     ids.clear();
     encoder.encode(text, ids, {.special_as_text = options.special_as_text});
     out << list_of(ids) << '\n';
   };
   if (options.whole) {
-    put(read_whole(in));
+    put(read_whole(in), "the input");
     return finish(out);
   }
-  for (std::string line; std::getline(in, line);) {
-    put(line);
+  int64_t number = 1;
+  for (std::string line; std::getline(in, line); ++number) {
+    put(line, cat("line ", number, " of the input"));
     flush_if_idle(in, out);
   }
   return finish(out);

@@ -14,6 +14,7 @@
 #include "launcher/run_directory.h"
 #include "launcher/same_run.h"
 #include "launcher/saving.h"
+#include "parallel/ordered_sums.h"
 
 namespace shoestring {
 namespace {
@@ -59,14 +60,23 @@ void Trainer::keep_inputs() const {
   const RunDirectory directory(config.run.directory);
   directory.write_text("config.toml", dump_config(config, true));
   if (config.tokenizer.empty()) return;
-  fs::path from = config.tokenizer;
-  if (fs::is_directory(from)) from /= "tokenizer.json";
-  const bool json = from.extension() == ".json";  // the name that every reader looks for
-  const fs::path to = fs::path(directory.path()) / (json ? "tokenizer.json" : from.filename());
-  std::error_code error;
-  if (fs::equivalent(from, to, error)) return;
-  fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
-  if (error) fail_data(cat(to.string(), ": the tokenizer cannot be copied: ", error.message()));
+  auto keep = [&](const fs::path& from, const fs::path& name) {
+    const fs::path to = fs::path(directory.path()) / name;
+    std::error_code error;
+    if (fs::equivalent(from, to, error)) return;
+    fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
+    if (error) fail_data(cat(to.string(), ": the tokenizer cannot be copied: ", error.message()));
+  };
+  const fs::path from = config.tokenizer;
+  if (fs::is_directory(from)) {
+    keep(from / "tokenizer.json", "tokenizer.json");
+    // It names the tokens that begin and end texts.
+    if (fs::exists(from / "tokenizer_config.json")) {
+      keep(from / "tokenizer_config.json", "tokenizer_config.json");
+    }
+  } else {  // the name that every reader looks for
+    keep(from, from.extension() == ".json" ? "tokenizer.json" : from.filename());
+  }
 }
 
 void Trainer::begin() {
@@ -122,16 +132,45 @@ void Trainer::apply_stage(int64_t step) {
   }
 }
 
+// One line where the shape of the batches, the mixture or the learning rate's factor changes.
+void Trainer::announce_stage(int64_t step) {
+  if (step == 0 || rank_.ranks.rank() != 0) return;
+  const BatchSchedule& schedule = rank_.loader->schedule();
+  const StepShape was = schedule.at(step - 1), is = schedule.at(step);
+  if (was.segment == is.segment) return;
+  const double lr_was = stage_effect(rank_.config, was.first_token).lr_multiplier;
+  const double lr_is = stage_effect(rank_.config, is.first_token).lr_multiplier;
+  std::string text = cat("stage: from step ", step + 1, " on batches of ", is.samples(),
+                         " sequences of ", is.length, " tokens");
+  if (lr_was != lr_is) append(text, ", learning rate times ", lr_is);
+  const auto weights = [&](const StepShape& shape) {
+    return schedule.segments()[static_cast<size_t>(shape.segment)].weights;
+  };
+  if (weights(was) != weights(is)) append(text, ", another mixture of the sources");
+  reporter_.line(text);
+}
+
 // The batch of the current step was made while the previous one was computed.
 Batch Trainer::next_batch() {
   auto make = [loader = rank_.loader.get(), rank = rank_.ranks.rank(),
-               size = rank_.ranks.size()](int64_t step) { return loader->batch(step, rank, size); };
-  Batch batch = prefetched_.valid() ? prefetched_.get() : make(rank_.step);
-  if (batch.step != rank_.step) batch = make(rank_.step);
+               size = rank_.ranks.size()](int64_t step) {
+    MadeBatch made{.batch = {}, .begin = Clock::now(), .end = {}};
+    made.batch = loader->batch(step, rank, size);
+    made.end = Clock::now();
+    return made;
+  };
+  MadeBatch made = prefetched_.valid() ? prefetched_.get() : make(rank_.step);
+  if (made.batch.step != rank_.step) made = make(rank_.step);
   if (rank_.step + 1 < rank_.config.train.steps) {
     prefetched_ = std::async(std::launch::async, make, rank_.step + 1);
   }
-  return batch;
+  if (TraceWriter* trace = trace_.writer()) {
+    const double begin = trace->at(made.begin);
+    if (begin >= 0) {  // a batch made before the traced steps is not shown
+      trace->event(trace_.rank(), "data thread", "make batch", begin, trace->at(made.end));
+    }
+  }
+  return std::move(made.batch);
 }
 
 void Trainer::trace_at(int64_t step) {
@@ -145,6 +184,7 @@ void Trainer::trace_at(int64_t step) {
 bool Trainer::do_step() {
   trace_at(rank_.step + 1);
   apply_stage(rank_.step);
+  announce_stage(rank_.step);
   const Clock::time_point start = Clock::now();
   TraceWriter* trace = trace_.writer();
   const double traced = trace ? trace->now() : 0;
@@ -160,6 +200,21 @@ bool Trainer::do_step() {
   return true;
 }
 
+// A step that fails (its loss is not finite, its data is damaged) has updated nothing: the steps
+// before it are kept. Among several ranks the others may be anywhere; their last checkpoint counts.
+bool Trainer::do_step_or_keep() {
+  const int64_t before = rank_.step;
+  try {
+    return do_step();
+  } catch (const Error&) {
+    if (rank_.ranks.size() == 1 && before > 0 && rank_.step == before) {
+      save_if_due(true);
+      writer_.finish();
+    }
+    throw;
+  }
+}
+
 // What a run that is to stop leaves out is owed: the checkpoint says so.
 void Trainer::after_step() {
   evaluate_if_owed();
@@ -170,7 +225,11 @@ void Trainer::after_step() {
 void Trainer::save_if_due(bool last) {
   const int64_t every = rank_.config.checkpoint.every;
   const bool due = last || (every > 0 && rank_.step % every == 0);
-  if (!due || saved_step_ == rank_.step) return;
+  if (!due) return;
+  if (saved_step_ == rank_.step) {
+    // This step's save may have failed in the background, and there may be room now.
+    if (!last || !any_rank(rank_.ranks, rank_.communication, !writer_.settled())) return;
+  }
   reporter_.sync();
   CheckpointContent content = content_of(rank_);
   content.last = last;
@@ -186,14 +245,29 @@ RankState::Owed Trainer::due() const {
           .sample = at(t.sample_every) && !rank_.config.tokenizer.empty()};
 }
 
+// The average, where there is one, stands in for the weights while they are judged.
+void Trainer::with_average(const std::function<void()>& judge) {
+  if (!rank_.ema) return judge();
+  rank_.ema->swap({rank_.store->master()});
+  for (FlatRange owned : rank_.parallel->owned_ranges()) {
+    rank_.store->refresh_compute(owned.begin, owned.end);
+  }
+  rank_.publish_weights();
+  judge();
+  rank_.ema->swap({rank_.store->master()});
+  rank_.refresh_copies();
+}
+
 // Rank 0 generates, the others keep asking with it whether to stop.
 void Trainer::sample_if_owed() {
   if (!rank_.owed.sample || stop_.stopped()) return;
-  if (rank_.ranks.rank() == 0) {
-    sample();
-  } else {
-    stop_.follow();
-  }
+  with_average([this] {
+    if (rank_.ranks.rank() == 0) {
+      sample();
+    } else {
+      stop_.follow();
+    }
+  });
   rank_.owed.sample = stop_.stopped();
 }
 
@@ -214,22 +288,14 @@ void Trainer::sample() {
 std::vector<SourceLoss> Trainer::evaluate() {
   const TrainSection& t = rank_.config.train;
   const StepShape shape = rank_.loader->schedule().at(std::max<int64_t>(rank_.step - 1, 0));
-  if (rank_.ema) {  // the average stands in for the weights while it is evaluated
-    rank_.ema->swap({rank_.store->master()});
-    for (FlatRange owned : rank_.parallel->owned_ranges()) {
-      rank_.store->refresh_compute(owned.begin, owned.end);
-    }
-    rank_.publish_weights();
-  }
   const Evaluator who{rank_.compute,  *rank_.model,       *rank_.source,
                       &rank_.ranks,   &rank_.token_bytes, [this] { return stop_.between(); },
                       rank_.fp8.get()};
-  std::vector<SourceLoss> losses =
-      evaluate_sources(who, *rank_.loader, {t.evaluate_sequences, shape.sequences, shape.length});
-  if (rank_.ema) {
-    rank_.ema->swap({rank_.store->master()});
-    rank_.refresh_copies();
-  }
+  std::vector<SourceLoss> losses;
+  with_average([&] {
+    losses =
+        evaluate_sources(who, *rank_.loader, {t.evaluate_sequences, shape.sequences, shape.length});
+  });
   return losses;
 }
 
@@ -249,7 +315,7 @@ bool Trainer::run() {
   if (rank_.step >= steps) rank_.owed.evaluation = true;  // a finished run, started again
   if (!stop_.now()) after_step();
   while (rank_.step < steps && !stop_.now()) {
-    if (!do_step()) break;
+    if (!do_step_or_keep()) break;
     after_step();
     if (rank_.step < steps && !stop_.stopped()) save_if_due(false);
   }

@@ -1,7 +1,9 @@
 #pragma once
 // The loop over steps of one rank: batches in, steps done, lines and files out, state saved.
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -32,14 +34,17 @@ class Trainer {
   void tell_changes(const Checkpoint& checkpoint);
   // False when the step was abandoned because the run is to stop.
   bool do_step();
+  bool do_step_or_keep();
   void after_step();
   void save_if_due(bool last);
   std::vector<SourceLoss> evaluate();
   RankState::Owed due() const;
   void evaluate_if_owed();
   void sample_if_owed();
+  void with_average(const std::function<void()>& judge);
   void sample();
   void trace_at(int64_t step);
+  void announce_stage(int64_t step);
   void apply_stage(int64_t step);
   Batch next_batch();
 
@@ -51,7 +56,12 @@ class Trainer {
   StepRunner runner_;
   CheckpointWriter writer_;
   Reporter reporter_;
-  std::future<Batch> prefetched_;
+  // With when a thread made it.
+  struct MadeBatch {
+    Batch batch;
+    std::chrono::steady_clock::time_point begin, end;
+  };
+  std::future<MadeBatch> prefetched_;
   std::vector<SourceLoss> final_losses_;
   int64_t saved_step_ = -1;
 };

@@ -158,7 +158,7 @@ struct OptimConfig {
     v("beta1", beta1, Field{.help = "decay of the first moment", .min = 0, .max = 0.999999});
     v("beta2", beta2, Field{.help = "decay of the second moment", .min = 0, .max = 0.99999999});
     v("epsilon", epsilon,
-      Field{.help = "added to the root of the second moment", .min = 0, .max = 1});
+      Field{.help = "added to the root of the second moment", .min = 1e-30, .max = 1});
     v("weight_decay", weight_decay,
       Field{.help = "decoupled decay, times the learning rate; not on gains and biases", .min = 0});
     v("clip", clip, Field{.help = "largest global gradient norm; 0 = no clipping", .min = 0});

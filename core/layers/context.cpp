@@ -31,7 +31,10 @@ BatchTensors to_device(Device& device, const MicroBatch& micro) {
           .tokens = copy({rows}, micro.tokens),
           .labels = copy({rows}, micro.labels),
           .positions = copy({rows}, micro.positions),
-          .first_key = copy({micro.sequences, micro.length}, micro.first_key)};
+          .first_key = copy({micro.sequences, micro.length}, micro.first_key),
+          .document_start = micro.document_start.empty()
+                                ? Tensor()
+                                : copy({micro.sequences, micro.length}, micro.document_start)};
 }
 
 }  // namespace shoestring

@@ -31,6 +31,7 @@ struct BatchTensors {
   int64_t sequences = 0, length = 0;  // B, S
   Tensor tokens, labels, positions;   // i32 [T]
   Tensor first_key;                   // i32 [B, S]
+  Tensor document_start = {};         // i32 [B, S], or empty: first_key
 };
 
 BatchTensors to_device(Device& device, const MicroBatch& micro);

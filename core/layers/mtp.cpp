@@ -45,13 +45,16 @@ ShiftedRows shift_rows(Device& device, const BatchTensors& batch, int64_t by) {
   const Shape shape{batch.sequences * length};
   const ShiftedRows shifted{Tensor(device, shape, Dtype::i32, MemoryKind::data),
                             Tensor(device, shape, Dtype::i32, MemoryKind::data)};
+  const Tensor& documents = batch.document_start ? batch.document_start : batch.first_key;
   for (int64_t row = 0; row < batch.sequences; ++row) {
     const int32_t* tokens = batch.tokens.data<int32_t>() + row * length;
     const int32_t* labels = batch.labels.data<int32_t>() + row * length;
     int32_t* to_tokens = shifted.tokens.data<int32_t>() + row * length;
     int32_t* to_labels = shifted.labels.data<int32_t>() + row * length;
-    int64_t end = length;  // of the run of labels that position i lies in
+    const int32_t* starts = documents.data<int32_t>() + row * length;
+    int64_t end = length;  // of the run of labels of one document that position i lies in
     for (int64_t i = length - 1; i >= 0; --i) {
+      if (i + 1 < length && starts[i + 1] != starts[i]) end = i + 1;
       if (labels[i] < 0) end = i;
       to_tokens[i] = tokens[std::min(i + by, length - 1)];
       to_labels[i] = i + by < end ? labels[i + by] : -1;

@@ -40,7 +40,7 @@ struct ShiftedRows {
   Tensor labels;  // i32 [T]: t_{i+k+1}, or -1 where that or any token from t_i on is not of the
                   // same row and document
 };
-// Documents end where a token has no label. by = k >= 1.
+// Documents end where batch.document_start changes and where a token has no label. by = k >= 1.
 ShiftedRows shift_rows(Device& device, const BatchTensors& batch, int64_t by);
 
 // How often the module's greedy token is the one that the main model would take itself: the number

@@ -214,6 +214,9 @@ void RopeConfig::validate(Complaints& c) const {
   if (scaling == "yarn" && (beta_slow <= 0 || beta_fast <= beta_slow)) {
     c.add("beta_fast", cat("must be above beta_slow, which must be above 0 and is ", beta_slow));
   }
+  if (scaling == "none" && factor != 1) {
+    c.add("factor", cat("is ", factor, " but scaling is \"none\", which stretches nothing"));
+  }
   if (scaling == "yarn" && theta <= 1) c.add("theta", "must be above 1 for yarn");
 }
 

@@ -70,10 +70,11 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(size.dim, eps=NORM_EPSILON)
         self.lm_head = nn.Linear(size.dim, size.vocab, bias=False)
         half = size.dim // size.heads // 2
-        frequency = 10000.0 ** -(torch.arange(half, dtype=torch.float32) / half)
-        angle = torch.arange(size.seq, dtype=torch.float32)[:, None] * frequency
-        self.register_buffer("cosine", angle.cos(), persistent=False)
-        self.register_buffer("sine", angle.sin(), persistent=False)
+        # In double, as ours: f32 angles of the last positions are off by 1e-5.
+        frequency = 10000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
+        angle = torch.arange(size.seq, dtype=torch.float64)[:, None] * frequency
+        self.register_buffer("cosine", angle.cos().float(), persistent=False)
+        self.register_buffer("sine", angle.sin().float(), persistent=False)
         deep = 0.02 / (2 * size.layers) ** 0.5
         for name, weight in self.named_parameters():
             if weight.dim() > 1:

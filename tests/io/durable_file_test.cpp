@@ -66,6 +66,17 @@ TEST(DurableFile, SaysWhereWritingFailed) {
   ::setrlimit(RLIMIT_FSIZE, &old);
 }
 
+// Reading on would end the process by a bus error.
+TEST(MappedFile, SaysThatItsFileWasCutOff) {
+  ScratchFolder folder;
+  write_file(folder / "a", std::string(10000, 'x'));
+  const MappedFile file(folder / "a");
+  EXPECT_NO_THROW(file.require_whole());
+  std::filesystem::resize_file(folder / "a", 4096);
+  expect_error(ExitCode::data, {"/a had 10000 bytes", "has 4096 now", "make it again"},
+               [&] { file.require_whole(); });
+}
+
 TEST(DurableFile, RenamesAndRemoves) {
   ScratchFolder folder;
   write_file(folder / "a", "x");

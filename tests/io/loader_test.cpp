@@ -28,8 +28,8 @@ struct Scene {
   LoaderConfig config;
   TokenStores stores;
   void add(const std::string& name, const Documents& documents, double weight,
-           int64_t vocabulary = 1000) {
-    make_store(folder / name, documents, plain_facts(vocabulary));
+           const TokenStoreFacts& facts = plain_facts()) {
+    make_store(folder / name, documents, facts);
     config.sources.push_back(
         {.name = name, .path = folder / name, .weight = weight, .held_out = {}});
     stores.push_back(TokenStore::open(folder / name));
@@ -62,30 +62,56 @@ Ids part(const Ids& v, size_t row) {
   return Ids(v.begin() + static_cast<long>(row * 6), v.begin() + static_cast<long>(row * 6 + 6));
 }
 
+// 13 tokens: two rows of 6 and the label of the last.
+const Documents hand_made = {{11, 12, 13, 0}, {21, 0}, {0}, {31, 32, 33, 34, 35, 36}};
+
+// An end mark is the last label of its document and the first input of the next.
 TEST(Loader, RowsOfHandMadeDocuments) {
   Scene s;
   s.config.held_out = 0;
-  // 13 tokens: two rows of 6 and the label of the last.
-  s.add("a", {{11, 12, 13, 0}, {21, 0}, {0}, {31, 32, 33, 34, 35, 36}}, 1);
+  s.add("a", hand_made, 1);
   const MicroBatch rows = s.loader({segment(6, 2, 1)}).micro_batch(0, 2);
   const size_t at = rows.tokens[0] == 11 ? 0 : 1;  // the order of the two is a matter of the seed
   const size_t other = 1 - at;
   EXPECT_EQ(part(rows.tokens, at), (Ids{11, 12, 13, 0, 21, 0}));
-  EXPECT_EQ(part(rows.labels, at), (Ids{12, 13, 0, -1, 0, -1}));
-  EXPECT_EQ(part(rows.positions, at), (Ids{0, 1, 2, 3, 0, 1}));
-  EXPECT_EQ(part(rows.first_key, at), (Ids{0, 0, 0, 0, 4, 4}));
+  EXPECT_EQ(part(rows.labels, at), (Ids{12, 13, 0, 21, 0, 0}));
+  EXPECT_EQ(part(rows.positions, at), (Ids{0, 1, 2, 0, 1, 0}));
+  EXPECT_EQ(part(rows.first_key, at), (Ids{0, 0, 0, 3, 3, 5}));
   EXPECT_EQ(part(rows.tokens, other), (Ids{0, 31, 32, 33, 34, 35}));
-  EXPECT_EQ(part(rows.labels, other), (Ids{-1, 32, 33, 34, 35, 36}));
-  EXPECT_EQ(part(rows.positions, other), (Ids{0, 0, 1, 2, 3, 4}));
-  EXPECT_EQ(part(rows.first_key, other), (Ids{0, 1, 1, 1, 1, 1}));
-  EXPECT_EQ(rows.valid_labels, 9);
-  EXPECT_EQ(s.loader({segment(6, 2, 1)}).valid_labels(0, 2), 9);
+  EXPECT_EQ(part(rows.labels, other), (Ids{31, 32, 33, 34, 35, 36}));
+  EXPECT_EQ(part(rows.positions, other), (Ids{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(part(rows.first_key, other), (Ids{0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(rows.document_start, rows.first_key);
+  EXPECT_EQ(rows.valid_labels, 12);
+  EXPECT_EQ(s.loader({segment(6, 2, 1)}).valid_labels(0, 2), 12);
 
   s.config.cross_document_attention = true;
   const MicroBatch crossing = s.loader({segment(6, 2, 1)}).micro_batch(0, 2);
   EXPECT_EQ(crossing.labels, rows.labels);
   EXPECT_EQ(part(crossing.positions, 0), (Ids{0, 1, 2, 3, 4, 5}));
   EXPECT_EQ(part(crossing.first_key, 0), (Ids{0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(crossing.document_start, rows.document_start);
+}
+
+// Without end marks nothing tells where the next document begins: its first token is nobody's
+// label.
+TEST(Loader, RowsOfDocumentsWithoutEndMarks) {
+  Scene s;
+  s.config.held_out = 0;
+  TokenStoreFacts facts = plain_facts();
+  facts.end_of_document = -1;
+  s.add("a", hand_made, 1, facts);
+  const MicroBatch rows = s.loader({segment(6, 2, 1)}).micro_batch(0, 2);
+  const size_t at = rows.tokens[0] == 11 ? 0 : 1;
+  const size_t other = 1 - at;
+  EXPECT_EQ(part(rows.labels, at), (Ids{12, 13, 0, -1, 0, -1}));
+  EXPECT_EQ(part(rows.positions, at), (Ids{0, 1, 2, 3, 0, 1}));
+  EXPECT_EQ(part(rows.first_key, at), (Ids{0, 0, 0, 0, 4, 4}));
+  EXPECT_EQ(part(rows.labels, other), (Ids{-1, 32, 33, 34, 35, 36}));
+  EXPECT_EQ(part(rows.positions, other), (Ids{0, 0, 1, 2, 3, 4}));
+  EXPECT_EQ(part(rows.first_key, other), (Ids{0, 1, 1, 1, 1, 1}));
+  EXPECT_EQ(rows.valid_labels, 9);
+  EXPECT_EQ(s.loader({segment(6, 2, 1)}).valid_labels(0, 2), 9);
 }
 
 TEST(Loader, AnyRankCountAndOrderGiveTheSameRows) {
@@ -229,9 +255,9 @@ TEST(Loader, ADocumentChangesNothingOfTheOthers) {
     EXPECT_EQ(x.labels[i] < 0, y.labels[i] < 0);
     changed += x.labels[i] != y.labels[i];
   }
-  // Its own labels at most: all but the end mark, and the first token is nobody's label.
+  // Its own labels at most: all but the end mark.
   EXPECT_GT(changed, 0);
-  EXPECT_LE(changed, size - 2);
+  EXPECT_LE(changed, size - 1);
 }
 
 TEST(Loader, HeldOutDocumentsAreNeverTrainedOn) {
@@ -260,8 +286,8 @@ TEST(Loader, HeldOutDocumentsAreNeverTrainedOn) {
   const DocumentStream& stream = loader.held_out_stream(0);
   EXPECT_NEAR(static_cast<double>(held_out.size()), 120, 45);
   EXPECT_EQ(static_cast<int64_t>(held_out.size()), stream.documents());
-  // Every token but the first of each document is predicted exactly once.
-  EXPECT_EQ(labels, stream.tokens() - stream.documents());
+  // Every token but the first of all is predicted exactly once.
+  EXPECT_EQ(labels, stream.tokens() - 1);
   EXPECT_EQ(stream.text_bytes(), 27 * stream.documents());
 }
 

@@ -47,6 +47,15 @@ TEST(PackJournal, GoesBackToTheLastWholeCommit) {
   }
 }
 
+TEST(PackJournal, BeginsAnewOnRequest) {
+  ScratchFolder folder;
+  write_two_commits(folder.path());
+  const PackJournal anew(folder.path(), "other", 99, 2, true);
+  EXPECT_EQ(anew.state().documents, 0);
+  EXPECT_EQ(anew.state().created, 99);
+  EXPECT_EQ(std::filesystem::file_size(folder / "tokens.raw"), 0u);
+}
+
 TEST(PackJournal, Refuses) {
   ScratchFolder folder;
   write_two_commits(folder.path());
@@ -56,7 +65,11 @@ TEST(PackJournal, Refuses) {
     const PackJournal open(folder.path(), "signature", 1, 2);
     expect_error(ExitCode::data, {"another process"},
                  [&] { PackJournal(folder.path(), "signature", 1, 2); });
+    // Beginning anew takes nothing from a process that is at work either.
+    expect_error(ExitCode::data, {"another process"},
+                 [&] { PackJournal(folder.path(), "other", 1, 2, true); });
   }
+  EXPECT_EQ(PackJournal(folder.path(), "signature", 1, 2).state().documents, 2);
   write_file(folder / "tokens.raw", "tt");
   expect_error(ExitCode::data, {"raw files are shorter", "--restart"},
                [&] { PackJournal(folder.path(), "signature", 1, 2); });

@@ -48,5 +48,19 @@ TEST(Tensorboard, FileHoldsTheVersionThenTheScalars) {
   EXPECT_EQ(all.size(), tfrecord(version_event(1.0)).size() + scalar.size());
 }
 
+// A resumed run replaces the steps that an earlier file told of: SessionLog (field 7) with the
+// status START (field 1, value 1) at the first step to come.
+TEST(Tensorboard, AResumedRunSaysWhichStepsItReplaces) {
+  EXPECT_EQ(hex(restart_event(2.0, 5)),
+            "090000000000000040"
+            "1005"
+            "3a020801");
+  const ScratchFolder folder;
+  { TensorboardWriter writer(folder.path(), 5); }
+  const auto file = std::filesystem::directory_iterator(folder.path())->path();
+  EXPECT_EQ(std::filesystem::file_size(file),
+            tfrecord(version_event(1.0)).size() + tfrecord(restart_event(1.0, 5)).size());
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -97,6 +97,17 @@ TEST(TokenStore, FindsTruncationAtEveryPlace) {
   expect_error(ExitCode::data, {path, "appended"}, [&] { TokenStore::open(path); });
 }
 
+// Also of a store that is being read.
+TEST(TokenStore, SaysThatItsFileWasCutOffMeanwhile) {
+  ScratchFolder folder;
+  const std::string path = folder / "store.h5";
+  make_store(path, numbered(20, 30), plain_facts());
+  const auto store = TokenStore::open(path);
+  std::filesystem::resize_file(path, 100);
+  int32_t id = 0;
+  expect_error(ExitCode::data, {path, "cut it off"}, [&] { store->read(0, 1, &id); });
+}
+
 TEST(TokenStore, RefusesOtherFiles) {
   ScratchFolder folder;
   expect_error(ExitCode::data, {"missing.h5", "No such file"},

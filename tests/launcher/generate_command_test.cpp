@@ -40,6 +40,23 @@ TEST(GenerateCommand, RefusesAnotherTokenizer) {
       3);
 }
 
+// Nothing is printed before everything was found right.
+TEST(GenerateCommand, RefusesBadRequestsBeforeItPrints) {
+  const ScratchFolder folder;
+  const std::string run = train_text_model(folder);
+  const std::vector<std::pair<std::vector<std::string>, int>> cases = {
+      {{"--prompt", "Anne", "--max-tokens", "100000"}, 2},
+      {{"--prompt", "Anne", "--top-p", "2"}, 2},
+      {{"--prompt", "a\xff"}, 3}};
+  for (const auto& [more, code] : cases) {
+    std::vector<std::string> words = {"generate", "--model", run};
+    words.insert(words.end(), more.begin(), more.end());
+    const BinaryResult result = run_binary(words);
+    EXPECT_EQ(result.exit_code, code) << result.err;
+    EXPECT_EQ(result.out, "") << more.back();
+  }
+}
+
 TEST(GenerateCommand, TakesValuesThatBeginWithDashes) {
   const ScratchFolder folder;
   const std::string run = train_text_model(folder);

@@ -118,6 +118,18 @@ TEST_F(LogitsCommand, WritesTheModelsLogits) {
   }
 }
 
+TEST_F(LogitsCommand, ReplacesOnlyFiles) {
+  LogitsOptions o = options("[[1, 2]]");
+  o.out = "/dev/null";
+  try {
+    run_logits(o);
+    ADD_FAILURE() << "accepted a device";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::usage);
+  }
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+}
+
 TEST_F(LogitsCommand, RefusesWhatIsNotATableOfIds) {
   for (const char* text : {"", "[]", "[[]]", "{\"a\": 1}", "[1, 2]", "[[1], 2]", "[[1, 2]"}) {
     EXPECT_NE(refusal(text).find("ids.json"), std::string::npos) << text;

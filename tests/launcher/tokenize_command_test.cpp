@@ -28,11 +28,22 @@ std::string detokenize(const TokenizeOptions& options, const std::string& text) 
 TEST(TokenizeCommandTest, OneListALine) {
   const std::string text =
       "The night\n\n<|endoftext|>\nGr\xC3\xB6\xC3\x9F"
-      "e \xFF\r\nno end";
+      "e\r\nno end";
   const std::string lists = tokenize(gpt2, text);
   EXPECT_EQ(std::count(lists.begin(), lists.end(), '\n'), 5);
   EXPECT_NE(lists.find("\n[]\n[1000]\n["), std::string::npos) << lists;
   EXPECT_EQ(detokenize(gpt2, lists), text + "\n");
+}
+
+TEST(TokenizeCommandTest, BadTextNamesItsLine) {
+  try {
+    tokenize(gpt2, "fine\nbad \xFF\n");
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::data);
+    EXPECT_EQ(std::string(error.what()).find("line 2 of the input: bad UTF-8 at byte 4: 0xff"), 0u)
+        << error.what();
+  }
 }
 
 TEST(TokenizeCommandTest, WholeInputs) {

@@ -168,6 +168,21 @@ TEST(Trainer, EvaluatesAndSamplesOnTime) {
   EXPECT_EQ(read_file(config.run.directory + "/tokenizer.json"), read_file(config.tokenizer));
 }
 
+// The file beside the tokenizer names the tokens that begin and end texts.
+TEST(Trainer, KeepsAllOfATokenizersFolder) {
+  const ScratchFolder folder;
+  RunConfig config = text_config(folder);
+  config.train.steps = 1;
+  std::filesystem::create_directory(folder / "tokenizer");
+  std::filesystem::copy_file(config.tokenizer, folder / "tokenizer/tokenizer.json");
+  config.tokenizer = folder / "tokenizer";
+  write_file(folder / "tokenizer/tokenizer_config.json", "{\"eos_token\": \"e\"}");
+  train_small(config);
+  for (const char* name : {"/tokenizer.json", "/tokenizer_config.json"}) {
+    EXPECT_EQ(read_file(config.run.directory + name), read_file(config.tokenizer + name)) << name;
+  }
+}
+
 // The average of the weights is what is evaluated: it lags behind them.
 TEST(Trainer, EvaluatesTheWeightAverage) {
   const ScratchFolder folder;

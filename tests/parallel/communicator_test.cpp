@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <stdexcept>
+#include <thread>
 
 #include "parallel/comm/in_process.h"
 
@@ -33,12 +35,15 @@ TEST(Views, KnowTheirBytesAndParts) {
 }
 
 TEST(AbortOnUnwind, AbortsOnlyWhenAnExceptionPasses) {
-  run_ranks(2, [](Communicator& world) {
+  std::atomic<bool> passed = false;  // by rank 0, the first barrier: an abort would end that, too
+  run_ranks(2, [&](Communicator& world) {
     Device device(DeviceKind::cpu, 0, 1);
     Stream stream = Stream::immediate(device);
     { AbortOnUnwind guard(world); }
     barrier(world, stream);
+    if (world.rank() == 0) passed = true;
     if (world.rank() == 1) {
+      while (!passed) std::this_thread::yield();
       try {
         AbortOnUnwind guard(world);
         throw std::runtime_error("x");

@@ -21,7 +21,6 @@ constexpr std::chrono::milliseconds pause{2};
   if (file < 0 || ::dup2(file, 1) < 0 || ::dup2(file, 2) < 0) ::_exit(126);
   if (largest_file > 0) {
     const rlimit limit = {largest_file, largest_file};
-    std::signal(SIGXFSZ, SIG_IGN);  // writes fail with EFBIG instead
     if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) ::_exit(126);
   }
   ::execvp(argv[0], argv);

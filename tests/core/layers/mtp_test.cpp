@@ -24,7 +24,7 @@ BatchTensors two_rows(Device& device) {
           .tokens = ids(device, {1, 2, 3, 11, 12, 13, 14, 15, 21, 22, 23, 24, 25, 26, 31, 32}),
           .labels = ids(device, {2, 3, -1, 12, 13, 14, 15, 16, 22, 23, 24, 25, 26, -1, 32, 33}),
           .positions = {},
-          .first_key = {}};
+          .first_key = ids(device, std::vector<int32_t>(16, 0))};
 }
 
 TEST(ShiftRows, LabelsStayInTheirRowAndDocument) {
@@ -39,6 +39,24 @@ TEST(ShiftRows, LabelsStayInTheirRowAndDocument) {
   EXPECT_EQ(numbers(three.labels),
             (std::vector<int32_t>{-1, -1, -1, 15, 16, -1, -1, -1, 25, 26, -1, -1, -1, -1, -1, -1}));
   for (int32_t label : numbers(shift_rows(device, batch, 20).labels)) EXPECT_EQ(label, -1);
+}
+
+// Where every token has a label, as with end marks between documents, their starts tell.
+TEST(ShiftRows, StaysInsideDocumentsWhoseBorderHasLabels) {
+  Device device;
+  BatchTensors batch;
+  batch.sequences = 1;
+  batch.length = 6;
+  batch.tokens = ids(device, {1, 2, 0, 3, 4, 5});
+  batch.labels = ids(device, {2, 0, 3, 4, 5, 6});
+  batch.first_key = ids(device, {0, 0, 0, 0, 0, 0});  // attention crosses documents
+  EXPECT_EQ(numbers(shift_rows(device, batch, 1).labels),
+            (std::vector<int32_t>{0, 3, 4, 5, 6, -1}));
+  batch.document_start = ids(device, {0, 0, 2, 2, 2, 2});
+  EXPECT_EQ(numbers(shift_rows(device, batch, 1).labels),
+            (std::vector<int32_t>{0, -1, 4, 5, 6, -1}));
+  EXPECT_EQ(numbers(shift_rows(device, batch, 2).labels),
+            (std::vector<int32_t>{-1, -1, 5, 6, -1, -1}));
 }
 
 TEST(CountAgreements, ComparesWithTheMainModelsTokenOfTheSamePlace) {

@@ -110,9 +110,13 @@ TEST(RopeConfig, ContradictionsAreComplainedAbout) {
   bad.scaling = "yarn";
   bad.beta_slow = 64;
   bad.validate(complaints);
-  ASSERT_EQ(complaints.items().size(), 2u);
+  RopeConfig idle;
+  idle.factor = 4;  // of no scaling
+  idle.validate(complaints);
+  ASSERT_EQ(complaints.items().size(), 3u);
   EXPECT_EQ(complaints.items()[0].key, "high_freq_factor");
   EXPECT_EQ(complaints.items()[1].key, "beta_fast");
+  EXPECT_EQ(complaints.items()[2].key, "factor");
 }
 
 struct Case {
