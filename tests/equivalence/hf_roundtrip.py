@@ -14,7 +14,7 @@ import tempfile
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, logging
+from transformers import AutoModelForCausalLM, __version__, logging
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -40,6 +40,13 @@ def is_module(key, folder):
     return key.startswith(f"model.layers.{config['num_hidden_layers']}.")
 
 
+def attends_otherwise(folder):
+    """transformers 4's DeepSeek-V2 leaves YaRN's mscale out of the softmax's scale."""
+    config = json.loads((folder / "config.json").read_text())
+    return (__version__.startswith("4.") and config["model_type"] == "deepseek_v2"
+            and (config.get("rope_parameters") or {}).get("mscale_all_dim", 0) > 0)
+
+
 def distance(left, right):
     return ((left - right).abs().max() / right.std()).item()
 
@@ -62,6 +69,10 @@ def check(binary, folder, temporary):
     there = distance(logits, golden["logits"])
     model.save_pretrained(temporary / "saved", max_shard_size="50KB")
     back = distance(ours(binary, temporary / "saved", golden["ids"], temporary), golden["logits"])
+    if attends_otherwise(folder):
+        print(f"{folder.name}: another softmax scale in transformers {__version__}, "
+              f"logits not compared ({there:.1e})")
+        there = 0
     if missing or unexpected or there > TOLERANCE or back > TOLERANCE:
         sys.exit(f"{folder.name}: missing {missing}, unexpected {unexpected}, "
                  f"distances {there:.2e}, {back:.2e}")
