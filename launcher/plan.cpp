@@ -69,10 +69,14 @@ std::vector<LoadSegment> load_segments(const RunConfig& config) {
 }
 
 StageEffect stage_effect(const RunConfig& config, int64_t tokens) {
-  StageEffect effect{.rope = config.model.rope};
+  StageEffect effect{.mtp_weight = config.model.mtp.weight,
+                     .bias_speed = config.model.moe.balance.bias_speed,
+                     .rope = config.model.rope};
   for (const StageSection& stage : config.stages) {
     if (stage.from_tokens > tokens) continue;
     effect.lr_multiplier = stage.lr_multiplier.value_or(effect.lr_multiplier);
+    effect.mtp_weight = stage.mtp_weight.value_or(effect.mtp_weight);
+    effect.bias_speed = stage.bias_speed.value_or(effect.bias_speed);
     effect.rope.scaling = stage.rope_scaling.value_or(effect.rope.scaling);
     effect.rope.theta = stage.rope_theta.value_or(effect.rope.theta);
     effect.rope.factor = stage.rope_factor.value_or(effect.rope.factor);

@@ -18,6 +18,7 @@ std::vector<LoadSegment> load_segments(const RunConfig& config);
 // What the stage that holds at `tokens` changes besides the rows.
 struct StageEffect {
   double lr_multiplier = 1;
+  double mtp_weight = 0, bias_speed = 0;
   RopeConfig rope;
 };
 StageEffect stage_effect(const RunConfig& config, int64_t tokens);

@@ -201,8 +201,11 @@ double RankState::seconds() const {
 
 double RankState::lr_at(int64_t at) const {
   const int64_t tokens = loader->schedule().at(at).first_token;
-  return learning_rate(config.optim, at, tokens, schedule) *
-         stage_effect(config, tokens).lr_multiplier;
+  return learning_rate(config.optim, at, tokens, schedule) * stage_at(at).lr_multiplier;
+}
+
+StageEffect RankState::stage_at(int64_t at) const {
+  return stage_effect(config, loader->schedule().at(at).first_token);
 }
 
 void RankState::refresh_copies() {

@@ -73,6 +73,7 @@ struct RankState {
   double seconds_before = 0;  // of earlier starts
 
   double lr_at(int64_t step) const;
+  StageEffect stage_at(int64_t step) const;
   // Makes the compute copies of the owned masters again, with the random bits of the last update
   // where that rounded stochastically, and publishes them: after masters were replaced.
   void refresh_copies();

@@ -49,6 +49,13 @@ void RunConfig::validate(Complaints& c) const {
             cat("must be above the previous stage's ", stages[i - 1].from_tokens, " but is ",
                 stage.from_tokens));
     }
+    if (stage.mtp_weight && model.mtp.depth == 0) {
+      c.add(cat(key, ".mtp_weight"),
+            "needs prediction modules: set model.mtp.depth, or leave it out");
+    }
+    if (stage.bias_speed && model.moe.experts == 0) {
+      c.add(cat(key, ".bias_speed"), "needs experts: set model.moe, or leave it out");
+    }
     batch = stage.batch.value_or(batch);
     micro_batch = stage.micro_batch.value_or(micro_batch);
     if (stage.batch || stage.micro_batch) {

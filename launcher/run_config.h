@@ -103,6 +103,7 @@ struct StageSection {
   std::optional<double> lr_multiplier;
   std::optional<std::string> rope_scaling;
   std::optional<double> rope_theta, rope_factor;
+  std::optional<double> mtp_weight, bias_speed;
   std::vector<double> weights;
 
   template <class V>
@@ -122,6 +123,9 @@ struct StageSection {
       Field{.help = "replaces model.rope.scaling", .choices = "none|linear|llama3|yarn"});
     v("rope_theta", rope_theta, Field{.help = "replaces model.rope.theta", .min = 1});
     v("rope_factor", rope_factor, Field{.help = "replaces model.rope.factor", .min = 1});
+    v("mtp_weight", mtp_weight, Field{.help = "replaces model.mtp.weight", .min = 0});
+    v("bias_speed", bias_speed,
+      Field{.help = "replaces model.moe.balance.bias_speed", .min = 0, .max = 1});
     v("weights", weights,
       Field{.help = "mixture weights of the data sources, in their order; empty: unchanged",
             .min = 0});

@@ -205,6 +205,7 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   rank_.parallel->reset_stats();
   statistics_.reset();
   routing_.begin();
+  rank_.model->set_mtp_weight(rank_.stage_at(batch.step).mtp_weight);
   if (StepStatistics::due(rank_.config, batch.step)) statistics_.emplace(rank_);
   const auto own = accumulate(batch, stop);
   if (!own) return {.skip_reason = {}, .abandoned = true};
@@ -242,7 +243,7 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   report.skip_reason = verdict.reason;
   if (!report.skipped) {
     update(report);
-    routing_.move_biases();
+    routing_.move_biases(rank_.stage_at(batch.step).bias_speed);
   }
   ++rank_.step;
   report.update_seconds = seconds_since(start);

@@ -143,8 +143,8 @@ void StepRouting::add_figures(size_t layer, const std::vector<double>& sums,
   if (rank_.config.model.moe.capacity > 0) add("dropped", sums[layer * width + 3]);
 }
 
-void StepRouting::move_biases() {
-  if (balance_.bias_speed == 0) return;
+void StepRouting::move_biases(double speed) {
+  if (speed == 0) return;
   const auto experts = static_cast<size_t>(experts_);
   std::vector<double> moves(experts);
   for (size_t i = 0; i < blocks_.size(); ++i) {
@@ -159,7 +159,7 @@ void StepRouting::move_biases() {
     const double centre = balance_.bias_centred ? sum / static_cast<double>(experts_) : 0;
     const std::span<float> bias = biases_[i].span<float>();
     for (size_t e = 0; e < experts; ++e) {
-      bias[e] += static_cast<float>(balance_.bias_speed * (moves[e] - centre));
+      bias[e] += static_cast<float>(speed * (moves[e] - centre));
     }
   }
 }

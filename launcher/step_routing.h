@@ -36,9 +36,9 @@ class StepRouting {
   };
   // After the last slot; every rank calls and gets the figures of all of them.
   Figures finish(int64_t micro_batches, bool loads_of_experts);
-  // After finish(), of a step that is not skipped: b_i += gamma sign(mean count - count_i), the
+  // After finish(), of a step that is not skipped: b_i += speed sign(mean count - count_i), the
   // same on every rank; minus the mean of that when it is to stay centred.
-  void move_biases();
+  void move_biases(double speed);
 
  private:
   bool with_loads() const { return any() && balance_.global_batch > 0; }

@@ -121,8 +121,7 @@ void Trainer::tell_changes(const Checkpoint& checkpoint) {
 // Positions stretch when a stage says so; the other effects of a stage are functions of the step.
 void Trainer::apply_stage(int64_t step) {
   if (rank_.config.stages.empty()) return;
-  const BatchSchedule& schedule = rank_.loader->schedule();
-  const StageEffect now = stage_effect(rank_.config, schedule.at(step).first_token);
+  const StageEffect now = rank_.stage_at(step);
   const RopeConfig& rope = rank_.model->config().rope;
   if (now.rope.scaling != rope.scaling || now.rope.theta != rope.theta ||
       now.rope.factor != rope.factor) {
@@ -138,11 +137,18 @@ void Trainer::announce_stage(int64_t step) {
   const BatchSchedule& schedule = rank_.loader->schedule();
   const StepShape was = schedule.at(step - 1), is = schedule.at(step);
   if (was.segment == is.segment) return;
-  const double lr_was = stage_effect(rank_.config, was.first_token).lr_multiplier;
-  const double lr_is = stage_effect(rank_.config, is.first_token).lr_multiplier;
+  const StageEffect before = rank_.stage_at(step - 1), now = rank_.stage_at(step);
   std::string text = cat("stage: from step ", step + 1, " on batches of ", is.samples(),
                          " sequences of ", is.length, " tokens");
-  if (lr_was != lr_is) append(text, ", learning rate times ", lr_is);
+  if (before.lr_multiplier != now.lr_multiplier) {
+    append(text, ", learning rate times ", now.lr_multiplier);
+  }
+  if (before.mtp_weight != now.mtp_weight) {
+    append(text, ", weight of the prediction losses ", now.mtp_weight);
+  }
+  if (before.bias_speed != now.bias_speed) {
+    append(text, ", speed of the selection biases ", now.bias_speed);
+  }
   const auto weights = [&](const StepShape& shape) {
     return schedule.segments()[static_cast<size_t>(shape.segment)].weights;
   };

@@ -31,6 +31,8 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   // Another table for the steps that follow: a stage with longer sequences stretches the positions.
   void set_rope(const RopeConfig& rope);
+  // Another lambda of the prediction modules' losses, likewise.
+  void set_mtp_weight(double weight) { config_.mtp.weight = weight; }
 
   // tokens -> residual stream, or the stream that arrived from the chunk before.
   Residual embed(LayerContext& context) const;

@@ -35,6 +35,10 @@ TEST(Plan, StagesAndTheRampCutTheRun) {
   second.lr_multiplier = 0.5;
   second.rope_scaling = "linear";
   second.rope_factor = 2;
+  second.mtp_weight = 0.1;
+  second.bias_speed = 0;
+  c.model.mtp.weight = 0.3;
+  c.model.moe.balance.bias_speed = 0.001;
   c.stages = {first, second};
   const auto segments = load_segments(c);
   ASSERT_EQ(segments.size(), 3u);
@@ -49,6 +53,10 @@ TEST(Plan, StagesAndTheRampCutTheRun) {
   EXPECT_EQ(stage_effect(c, 19999).rope.scaling, "none");
   EXPECT_EQ(stage_effect(c, 20000).lr_multiplier, 0.5);
   EXPECT_EQ(stage_effect(c, 20000).rope.factor, 2);
+  EXPECT_EQ(stage_effect(c, 19999).mtp_weight, 0.3);
+  EXPECT_EQ(stage_effect(c, 20000).mtp_weight, 0.1);
+  EXPECT_EQ(stage_effect(c, 19999).bias_speed, 0.001);
+  EXPECT_EQ(stage_effect(c, 20000).bias_speed, 0);
 }
 
 TEST(Plan, ARampThatDoesNotFitTheMicroBatchIsAUsageError) {

@@ -54,6 +54,11 @@ TEST(RunConfig, ImpossibleBatches) {
 TEST(RunConfig, StagesAscend) {
   EXPECT_EQ(complaint("[[stages]]\nfrom_tokens = 5\n[[stages]]\nfrom_tokens = 5\n"),
             "run.toml:4:15: stages.1.from_tokens: must be above the previous stage's 5 but is 5");
+  EXPECT_EQ(complaint("[[stages]]\nmtp_weight = 0.1\n"),
+            "run.toml:2:14: stages.0.mtp_weight: needs prediction modules: set model.mtp.depth, or "
+            "leave it out");
+  EXPECT_EQ(complaint("[[stages]]\nbias_speed = 0\n"),
+            "run.toml:2:14: stages.0.bias_speed: needs experts: set model.moe, or leave it out");
 }
 
 TEST(RunConfig, RulesBetweenFields) {

@@ -139,6 +139,20 @@ TEST(StepRouting, AnyNumberOfRanksMovesThemAlike) {
   }
 }
 
+// As at the end of DeepSeek-V3's training.
+TEST(StepRouting, AStageStopsTheBiases) {
+  const ScratchFolder folder;
+  RunConfig config = sparse_config(folder);
+  StageSection stage;
+  stage.from_tokens = 2 * config.train.batch * config.train.sequence_length;
+  stage.bias_speed = 0;
+  config.stages = {stage};
+  const Outcome o = run_steps(config, 1, 4);
+  EXPECT_NE(o.biases[1], o.biases[0]);
+  EXPECT_EQ(o.biases[2], o.biases[1]);
+  EXPECT_EQ(o.biases[3], o.biases[1]);
+}
+
 TEST(StepRouting, ASkippedStepMovesNothing) {
   const ScratchFolder folder;
   RunConfig config = sparse_config(folder);

@@ -158,6 +158,26 @@ TEST(Step, PredictionChangesTheTrunksGradient) {
   EXPECT_GT(strong.gradient_norm, 1.2 * weak.gradient_norm);
 }
 
+// lambda from 0.3 to 0.1 as in the report: the step after the border is that of the other weight.
+TEST(Step, AStageChangesTheWeightOfPrediction) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.optim.lr = 0;
+  config.model.mtp = {.depth = 1, .weight = 1};
+  const Steps strong = run_steps(config, 2);
+  StageSection stage;
+  stage.from_tokens = config.train.batch * config.train.sequence_length;
+  stage.mtp_weight = 0.1;
+  config.stages = {stage};
+  const Steps staged = run_steps(config, 2);
+  config.stages.clear();
+  config.model.mtp.weight = 0.1;
+  const Steps weak = run_steps(config, 2);
+  EXPECT_EQ(staged.reports[0].gradient_norm, strong.reports[0].gradient_norm);
+  EXPECT_EQ(staged.reports[1].gradient_norm, weak.reports[1].gradient_norm);
+  EXPECT_NE(weak.reports[1].gradient_norm, strong.reports[1].gradient_norm);
+}
+
 // A step given up between micro-batches leaves no trace: done again it gives the same bits.
 class AbandonedStep : public testing::TestWithParam<std::pair<int, bool>> {};
 
