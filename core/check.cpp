@@ -6,6 +6,7 @@ namespace shoestring {
 namespace {
 
 std::string relative_position(const std::source_location& where) {
+  if (where.line() == 0) return "";
   std::string_view file = where.file_name();
   // The tree's own folders are the only ones an error can come from; tests mirror the others.
   for (std::string_view folder :

@@ -87,32 +87,51 @@ struct Checkpoint::State {
   }
 };
 
+// A problem is told once: as a warning where an older checkpoint will do, else in the error.
+std::optional<Checkpoint> Checkpoint::find(const Search& search) {
+  const CheckpointFolder folder(search.directory);
+  std::vector<int64_t> steps = folder.steps();
+  std::erase_if(steps, [&](int64_t step) { return step > search.newest; });
+  if (steps.empty()) return std::nullopt;
+  std::vector<std::pair<int64_t, std::string>> broken;
+  std::optional<Checkpoint> found;
+  for (auto at = steps.rbegin(); at != steps.rend() && !found; ++at) {
+    try {
+      found = Checkpoint(std::make_shared<State>(folder.final_path(*at)));
+    } catch (const Error& e) {
+      broken.emplace_back(*at, e.what());
+    }
+  }
+  if (!found) {
+    std::string list;
+    for (const auto& [step, problem] : broken) append(list, "\n  ", problem);
+    fail_data(cat("none of the checkpoints in ", search.directory, " can be used:", list,
+                  "\nput back a good copy of one, or ", search.remedy));
+  }
+  for (const auto& [step, problem] : broken) {
+    if (!search.warn) break;
+    search.warn(cat("the checkpoint of step ", step, " is passed over: ", problem));
+  }
+  return found;
+}
+
 std::optional<Checkpoint> Checkpoint::latest(const std::string& directory,
                                              const std::function<void(const std::string&)>& warn,
                                              int64_t newest) {
-  const CheckpointFolder folder(directory);
-  std::vector<int64_t> steps = folder.steps();
-  std::erase_if(steps, [&](int64_t step) { return step > newest; });
-  std::string broken;
-  for (auto at = steps.rbegin(); at != steps.rend(); ++at) {
-    try {
-      return Checkpoint(std::make_shared<State>(folder.final_path(*at)));
-    } catch (const Error& e) {
-      if (warn) warn(cat("the checkpoint of step ", *at, " is passed over: ", e.what()));
-      append(broken, "\n  ", e.what());
-    }
-  }
-  if (steps.empty()) return std::nullopt;
-  fail_data(
-      cat("none of the checkpoints in ", directory, " can be used:", broken,
-          "\nput back a good copy of one, or remove that folder to start from the beginning"));
+  return find({.directory = directory,
+               .warn = warn,
+               .newest = newest,
+               .remedy = "remove that folder to start from the beginning"});
 }
 
 Checkpoint Checkpoint::open(const std::string& path) {
   if (!fs::exists(path)) fail_data(cat("there is no checkpoint ", path));
   if (is_step_folder(path)) return Checkpoint(std::make_shared<State>(path));
   for (const std::string& directory : {path, path + "/checkpoints"}) {
-    if (auto found = latest(directory, [](const std::string& text) { log_warning(text); })) {
+    if (auto found = find({.directory = directory,
+                           .warn = [](const std::string& text) { log_warning(text); },
+                           .newest = std::numeric_limits<int64_t>::max(),
+                           .remedy = "name another run or checkpoint"})) {
       return *found;
     }
   }

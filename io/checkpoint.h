@@ -97,9 +97,9 @@ class CheckpointWriter {
 // Read-only, verified.
 class Checkpoint {
  public:
-  // The newest one below `directory` that verifies; `warn` is told of each broken one passed over,
-  // with file and tensor. Nullopt when there is none at all; a data error when all are broken.
-  // Those of steps after `newest` are left out.
+  // The newest one below `directory` that verifies, for a run that goes on; `warn` is told of each
+  // broken one passed over, with file and tensor. Nullopt when there is none at all; a data error
+  // when all are broken. Those of steps after `newest` are left out.
   static std::optional<Checkpoint> latest(const std::string& directory,
                                           const std::function<void(const std::string&)>& warn,
                                           int64_t newest = std::numeric_limits<int64_t>::max());
@@ -120,6 +120,13 @@ class Checkpoint {
 
  private:
   struct State;
+  struct Search {
+    std::string directory;
+    std::function<void(const std::string&)> warn;
+    int64_t newest;
+    std::string remedy;  // where all are broken
+  };
+  static std::optional<Checkpoint> find(const Search& search);
   explicit Checkpoint(std::shared_ptr<const State> state) : state_(std::move(state)) {}
   std::shared_ptr<const State> state_;
 };

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -17,18 +18,47 @@
 namespace shoestring {
 namespace {
 
+constexpr size_t most_gaps = 5;  // that a message lists
+
+// Those between 1 and `last` that are not among `steps`.
+std::string text_of_missing(std::vector<int64_t> steps, int64_t last) {
+  std::sort(steps.begin(), steps.end());
+  steps.push_back(last + 1);
+  std::string text;
+  int64_t next = 1;
+  size_t gaps = 0;
+  for (int64_t step : steps) {
+    if (step > next && ++gaps <= most_gaps) {
+      append(text, text.empty() ? "" : ", ", next);
+      if (step - 1 > next) append(text, " to ", step - 1);
+    }
+    next = std::max(next, step + 1);
+  }
+  if (gaps > most_gaps) append(text, " and ", gaps - most_gaps, " more gaps");
+  return text;
+}
+
+struct Kept {
+  std::string lines, missing;
+};
 // The lines up to and including `last_step`. What follows the last line feed was torn by a crash.
-std::string kept_lines(const std::string& path, int64_t last_step) {
+Kept kept_lines(const std::string& path, int64_t last_step) {
   std::ifstream in(path, std::ios::binary);
-  std::string kept, line;
+  std::string line;
+  std::vector<int64_t> steps;
+  Kept kept;
   for (int64_t number = 1; std::getline(in, line) && !in.eof(); ++number) {
     const auto object = nlohmann::json::parse(line, nullptr, false);
     if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer()) {
       log_warning(cat(path, ", line ", number, ": no record of a step; it is left out"));
       continue;
     }
-    if (object["step"].get<int64_t>() <= last_step) append(kept, line, "\n");
+    const int64_t step = object["step"].get<int64_t>();
+    if (step > last_step) continue;
+    append(kept.lines, line, "\n");
+    steps.push_back(step);
   }
+  kept.missing = text_of_missing(std::move(steps), last_step);
   return kept;
 }
 
@@ -66,13 +96,15 @@ std::string MetricsRecord::json() const {
 MetricsWriter::MetricsWriter(const std::string& path, int64_t last_step,
                              const MetricsRecord* replacement)
     : path_(path) {
-  std::string kept = last_step < 0 ? std::string() : kept_lines(path, last_step);
-  if (replacement) append(kept, replacement->json(), "\n");
+  Kept kept;
+  if (last_step >= 0) kept = kept_lines(path, last_step);
+  missing_ = std::move(kept.missing);
+  if (replacement) append(kept.lines, replacement->json(), "\n");
   // The shortened file replaces the old one in one step: a crash here loses nothing.
   const std::string temporary = path + ".new";
   file_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
   if (file_ < 0) fail_data(cat(temporary, ": cannot be created: ", std::strerror(errno)));
-  write_all(file_, kept, temporary);
+  write_all(file_, kept.lines, temporary);
   if (::fsync(file_) != 0 || std::rename(temporary.c_str(), path.c_str()) != 0) {
     const std::string reason = std::strerror(errno);
     ::close(file_);

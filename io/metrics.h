@@ -43,9 +43,12 @@ class MetricsWriter {
   // Returns when every record is on the disk: before a checkpoint is saved, so that after a power
   // cut no checkpoint is ahead of the lines.
   void sync();
+  // The steps up to `last_step` without a line, of which the file should hold all from 1 on:
+  // "3 to 5, 9"; empty when none is missing.
+  const std::string& missing() const { return missing_; }
 
  private:
-  std::string path_;
+  std::string path_, missing_;
   int file_ = -1;
 };
 

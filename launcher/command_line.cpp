@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <iostream>
@@ -18,8 +19,8 @@
 #include "launcher/folder_commands.h"
 #include "launcher/model_commands.h"
 #include "launcher/tokenizer_commands.h"
-#include "parallel/comm/in_process.h"
 #include "parallel/comm/rank_environment.h"
+#include "parallel/comm/rank_failure.h"
 
 namespace shoestring {
 namespace {
@@ -183,6 +184,8 @@ int run_command_line(std::span<const std::string> words) {
 
 namespace {
 
+constexpr std::chrono::seconds lead{2};  // of the first process, in telling what failed
+
 // 0 also where the variables of a launcher contradict each other: that is an error of its own.
 int process_rank() {
   try {
@@ -198,16 +201,10 @@ int process_rank() {
 int report_errors(const std::function<int()>& command) {
   try {
     return command();
-  } catch (const RankError& error) {  // its message holds the place of the cause
-    log_error(error.what());
-    return static_cast<int>(error.code());
   } catch (const Error& error) {
-    // Every process of a parallel start reads the same command line and config.
-    if (error.code() == ExitCode::usage && process_rank() > 0)
-      return static_cast<int>(error.code());
-    // What a user did needs no source line; what the program did does.
-    std::string place = error.code() == ExitCode::fault ? cat(" (", error.where(), ")") : "";
-    log_error(cat(error.what(), place));
+    // Every process of a parallel start reads the same command line and files.
+    await_turn(turn_of_rank(process_rank(), lead));
+    log_error(text_of_error(error));
     return static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
     log_error(

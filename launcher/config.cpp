@@ -112,7 +112,7 @@ class Dumper {
 
 }  // namespace
 
-void read_fields(const FieldList& fields, const ConfigSource& source) {
+KeyPositions read_fields(const FieldList& fields, const ConfigSource& source) {
   ConfigComplaints complaints;
   TomlReader reader(fields, complaints);
   if (!source.file.empty()) reader.read_file(source.file);
@@ -122,6 +122,7 @@ void read_fields(const FieldList& fields, const ConfigSource& source) {
   }
   complaints.validate(fields);
   complaints.throw_if_any();
+  return complaints.positions();
 }
 
 void parse_fields(const FieldList& fields, std::string_view text, const std::string& name) {

@@ -11,6 +11,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "launcher/config_fields.h"
@@ -24,7 +25,8 @@ struct ConfigSource {
 
 // Fills the fields from the source, checks types, ranges, choices and validate(), and throws one
 // usage error with every complaint, each with its position: "a.toml:3:9: ..." or "--set #2: ...".
-void read_fields(const FieldList& fields, const ConfigSource& source);
+// Returns where each key was set.
+KeyPositions read_fields(const FieldList& fields, const ConfigSource& source);
 // The same for text that is already in memory; includes are relative to the folder of `name`.
 void parse_fields(const FieldList& fields, std::string_view text, const std::string& name);
 
@@ -48,9 +50,10 @@ std::string schema_of_fields(const FieldList& fields, std::string_view title);
 std::string reference_of_fields(const FieldList& fields);
 
 template <Section T>
-T read_config(const ConfigSource& source) {
+T read_config(const ConfigSource& source, KeyPositions* positions = nullptr) {
   T config;
-  read_fields(fields_of(config), source);
+  KeyPositions set = read_fields(fields_of(config), source);
+  if (positions != nullptr) *positions = std::move(set);
   return config;
 }
 

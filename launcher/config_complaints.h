@@ -2,7 +2,6 @@
 // What is wrong with a config, gathered so that a user sees all of it at once, and where each key
 // was set.
 
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +21,7 @@ class ConfigComplaints {
 
   // Later positions replace earlier ones: validate() complains where the key was set last.
   void was_set(const std::string& key, std::string position);
+  const KeyPositions& positions() const { return positions_; }
 
   // Runs every validate(); a key that was already complained of is not complained of again.
   void validate(const FieldList& root);
@@ -38,7 +38,7 @@ class ConfigComplaints {
   void validate(const FieldList& list, const std::string& section);
 
   std::vector<Complaint> complaints_;
-  std::map<std::string, std::string> positions_;
+  KeyPositions positions_;
 };
 
 }  // namespace shoestring

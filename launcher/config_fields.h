@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -109,6 +110,9 @@ FieldList fields_of(T& config) {
   }
   return std::move(collector.list);
 }
+
+// Where each key was set last: "a.toml:3:9" or "--set #2".
+using KeyPositions = std::map<std::string, std::string>;
 
 // "train.steps"; either part may be empty.
 std::string join_key(std::string_view section, std::string_view name);

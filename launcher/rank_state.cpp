@@ -11,6 +11,7 @@
 #include "io/digest.h"
 #include "launcher/evaluate.h"
 #include "launcher/memory_forecast.h"
+#include "parallel/comm/rank_failure.h"
 #include "parallel/reducing_source.h"
 
 namespace shoestring {
@@ -147,7 +148,8 @@ void warn_of_no_validation(const RunConfig& config, const Loader& loader) {
 void require_exact_products(const RunConfig& config, const std::function<bool()>& independent) {
   if (!config.train.exact || independent()) return;
   fail(cat("train.exact: products on this processor (", instruction_set(),
-           ") depend on how many rows they have; set train.exact = false"));
+           ") depend on how many rows they have; set train.exact = false"),
+       no_place);
 }
 
 void check_inputs(const RunConfig& config, int ranks) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/log.h"
 #include "core/peak.h"
 #include "core/text.h"
 #include "launcher/memory_forecast.h"
@@ -76,6 +77,12 @@ void Reporter::begin(const CoreShare& machine) {
   const RunDirectory directory(c.run.directory);
   take_up_history(directory);
   metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step > 0 ? rank_.step : -1);
+  if (const std::string& steps = metrics_->missing(); !steps.empty()) {
+    log_warning(cat(directory.metrics(), " lacks the lines of steps ", steps, " of the ",
+                    rank_.step,
+                    " done: the run goes on without them; to have them, stop it and put back a "
+                    "copy of the file that holds them"));
+  }
   tensorboard_ = std::make_unique<TensorboardWriter>(directory.tensorboard(),
                                                      rank_.step > 0 ? rank_.step + 1 : 0);
   const StepShape shape = rank_.loader->schedule().at(rank_.step);

@@ -30,6 +30,11 @@ nlohmann::ordered_json number_of(const nlohmann::ordered_json& summary, const ch
   return is ? summary[key] : nlohmann::ordered_json();
 }
 
+std::vector<std::string> next_commands(const std::string& directory) {
+  return {cat("shoestring generate --model ", directory, " --prompt TEXT"),
+          cat("shoestring eval --model ", directory, " FILE")};
+}
+
 // Null unless it is above 0.
 nlohmann::ordered_json positive(double value) { return known(value > 0, value); }
 
@@ -103,6 +108,7 @@ std::string Reporter::summary(const Closing& closing, const CheckpointStats& sav
         last_sample_.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(last_sample_);
   }
   s["run_directory"] = c.run.directory;
+  s["next"] = next_commands(c.run.directory);
   s["name"] = c.run.name;
   // A sample cut inside a character is shown with the replacement character.
   return s.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
@@ -134,8 +140,11 @@ void Reporter::print_summary(const Closing& closing) {
                        c.cost.currency, " an hour for ", text_of_seconds(closing.wall)));
   }
   progress_.line(cat("run              ", c.run.directory));
-  progress_.line(cat("next             shoestring generate --model ", c.run.directory,
-                     " --prompt TEXT; shoestring eval --model ", c.run.directory, " FILE"));
+  std::string next;
+  for (const std::string& command : next_commands(c.run.directory)) {
+    append(next, next.empty() ? "" : "; ", command);
+  }
+  progress_.line(cat("next             ", next));
 }
 
 void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointStats& saving) {

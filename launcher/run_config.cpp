@@ -34,6 +34,11 @@ void RunConfig::validate(Complaints& c) const {
   if (device == "cuda") {
     c.add("device", "is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");
   }
+  if (train.sample_every > 0 && tokenizer.empty()) {
+    c.add("train.sample_every",
+          cat("is ", train.sample_every, ", but there is no tokenizer to make samples with; set ",
+              "tokenizer to the one that the stores were packed with, or sample_every = 0"));
+  }
   if (parallel.deadline <= checkpoint.deadline) {
     c.add("parallel.deadline",
           cat("must be longer than checkpoint.deadline = ", checkpoint.deadline,

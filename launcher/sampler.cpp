@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/comm/rank_failure.h"
 
 namespace shoestring {
 namespace {
@@ -40,7 +41,8 @@ int32_t Sampler::next(std::span<const float> logits, std::span<const int32_t> se
   std::vector<Candidate> list(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
     if (std::isnan(logits[i])) {
-      fail(cat("the logit of token ", i, " is not a number; the model's weights are broken"));
+      fail(cat("the logit of token ", i, " is not a number; the model's weights are broken"),
+           no_place);
     }
     list[i] = {logits[i], static_cast<int32_t>(i)};
   }

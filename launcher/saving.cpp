@@ -76,16 +76,26 @@ std::string facts_of(const RankState& rank) {
   return facts.dump();
 }
 
-void check_same_model(const ParamStore& store, const Checkpoint& checkpoint,
-                      std::string_view path) {
+void check_same_model(const ParamStore& store, const Checkpoint& checkpoint) {
   std::vector<std::pair<std::string, Shape>> wanted;
   for (const Param& p : store.params()) wanted.emplace_back(model_name(p), p.info.shape);
   for (const ModelState& s : store.states()) wanted.emplace_back(model_name(s), s.values.shape());
   const std::string difference = compare_tensors(checkpoint, wanted, "model/");
   if (!difference.empty()) {
-    fail_data(cat(path, " holds another model:\n", difference,
+    fail_data(cat(checkpoint.path(), " holds another model:\n", difference,
                   "\nuse the config that the checkpoint was made with, or another run.directory"));
   }
+}
+
+void restore_weights(ParamStore& store, const Checkpoint& checkpoint) {
+  for (const Param& p : store.params()) {
+    checkpoint.read(model_name(p), 0, p.elements, Dtype::f32, store.master(p).raw());
+  }
+  for (const ModelState& s : store.states()) {
+    checkpoint.read(model_name(s), 0, s.values.elements(), Dtype::f32, s.values.raw());
+  }
+  store.refresh_compute(0, store.elements());
+  store.raise_version();
 }
 
 }  // namespace
@@ -120,18 +130,6 @@ CheckpointOptions checkpoint_options(const RankState& rank) {
           .ledger = &rank.compute.device().ledger()};
 }
 
-void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::string_view path) {
-  check_same_model(store, checkpoint, path);
-  for (const Param& p : store.params()) {
-    checkpoint.read(model_name(p), 0, p.elements, Dtype::f32, store.master(p).raw());
-  }
-  for (const ModelState& s : store.states()) {
-    checkpoint.read(model_name(s), 0, s.values.elements(), Dtype::f32, s.values.raw());
-  }
-  store.refresh_compute(0, store.elements());
-  store.raise_version();
-}
-
 std::string tokenizer_hash_of(const Checkpoint& checkpoint) {
   const auto facts = nlohmann::json::parse(checkpoint.state(), nullptr, false);
   const bool told =
@@ -159,7 +157,7 @@ void restore(RankState& rank, const Checkpoint& checkpoint) {
   if (!facts.is_object() || !facts.contains("updates")) {
     fail_data("the checkpoint's facts are not those of a training run");
   }
-  check_same_model(*rank.store, checkpoint, checkpoint.path());
+  check_same_model(*rank.store, checkpoint);
   require_same_run(rank, checkpoint);
   const std::vector<StateTensor> state = all_state(rank);
   for (const StateTensor& s : state) {
@@ -168,7 +166,7 @@ void restore(RankState& rank, const Checkpoint& checkpoint) {
                     "; it was made with another optim section (optimizer, ema_decay)"));
     }
   }
-  restore_weights(*rank.store, checkpoint, checkpoint.path());
+  restore_weights(*rank.store, checkpoint);
   for (const StateTensor& s : state) {
     checkpoint.read(state_name(s), s.begin, s.end, s.values.dtype(), s.values.raw());
   }

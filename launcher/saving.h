@@ -21,9 +21,6 @@ CheckpointOptions checkpoint_options(const RankState& rank);
 // data error lists the parameters that differ.
 void restore(RankState& rank, const Checkpoint& checkpoint);
 
-// Only the weights, for train.init_from and for commands that read models. Same checks.
-void restore_weights(ParamStore& store, const Checkpoint& checkpoint, std::string_view path);
-
 // The hash of the tokenizer that the run's stores were packed with; empty where the checkpoint does
 // not say.
 std::string tokenizer_hash_of(const Checkpoint& checkpoint);

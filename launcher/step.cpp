@@ -9,6 +9,7 @@
 #include "launcher/run_directory.h"
 #include "launcher/step_flop.h"
 #include "optim/norm.h"
+#include "parallel/comm/rank_failure.h"
 #include "parallel/ordered_sums.h"
 #include "parallel/reducing_source.h"
 
@@ -73,7 +74,8 @@ void StepRunner::check_loss(const Batch& batch, size_t slot, int64_t first_not_f
   fail(cat("the loss is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1, ", ",
            text_of_bad_weight(rank_), ", sample ", micro.sample_ids.at(static_cast<size_t>(row)),
            ", position ", std::max<int64_t>(first_not_finite, 0) % micro.length,
-           text_of_remedy(rank_), " or with optim.skip, which leaves out steps that stand out"));
+           text_of_remedy(rank_), " or with optim.skip, which leaves out steps that stand out"),
+       no_place);
 }
 
 StepRunner::MicroBatchResult StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
@@ -176,7 +178,8 @@ void StepRunner::fail_gradient(const Batch& batch) const {
     fail(cat("a gradient is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1,
              ", tensor ", bad->name, ", element ", bad->element, " is ", bad->value, ", samples ",
              shape.first_sample, " to ", shape.first_sample + shape.samples() - 1,
-             text_of_remedy(rank_)));
+             text_of_remedy(rank_)),
+         no_place);
   }
   // The rank that owns the element names it. This one waits here for that rank's abort: to give up
   // first would take the owner out of the exchange of norms that it may still be in.

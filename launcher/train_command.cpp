@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "launcher/config.h"
+#include "launcher/config_warnings.h"
 #include "launcher/core_share.h"
 #include "launcher/signals.h"
 #include "launcher/stop_deadline.h"
@@ -82,7 +83,13 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
 }
 
 ExitCode run_train(const TrainOptions& options) {
-  const auto config = read_config<RunConfig>({options.config, options.overrides});
+  KeyPositions positions;
+  const auto config = read_config<RunConfig>({options.config, options.overrides}, &positions);
+  const auto place = rank_place();
+  if (!place || place->rank == 0) {
+    const int64_t ranks = place ? place->size : config.parallel.data_parallel;
+    for (const std::string& text : config_warnings(config, ranks, positions)) log_warning(text);
+  }
   catch_stop_signals();
   return train(config, options.trace);
 }

@@ -103,7 +103,9 @@ void Trainer::begin_from(const std::string& path) {
                           .hash = rank_.tokenizer_hash,
                           .remedy = "pack the text with the tokenizer of train.init_from, or "
                                     "begin without those weights"});
-  first.restore(*rank_.store, "use the model section that those weights belong to");
+  first.restore(*rank_.store, cat("train.init_from = \"", path,
+                                  "\" needs the model section that those weights belong to; set "
+                                  "that, or begin with the weights of another model"));
   rank_.start_average();
   if (rank_.ranks.rank() != 0) return;
   for (const std::string& line : other_uses_of_weights(first.model(), rank_.config.model)) {

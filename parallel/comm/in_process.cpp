@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "parallel/comm/collectives.h"
+#include "parallel/comm/rank_failure.h"
 
 namespace shoestring {
 namespace {
@@ -150,7 +151,8 @@ void InProcessTransport::transfer(std::span<const Outgoing> sends,
         const int peer = awaited(work, false);
         if (peer < 0) continue;
         fail(cat("rank ", world_rank(rank_), " waited ", shared_->options.deadline.count(),
-                 " ms for rank ", world_rank(peer), " in ", text(call)));
+                 " ms for rank ", world_rank(peer), " in ", text(call)),
+             no_place);
       }
     }
   } catch (const std::exception& error) {
@@ -223,7 +225,8 @@ void InProcessTransport::check_alive(const Work& work) {
   }
   if (const int peer = awaited(work, true); peer >= 0) {
     fail(cat("rank ", world_rank(peer), " ended while rank ", world_rank(rank_),
-             " waits for it in ", text(work.call)));
+             " waits for it in ", text(work.call)),
+         no_place);
   }
 }
 
@@ -278,9 +281,8 @@ void InProcessWorld::leave(int rank) noexcept {
   shared_->wake_all();
 }
 
-RankError::RankError(int rank, const std::string& message, ExitCode code,
-                     std::source_location where)
-    : Error(cat("rank ", rank, ": ", message), code, where), rank_(rank) {}
+RankError::RankError(int rank, const std::string& message, ExitCode code)
+    : Error(with_rank(rank, message), code, no_place), rank_(rank) {}
 
 namespace {
 
@@ -296,9 +298,7 @@ Failure describe(std::exception_ptr error) {
   } catch (const PeerFailure& e) {
     return {e.what(), e.code(), true};
   } catch (const Error& e) {
-    // The place matters to whoever mends a fault; a user's mistake speaks for itself.
-    const bool fault = e.code() == ExitCode::fault;
-    return {fault ? cat(e.what(), " [", e.where(), "]") : e.what(), e.code(), false};
+    return {text_of_error(e), e.code(), false};
   } catch (const std::exception& e) {
     return {e.what(), ExitCode::fault, false};
   } catch (...) {
@@ -345,8 +345,7 @@ void run_ranks(int ranks, const std::function<void(Communicator&)>& body,
   if (!missing.empty()) fail_usage(missing);
   if (alone) std::rethrow_exception(alone);
   if (first) {
-    throw RankError(first->first, first->second.message, first->second.code,
-                    std::source_location::current());
+    throw RankError(first->first, first->second.message, first->second.code);
   }
 }
 

@@ -34,10 +34,10 @@ class InProcessWorld {
   std::shared_ptr<Shared> shared_;
 };
 
-// The error of run_ranks: the message begins with "rank 2: ".
+// The error of run_ranks: the message names the rank, and the place of a fault.
 class RankError : public Error {
  public:
-  RankError(int rank, const std::string& message, ExitCode code, std::source_location where);
+  RankError(int rank, const std::string& message, ExitCode code);
   int rank() const { return rank_; }
 
  private:

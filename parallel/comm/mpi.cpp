@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "parallel/comm/collectives.h"
+#include "parallel/comm/rank_failure.h"
 
 namespace shoestring {
 namespace {
@@ -201,7 +202,8 @@ void MpiTransport::check_alive(const Work& work) const {
     }
   }
   fail(cat("rank ", state_->rank, " waited ", state_->options.deadline.count(), " ms for rank ",
-           missing == nullptr ? state_->rank : world_rank(missing->peer), " in ", text(work.call)));
+           missing == nullptr ? state_->rank : world_rank(missing->peer), " in ", text(work.call)),
+       no_place);
 }
 
 // Before an error leaves transfer(): late messages may not land in memory that is somebody else's.
@@ -287,7 +289,8 @@ std::unique_ptr<Communicator> MpiSession::world() {
 }
 
 void MpiSession::end_all(const std::string& message, ExitCode code) noexcept {
-  std::fprintf(stderr, "error: rank %d: %s\n", state_->rank, message.c_str());
+  const std::string text = state_->size > 1 ? with_rank(state_->rank, message) : message;
+  std::fprintf(stderr, "error: %s\n", text.c_str());
   std::fflush(stderr);
   MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   std::abort();  // MPI_Abort does not return, but is not declared so
@@ -308,16 +311,18 @@ void run_mpi(const std::function<void(Communicator&)>& body, MpiOptions options)
   MpiSession session(options);
   set_log_rank(session.size() > 1 ? session.rank() : -1);
   const auto world = session.world();
+  // Before the ranks that wait for this one give it up.
+  const auto turn = turn_of_rank(session.rank(), std::min(options.lead, options.deadline / 4));
   try {
     body(*world);
   } catch (const PeerFailure& error) {
-    std::this_thread::sleep_for(options.grace);
+    await_turn(options.grace + turn);
     session.end_all(error.what(), error.code());
   } catch (const Error& error) {
-    const bool fault = error.code() == ExitCode::fault;
-    session.end_all(fault ? cat(error.what(), " [", error.where(), "]") : error.what(),
-                    error.code());
+    await_turn(turn);
+    session.end_all(text_of_error(error), error.code());
   } catch (const std::exception& error) {
+    await_turn(turn);
     session.end_all(error.what(), ExitCode::fault);
   }
 }

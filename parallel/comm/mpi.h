@@ -18,6 +18,9 @@ struct MpiOptions {
   // How long a rank that only suffers from another's failure leaves that one to say what it was,
   // before it ends all ranks itself.
   std::chrono::milliseconds grace = std::chrono::seconds(5);
+  // How long a rank that failed leaves those before it to say the same (turn_of_rank in
+  // comm/rank_failure.h); at most a quarter of the deadline.
+  std::chrono::milliseconds lead = std::chrono::seconds(2);
   // Longer messages are cut into pieces: MPI 3 counts are ints. Equal on all ranks.
   int64_t piece_bytes = int64_t{1} << 30;
 };
@@ -34,7 +37,8 @@ class MpiSession {
   int rank() const;
   int size() const;
   std::unique_ptr<Communicator> world();
-  // Prints "rank 2: message" and ends all ranks with this exit code. mpirun returns the code.
+  // Prints the message, which names the rank where there are several, and ends all ranks with this
+  // exit code. mpirun returns the code.
   [[noreturn]] void end_all(const std::string& message, ExitCode code) noexcept;
 
   struct State;
@@ -44,8 +48,9 @@ class MpiSession {
 };
 
 // Runs `body` on this process's rank. An exception ends all ranks (end_all); their processes get
-// SIGTERM from mpirun and are gone within about two seconds. The rank that failed is heard first: a
-// PeerFailure waits for options.grace. Otherwise returns after all ranks have come to the end.
+// SIGTERM from mpirun and are gone within about two seconds. One rank is heard: that which failed
+// rather than those that suffered (options.grace), the first of those that failed (options.lead).
+// Otherwise returns after all ranks have come to the end.
 void run_mpi(const std::function<void(Communicator&)>& body, MpiOptions options = {});
 
 // Equal for the ranks of one machine, different for those of different ones: the color of a split,

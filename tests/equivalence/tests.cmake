@@ -20,6 +20,11 @@ else()
     ${CMAKE_SOURCE_DIR}/tests/data ${CMAKE_CURRENT_BINARY_DIR}/mpi_stop)
   set_tests_properties(equivalence.mpi_stop PROPERTIES LABELS equivalence TIMEOUT 300
     PROCESSORS 2 ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+  add_test(NAME equivalence.mpi_errors
+    COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/mpi_errors.sh $<TARGET_FILE:shoestring>
+    ${CMAKE_SOURCE_DIR}/tests/data ${CMAKE_CURRENT_BINARY_DIR}/mpi_errors)
+  set_tests_properties(equivalence.mpi_errors PROPERTIES LABELS equivalence TIMEOUT 300
+    PROCESSORS 2 ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()
 
 # Folders in and out through transformers itself.

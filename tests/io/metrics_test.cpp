@@ -86,6 +86,26 @@ TEST(Metrics, AGarbledLineCostsNoOther) {
   EXPECT_EQ(warning.find("line 4"), std::string::npos) << warning;  // torn by a crash, as usual
 }
 
+TEST(Metrics, SaysWhichStepsAreMissing) {
+  const ScratchFolder folder;
+  const std::string path = folder / "gaps.jsonl";
+  const auto missing = [&](const std::vector<int64_t>& steps, int64_t last) {
+    std::ofstream file(path);
+    for (int64_t step : steps) file << record(step, 1).json() << "\n";
+    file.close();
+    return MetricsWriter(path, last).missing();
+  };
+  EXPECT_EQ(missing({1, 2, 3}, 3), "");
+  EXPECT_EQ(missing({1, 2, 3, 5}, 3), "");  // done again
+  EXPECT_EQ(missing({1, 2, 3}, 5), "4 to 5");
+  EXPECT_EQ(missing({1, 3, 4, 8}, 8), "2, 5 to 7");
+  EXPECT_EQ(missing({4}, 4), "1 to 3");
+  EXPECT_EQ(missing({}, 2), "1 to 2");
+  EXPECT_EQ(missing({2, 4, 6, 8, 10, 12, 14}, 15), "1, 3, 5, 7, 9 and 3 more gaps");
+  EXPECT_EQ(MetricsWriter(folder / "none.jsonl", 3).missing(), "1 to 3");
+  EXPECT_EQ(MetricsWriter(folder / "none.jsonl", -1).missing(), "");
+}
+
 TEST(Metrics, AFileThatCannotBeWrittenIsADataError) {
   EXPECT_THROW(MetricsWriter("/nonexistent/folder/metrics.jsonl", -1), Error);
 }

@@ -59,6 +59,13 @@ SampleConfig filled() {
   return c;
 }
 
+TEST(Config, ReadingTellsWhereKeysWereSetLast) {
+  KeyPositions positions;
+  read_config<SampleConfig>({.file = "", .overrides = {"train.steps=3", "train.steps=4"}},
+                            &positions);
+  EXPECT_EQ(positions, (KeyPositions{{"train.steps", "--set #2"}}));
+}
+
 TEST(Config, DumpReadsBackToTheSameBits) {
   for (bool comments : {false, true}) {
     SampleConfig original = filled();

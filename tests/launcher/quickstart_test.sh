@@ -49,8 +49,8 @@ printf '[train]\nsteps = %s\n[[data.sources]]\npath = "%s"\n' "$steps" "$path" \
   >"$directory/config.toml"
 echo "$directory $steps $path" >>trained
 [[ ! -e interrupt || $directory == *trial ]] || exit 75
-printf '{\n  "tokens_per_second": %s,\n  "bits_per_byte": 2.0\n}\n' "$(cat speed)" \
-  >"$directory/summary.json"
+printf '{\n  "tokens_per_second": %s,\n  "next": [\n    "its own"\n  ],\n  %s\n}\n' \
+  "$(cat speed)" '"bits_per_byte": 2.0' >"$directory/summary.json"
 END
 chmod +x "$work"/launcher/* "$work/bin/cmake" "$work/build/release/shoestring"
 export PATH=$work/bin:$PATH
@@ -86,6 +86,17 @@ rm "$work/interrupt"
 run --corpus kjv
 expect "the same corpus: goes on" "$last" "runs/quickstart-3 600 .cache/quickstart/kjv.h5"
 expect "finished: code" "$code" 0
+# The summary holds what was said last, and stays JSON.
+python3 - "$work" <<'END' >"$work/wrong" 2>&1
+import json, sys
+
+summary = json.load(open(f"{sys.argv[1]}/runs/quickstart-3/summary.json"))
+said = open(f"{sys.argv[1]}/said").read().split("\nnext:\n")[1].splitlines()
+assert summary["next"] == [line.strip() for line in said] and len(said) == 5, summary
+assert "generate --model runs/quickstart-3" in summary["next"][0], summary
+assert summary["xz_bits_per_byte"] > 0 and summary["bits_per_byte"] == 2.0, summary
+END
+expect "finished: summary" "$(cat "$work/wrong")" ""
 run --minutes 1
 expect "the same minutes: goes on" "$last" "runs/quickstart 120 $austen"
 
@@ -105,6 +116,10 @@ echo 4096 >"$work/speed"
 run --new --minutes 1
 expect "a slower machine" "$last" "runs/quickstart-5 60 $austen"
 says "a slower machine" "4096 tokens/s: 60 steps in 1 minutes"
+run --minutes 1 --folder "$work/apart"
+expect "--folder: run and store" "$last" \
+  "$work/apart/runs/quickstart 60 $work/apart/data/austen.h5"
+expect "--folder: nothing else" "$([[ -e $work/runs/quickstart-6 ]] && echo begun)" ""
 touch "$work/stop_trial"
 run --new
 expect "Ctrl-C while measuring: code" "$code" 130
@@ -123,6 +138,7 @@ refused "--minutes wants a number above 0 but got 'many'" --minutes many
 refused "--minutes wants a number above 0 but got '0'" --minutes 0
 refused "--minutes wants a number above 0 but got '0.0'" --minutes 0.0
 refused '--minutes needs a number' --minutes
+refused '--folder needs a path' --folder
 refused '--corpus needs a name: austen, kjv or david' --corpus
 refused "--corpus 'foo' is none of austen, kjv and david" --corpus foo
 refused "unknown option '--foo'" --foo

@@ -31,6 +31,10 @@ TEST(ReportSummary, ARunThatIsStartedAgainWhenDoneKeepsItsFigures) {
     EXPECT_EQ(again.at(key), first.at(key)) << key;
     EXPECT_NE(again.at(key), 0) << key;
   }
+  const nlohmann::json next = {
+      cat("shoestring generate --model ", config.run.directory, " --prompt TEXT"),
+      cat("shoestring eval --model ", config.run.directory, " FILE")};
+  EXPECT_EQ(first.at("next"), next);
   EXPECT_LT(again.at("validation_loss"), 10);
   EXPECT_GE(again.at("seconds"), first.at("seconds"));
 }

@@ -121,6 +121,28 @@ TEST(Report, SaysWhatItWillDoAndWhatItDid) {
   EXPECT_EQ(text.find("step 3/8"), std::string::npos);
 }
 
+TEST(Report, SaysOnceWhichLinesAreMissing) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.steps = 5;
+  const auto train_on = [&](int64_t steps) {
+    config.train.steps = steps;
+    testing::internal::CaptureStderr();
+    train_small(config);
+    return testing::internal::GetCapturedStderr();
+  };
+  train_on(5);
+  EXPECT_EQ(train_on(6).find("lacks the lines"), std::string::npos);
+  const std::string path = RunDirectory(config.run.directory).metrics();
+  std::string text = read_file(path);
+  const size_t third = text.find("{\"step\":3,"), fourth = text.find("{\"step\":4,");
+  write_file(path, text.erase(third, fourth - third));
+  const std::string said = train_on(7);
+  const size_t at = said.find(path + " lacks the lines of steps 3 of the 6 done");
+  EXPECT_NE(at, std::string::npos) << said;
+  EXPECT_EQ(said.find("lacks the lines", at + path.size() + 20), std::string::npos) << said;
+}
+
 TEST(Report, MeasuresThePeakForMfu) {
   const ScratchFolder folder;
   RunConfig config = small_config(folder);

@@ -64,8 +64,11 @@ TEST(RunConfig, StagesAscend) {
 TEST(RunConfig, RulesBetweenFields) {
   EXPECT_EQ(complaint("[run]\ndirectory = ''\n"),
             "run.toml:2:13: run.directory: is empty; name a folder, for example runs/first");
-  EXPECT_EQ(complaint("[train]\nsample_every = 5\n"),
-            "run.toml:1:1: train.sample_prompt: is empty, but sample_every asks for samples");
+  EXPECT_EQ(complaint("tokenizer = 'a.json'\n[train]\nsample_every = 5\n"),
+            "run.toml:2:1: train.sample_prompt: is empty, but sample_every asks for samples");
+  EXPECT_EQ(complaint("[train]\nsample_every = 5\nsample_prompt = 'It was'\n"),
+            "run.toml:2:16: train.sample_every: is 5, but there is no tokenizer to make samples "
+            "with; set tokenizer to the one that the stores were packed with, or sample_every = 0");
   EXPECT_EQ(complaint("[checkpoint]\nevery = 10\nkeep_every = 25\n"),
             "run.toml:3:14: checkpoint.keep_every: must be a multiple of every = 10 but is 25");
 }

@@ -1,0 +1,182 @@
+#include "launcher/config_warnings.h"
+
+#include <algorithm>
+
+#include "core/text.h"
+#include "launcher/config.h"
+#include "launcher/plan.h"
+
+namespace shoestring {
+namespace {
+
+// A rule that holds for the config: these keys have no effect.
+struct Idle {
+  std::vector<std::string> keys;  // whole, or a section with a dot behind it
+  std::string why;
+
+  bool covers(const std::string& key) const {
+    return std::any_of(keys.begin(), keys.end(), [&](const std::string& k) {
+      return k.ends_with('.') ? key.starts_with(k) : key == k;
+    });
+  }
+};
+
+class Rules {
+ public:
+  void add(bool idle, std::vector<std::string> keys, std::string why) {
+    if (idle) rules_.push_back({std::move(keys), std::move(why)});
+  }
+  // The first reason; empty when the key has an effect.
+  std::string why(const std::string& key) const {
+    for (const Idle& rule : rules_) {
+      if (rule.covers(key)) return rule.why;
+    }
+    return "";
+  }
+
+ private:
+  std::vector<Idle> rules_;
+};
+
+void add_loop(const RunConfig& c, Rules& rules) {
+  rules.add(c.train.sample_every == 0,
+            {"train.sample_prompt", "train.sample_tokens", "train.sample_temperature"},
+            "train.sample_every = 0 asks for no samples");
+  rules.add(c.train.evaluate_sequences == 0, {"train.evaluate_every"},
+            "train.evaluate_sequences = 0 leaves nothing to evaluate");
+  const std::string copy = "checkpoint.memory_limit_gb";
+  rules.add(c.checkpoint.every == 0, {"checkpoint.background", copy},
+            "checkpoint.every = 0 saves at the end only, without a copy");
+  rules.add(!c.checkpoint.background, {copy}, "checkpoint.background = false makes no copy");
+  rules.add(c.cost.price_per_hour == 0, {"cost.chips", "cost.currency"},
+            "cost.price_per_hour = 0 reports no money");
+}
+
+void add_model(const RunConfig& c, Rules& rules) {
+  const ModelConfig& m = c.model;
+  rules.add(m.mla.on(), {"model.head_dim"},
+            "the widths of latent attention's heads are in model.mla");
+  rules.add(m.mla.on() && m.kv_heads != m.heads, {"model.kv_heads"},
+            "in latent attention each of model.heads has its own key and value");
+  rules.add(!m.mla.on(), {"model.mla."}, "model.mla.kv_latent = 0: no latent attention");
+  rules.add(!m.moe.on(), {"model.moe."}, "model.moe.experts = 0: the model is dense");
+  rules.add(m.moe.groups == 1, {"model.moe.group_score"}, "model.moe.groups = 1: all in one group");
+  rules.add(m.mtp.depth == 0, {"model.mtp.weight"}, "model.mtp.depth = 0: no modules");
+  rules.add(m.tied_embeddings, {"model.init.head", "model.lr_multipliers.head"},
+            "model.tied_embeddings: the head is the embedding");
+  rules.add(!m.qkv_bias, {"model.lr_multipliers.bias"}, "model.qkv_bias = false: no biases");
+}
+
+// Also of what stages turn on later.
+void add_rope(const RunConfig& c, Rules& rules) {
+  const auto used = [&](std::string_view scaling) {
+    return c.model.rope.scaling == scaling ||
+           std::any_of(c.stages.begin(), c.stages.end(), [&](const StageSection& stage) {
+             return stage.rope_scaling && *stage.rope_scaling == scaling;
+           });
+  };
+  const std::string at = "model.rope.";
+  const std::string why =
+      cat("model.rope.scaling = \"", c.model.rope.scaling, "\" does not use it");
+  rules.add(!used("llama3"), {at + "low_freq_factor", at + "high_freq_factor"}, why);
+  rules.add(!used("llama3") && !used("yarn"), {at + "original_max_positions"}, why);
+  rules.add(!used("yarn"),
+            {at + "beta_fast", at + "beta_slow", at + "attention_factor", at + "mscale",
+             at + "mscale_all_dim"},
+            why);
+}
+
+void add_precision(const RunConfig& c, Rules& rules) {
+  const PrecisionConfig& p = c.precision;
+  const std::string dog = "precision.watchdog.";
+  rules.add(!p.on(), {"precision."}, "precision.recipe = \"bf16\" multiplies nothing in FP8");
+  rules.add(p.watchdog.every == 0, {dog}, "precision.watchdog.every = 0: nothing is compared");
+  rules.add(p.watchdog.limit == 0, {dog + "strikes", dog + "chip_speedup"},
+            "precision.watchdog.limit = 0 only reports");
+  rules.add(p.accumulator.value_or("fast") != "hopper", {"precision.accumulator_bits"},
+            "only precision.accumulator = \"hopper\" has them");
+}
+
+void add_optimiser(const RunConfig& c, Rules& rules) {
+  const OptimConfig& o = c.optim;
+  const ScheduleConfig& s = o.schedule;
+  rules.add(o.optimizer != "muon", {"optim.muon."}, "optim.optimizer is \"adamw\"");
+  rules.add(o.moments == "f32" && c.train.dtype == "f32", {"optim.stochastic_rounding"},
+            "optim.moments and train.dtype are f32, so nothing is rounded to bf16");
+  rules.add(o.skip.loss_z == 0 && o.skip.norm_z == 0, {"optim.skip.window", "optim.skip.limit"},
+            "optim.skip.loss_z and norm_z are 0: no step is skipped");
+  const std::string at = "optim.schedule.";
+  const std::string why = cat("optim.schedule.kind = \"", s.kind, "\" does not use it");
+  rules.add(s.kind == "constant", {at + "total"}, why);
+  rules.add(s.kind == "constant" || s.kind == "multi_step", {at + "min_ratio"}, why);
+  rules.add(s.kind != "wsd", {at + "decay_fraction", at + "decay_shape"}, why);
+  rules.add(s.kind != "multi_step", {at + "milestones", at + "factors"}, why);
+  rules.add(s.kind != "deepseek_v3",
+            {at + "flat_until", at + "decay_until", at + "final_from", at + "final_ratio"}, why);
+}
+
+// `end`: the tokens of the whole run.
+void add_data(const RunConfig& c, int64_t end, Rules& rules) {
+  const auto& sources = c.data.sources;
+  const bool one = sources.size() == 1 && sources[0].weight > 0;
+  rules.add(one, {"data.sources.0.weight"}, "there is one source, so all samples are its own");
+  const bool own = !sources.empty() && std::all_of(sources.begin(), sources.end(),
+                                                   [](auto& s) { return s.held_out.has_value(); });
+  rules.add(own, {"data.held_out"}, "every source has a held_out of its own");
+  for (size_t i = 0; i < c.stages.size(); ++i) {
+    rules.add(c.stages[i].from_tokens >= end, {cat("stages.", i, ".from_tokens")},
+              cat("the run ends after ", end, " tokens (train.steps = ", c.train.steps, ")"));
+  }
+}
+
+std::string place_of(const KeyPositions& positions, const std::string& key) {
+  const auto at = positions.find(key);
+  return at == positions.end() || at->second.empty() ? "" : at->second + ": ";
+}
+
+// Some ranks may have fewer micro-batches than others, but none at all is a waste of machines.
+std::string warning_of_idle_ranks(const LoadSegment& s, int64_t ranks) {
+  const std::string from = s.from_tokens > 0 ? cat(" from ", s.from_tokens, " tokens on") : "";
+  return cat(ranks, " ranks share ", s.micro_batches,
+             s.micro_batches == 1 ? " micro-batch" : " micro-batches", " a step", from,
+             " (a batch of ", s.micro_batches * s.sequences, " sequences in micro-batches of ",
+             s.sequences, "), which leaves ", ranks - s.micro_batches,
+             " without work; start at most ", s.micro_batches,
+             ", or set a larger train.batch or a smaller train.micro_batch");
+}
+
+}  // namespace
+
+std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
+                                         const KeyPositions& positions) {
+  std::vector<LoadSegment> segments = load_segments(config);
+  const int64_t end = BatchSchedule(segments).at(config.train.steps).first_token;
+  Rules rules;
+  add_loop(config, rules);
+  add_model(config, rules);
+  add_rope(config, rules);
+  add_precision(config, rules);
+  add_optimiser(config, rules);
+  add_data(config, end, rules);
+  RunConfig plain;
+  plain.data.sources.resize(config.data.sources.size());
+  plain.stages.resize(config.stages.size());
+  std::vector<std::string> warnings;
+  for (const ConfigDifference& d : diff_configs(config, plain)) {
+    const std::string why = d.left.empty() ? "" : rules.why(d.key);
+    if (why.empty()) continue;
+    warnings.push_back(
+        cat(place_of(positions, d.key), d.key, " = ", d.left, " has no effect: ", why));
+  }
+  std::erase_if(segments, [end](const LoadSegment& s) { return s.from_tokens >= end; });
+  const auto fewest = std::min_element(
+      segments.begin(), segments.end(),
+      [](const LoadSegment& a, const LoadSegment& b) { return a.micro_batches < b.micro_batches; });
+  if (ranks > fewest->micro_batches) {
+    warnings.push_back(place_of(positions, "parallel.data_parallel") +
+                       warning_of_idle_ranks(*fewest, ranks));
+  }
+  return warnings;
+}
+
+}  // namespace shoestring

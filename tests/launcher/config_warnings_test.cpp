@@ -1,0 +1,168 @@
+#include "launcher/config_warnings.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/text.h"
+#include "launcher/config.h"
+#include "tests/io/store_fixture.h"
+
+namespace shoestring {
+namespace {
+
+// All warnings of a config, a line each.
+std::string warnings(const std::string& text, std::vector<std::string> overrides = {},
+                     int64_t ranks = 1) {
+  const ScratchFolder folder;
+  const std::string file = folder / "run.toml";
+  write_file(file, text);
+  KeyPositions positions;
+  const auto config =
+      read_config<RunConfig>({.file = file, .overrides = std::move(overrides)}, &positions);
+  std::string list;
+  for (const std::string& warning : config_warnings(config, ranks, positions)) {
+    const bool in_file = warning.starts_with(file);
+    append(list, in_file ? "run.toml" : "", in_file ? warning.substr(file.size()) : warning, "\n");
+  }
+  return list;
+}
+
+TEST(ConfigWarnings, NameThePlaceTheValueAndTheReason) {
+  EXPECT_EQ(warnings("[optim]\nstochastic_rounding = true\n"),
+            "run.toml:2:23: optim.stochastic_rounding = true has no effect: optim.moments and "
+            "train.dtype are f32, so nothing is rounded to bf16\n");
+  EXPECT_EQ(warnings("", {"optim.muon.steps=4"}),
+            "--set #1: optim.muon.steps = 4 has no effect: optim.optimizer is \"adamw\"\n");
+  for (const char* with : {"moments = 'bf16'\n", "[train]\ndtype = 'bf16'\n"}) {
+    EXPECT_EQ(warnings(cat("[optim]\nstochastic_rounding = true\n", with)), "") << with;
+  }
+  EXPECT_EQ(warnings("[optim]\noptimizer = 'muon'\n[optim.muon]\nsteps = 4\n"), "");
+}
+
+std::vector<std::string> words(const std::string& text) {
+  std::vector<std::string> list;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find(' ', at), text.size());
+    list.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return list;
+}
+
+// A key has no effect with the overrides `without`, and one with those in `with`.
+struct Case {
+  std::string key, value, without, with;
+};
+std::vector<Case> cases() {
+  const std::string moe = "model.moe.experts=4 model.moe.ffn=8";
+  const std::string dog = "precision.watchdog.every=5", fp8 = "precision.recipe=mxfp8";
+  return {
+      {"train.sample_prompt", "It was", "", "train.sample_every=9 tokenizer=t.json"},
+      {"train.sample_tokens", "9", "", "train.sample_every=9 train.sample_prompt=A tokenizer=t"},
+      {"train.evaluate_every", "9", "train.evaluate_sequences=0", ""},
+      {"checkpoint.memory_limit_gb", "2", "checkpoint.every=0", ""},
+      {"checkpoint.memory_limit_gb", "2", "checkpoint.background=false", ""},
+      {"checkpoint.background", "false", "checkpoint.every=0", ""},
+      {"cost.chips", "2", "", "cost.price_per_hour=0.1"},
+      {"cost.currency", "EUR", "", "cost.price_per_hour=0.1"},
+      {"model.head_dim", "16", "model.mla.kv_latent=32", ""},
+      {"model.kv_heads", "1", "model.mla.kv_latent=32", ""},
+      {"model.mla.v_dim", "64", "", "model.mla.kv_latent=32"},
+      {"model.moe.chosen", "1", "", moe},
+      {"model.moe.group_score", "max", moe, moe + " model.moe.groups=2"},
+      {"model.moe.balance.bias_speed", "0.1", "", moe},
+      {"model.mtp.weight", "0.1", "", "model.mtp.depth=1"},
+      {"model.init.head", "0.1", "model.tied_embeddings=true", ""},
+      {"model.lr_multipliers.bias", "2", "", "model.qkv_bias=true"},
+      {"model.rope.beta_fast", "20", "", "model.rope.scaling=yarn"},
+      {"model.rope.low_freq_factor", "2", "model.rope.scaling=yarn", "model.rope.scaling=llama3"},
+      {"model.rope.original_max_positions", "99", "model.rope.scaling=linear",
+       "stages=[{rope_scaling='yarn'}]"},
+      {"precision.activation_tile", "1x32", "", fp8},
+      {"precision.accumulator_bits", "9", fp8, fp8 + " precision.accumulator=hopper"},
+      {"precision.watchdog.limit", "0.5", fp8, cat(fp8, " ", dog)},
+      {"precision.watchdog.strikes", "2", cat(fp8, " ", dog, " precision.watchdog.limit=0"),
+       cat(fp8, " ", dog)},
+      {"optim.skip.window", "64", "", "optim.skip.norm_z=4"},
+      {"optim.schedule.total", "1000", "optim.schedule.kind=constant", ""},
+      {"optim.schedule.min_ratio", "0.2", "optim.schedule.kind=multi_step", ""},
+      {"optim.schedule.decay_shape", "linear", "", "optim.schedule.kind=wsd"},
+      {"optim.schedule.factors", "[0.5, 0.5]", "", "optim.schedule.kind=multi_step"},
+      {"optim.schedule.final_ratio", "0.5", "", "optim.schedule.kind=deepseek_v3"},
+      {"data.held_out", "0.5", "data.sources=[{path='a',held_out=0.1}]",
+       "data.sources=[{path='a'}]"},
+  };
+}
+
+TEST(ConfigWarnings, EverySettingThatAnotherTurnsOff) {
+  for (const Case& c : cases()) {
+    std::vector<std::string> without = words(c.without), with = words(c.with);
+    const std::string setting = cat(c.key, "=", c.value), said = cat(c.key, " = ");
+    without.push_back(setting);
+    with.push_back(setting);
+    EXPECT_NE(warnings("", without).find(cat("--set #", without.size(), ": ", said)),
+              std::string::npos)
+        << setting << " with " << c.without;
+    EXPECT_EQ(warnings("", with).find(said), std::string::npos) << setting << " with " << c.with;
+  }
+}
+
+// Also of elements of lists of tables, and by what the whole run comes to.
+TEST(ConfigWarnings, SourcesAndStages) {
+  const std::string one = "[[data.sources]]\npath = 'a'\nweight = 3\n";
+  EXPECT_EQ(warnings(one),
+            "run.toml:3:10: data.sources.0.weight = 3.0 has no effect: there is one source, so all "
+            "samples are its own\n");
+  EXPECT_EQ(warnings(one + "[[data.sources]]\npath = 'b'\n"), "");
+  EXPECT_EQ(warnings("[[data.sources]]\npath = 'a'\nweight = 1\n"), "");
+  const std::string run = "[train]\nsteps = 10\nbatch = 4\nsequence_length = 100\n";
+  EXPECT_EQ(warnings(run + "[[stages]]\nfrom_tokens = 4000\nlr_multiplier = 2\n"),
+            "run.toml:6:15: stages.0.from_tokens = 4000 has no effect: the run ends after 4000 "
+            "tokens (train.steps = 10)\n");
+  EXPECT_EQ(warnings(run + "[[stages]]\nfrom_tokens = 3600\n"), "");
+}
+
+// A resolved config says everything, and most of it is what nobody asked for.
+TEST(ConfigWarnings, DefaultsAreNeverWarnedOf) {
+  EXPECT_EQ(warnings(""), "");
+  EXPECT_EQ(warnings(dump_config(RunConfig(), true)), "");
+}
+
+TEST(ConfigWarnings, TheConfigsOfTheTreeDrawNone) {
+  int files = 0;
+  for (const char* folder : {"/configs/models", "/configs/runs"}) {
+    for (const auto& entry :
+         std::filesystem::directory_iterator(std::string(SHOESTRING_SOURCE_DIR) + folder)) {
+      const std::string path = entry.path().string();
+      KeyPositions positions;
+      const auto config = read_config<RunConfig>({.file = path, .overrides = {}}, &positions);
+      for (const std::string& text : config_warnings(config, 1, positions)) ADD_FAILURE() << text;
+      ++files;
+    }
+  }
+  EXPECT_GE(files, 30);
+}
+
+TEST(ConfigWarnings, RanksWithoutAMicroBatch) {
+  const std::string run = "[train]\nbatch = 6\nmicro_batch = 2\n";
+  for (int64_t ranks : {1, 2, 3}) EXPECT_EQ(warnings(run, {}, ranks), "") << ranks;
+  EXPECT_EQ(warnings(run, {}, 5),
+            "5 ranks share 3 micro-batches a step (a batch of 6 sequences in micro-batches of 2), "
+            "which leaves 2 without work; start at most 3, or set a larger train.batch or a "
+            "smaller train.micro_batch\n");
+  EXPECT_EQ(warnings(run, {"train.micro_batch=6", "parallel.data_parallel=2"}, 2),
+            "--set #2: 2 ranks share 1 micro-batch a step (a batch of 6 sequences in micro-batches "
+            "of 6), which leaves 1 without work; start at most 1, or set a larger train.batch or a "
+            "smaller train.micro_batch\n");
+  // The stage with the fewest counts, if the run comes to it.
+  const std::string stage = "[[stages]]\nfrom_tokens = 1000\nbatch = 2\n";
+  const std::string warning = warnings(run + stage, {}, 2);
+  EXPECT_NE(warning.find("1 micro-batch a step from 1000 tokens on"), std::string::npos) << warning;
+  EXPECT_EQ(warnings(run + stage, {"train.steps=1", "train.sequence_length=100"}, 2).find("ranks"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace shoestring
