@@ -1,7 +1,9 @@
 #include "launcher/config_warnings.h"
 
 #include <algorithm>
+#include <optional>
 
+#include "core/check.h"
 #include "core/text.h"
 #include "launcher/config.h"
 #include "launcher/plan.h"
@@ -145,19 +147,29 @@ std::string warning_of_idle_ranks(const LoadSegment& s, int64_t ranks) {
              ", or set a larger train.batch or a smaller train.micro_batch");
 }
 
+// Nothing of a run that cannot be: its start says why.
+std::optional<int64_t> tokens_of_run(const std::vector<LoadSegment>& segments, int64_t steps) {
+  try {
+    return BatchSchedule(segments).at(steps).first_token;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
                                          const KeyPositions& positions) {
   std::vector<LoadSegment> segments = load_segments(config);
-  const int64_t end = BatchSchedule(segments).at(config.train.steps).first_token;
+  const auto end = tokens_of_run(segments, config.train.steps);
+  if (!end) return {};
   Rules rules;
   add_loop(config, rules);
   add_model(config, rules);
   add_rope(config, rules);
   add_precision(config, rules);
   add_optimiser(config, rules);
-  add_data(config, end, rules);
+  add_data(config, *end, rules);
   RunConfig plain;
   plain.data.sources.resize(config.data.sources.size());
   plain.stages.resize(config.stages.size());
@@ -168,7 +180,7 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
     warnings.push_back(
         cat(place_of(positions, d.key), d.key, " = ", d.left, " has no effect: ", why));
   }
-  std::erase_if(segments, [end](const LoadSegment& s) { return s.from_tokens >= end; });
+  std::erase_if(segments, [&](const LoadSegment& s) { return s.from_tokens >= *end; });
   const auto fewest = std::min_element(
       segments.begin(), segments.end(),
       [](const LoadSegment& a, const LoadSegment& b) { return a.micro_batches < b.micro_batches; });

@@ -124,6 +124,12 @@ TEST(ConfigWarnings, SourcesAndStages) {
   EXPECT_EQ(warnings(run + "[[stages]]\nfrom_tokens = 3600\n"), "");
 }
 
+TEST(ConfigWarnings, LeaveWhatIsRefusedToTheStart) {
+  EXPECT_EQ(
+      warnings("[train]\nbatch = 1000000000\nsequence_length = 10000000\n", {"optim.muon.steps=4"}),
+      "");
+}
+
 // A resolved config says everything, and most of it is what nobody asked for.
 TEST(ConfigWarnings, DefaultsAreNeverWarnedOf) {
   EXPECT_EQ(warnings(""), "");
