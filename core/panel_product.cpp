@@ -169,14 +169,26 @@ void multiply_tile(const Product& p, const Part& part, const Panels& panels, int
   }
 }
 
+// What one thread needs for a part: a packed block of A and the sums of a tile.
+struct PartNeed {
+  int64_t step;         // panels of B a tile
+  int64_t packed_size;  // of A
+  int64_t widest;       // columns of a tile
+  int64_t sums;
+};
+PartNeed need_of_part(int64_t rows, int64_t panels, int64_t units, int64_t width) {
+  const int64_t step = (units <= block_units ? tile_columns : long_tile_columns) / width;
+  const int64_t widest = std::min(step, panels) * width;
+  return {step, rows * std::min(block_units, units) + pack_slack, widest, rows * widest};
+}
+
 void multiply_part(const Product& p, const Part& part) {
   const int64_t rows = part.row_end - part.row_begin, width = p.kernels.columns;
   const bool one_block = p.units <= block_units;
-  const int64_t step = (one_block ? tile_columns : long_tile_columns) / width;
   const Panels panels(rows, p.kernels.rows);
-  const int64_t packed_size = rows * std::min(block_units, p.units) + pack_slack;
-  const int64_t widest = std::min(step, part.panel_end - part.panel_begin) * width;
-  const BlockPtr block = scratch(p.device, packed_size + rows * widest);
+  const auto [step, packed_size, widest, sums] =
+      need_of_part(rows, part.panel_end - part.panel_begin, p.units, width);
+  const BlockPtr block = scratch(p.device, packed_size + sums);
   float* packed = memory_of(block);
   const auto size = static_cast<int64_t>(size_of(p.c.dtype));
   for (int64_t j = part.panel_begin; j < part.panel_end; j += step) {
@@ -208,29 +220,39 @@ void multiply_part(const Product& p, const Part& part) {
 struct Cut {
   int64_t down, across;
 };
-Cut cut_of(const Product& p, int64_t panels) {
+Cut cut_of(const Device& device, const PanelSizes& sizes, int64_t panel_rows, int64_t panels) {
   constexpr int64_t worth_a_thread = 1 << 23;  // multiplications
-  const int64_t threads = threads_for(p.device, p.c.rows * p.c.columns * p.depth, worth_a_thread);
-  int64_t down = (p.c.rows + block_rows - 1) / block_rows;
+  const int64_t threads =
+      threads_for(device, sizes.rows * sizes.columns * sizes.depth, worth_a_thread);
+  int64_t down = (sizes.rows + block_rows - 1) / block_rows;
   if (down >= threads) return {round_up(down, threads), 1};
-  down = std::clamp<int64_t>(p.c.rows / (2 * p.kernels.rows), 1, threads);
+  down = std::clamp<int64_t>(sizes.rows / (2 * panel_rows), 1, threads);
   return {down, std::min(panels, (threads + down - 1) / down)};
+}
+
+int64_t units_of(const PanelKernels& kernels, int64_t depth) {
+  return (depth + kernels.k_per_unit - 1) / kernels.k_per_unit;
+}
+
+// Columns of B that are packed at once.
+int64_t columns_a_chunk(int64_t columns, int64_t units, int64_t width) {
+  const int64_t fitting = std::max<int64_t>(packed_b_units / units / width * width, width);
+  const int64_t chunks = (columns + fitting - 1) / fitting;
+  return round_up((columns + chunks - 1) / chunks, width);
 }
 
 void multiply(Device& device, Product p) {
   const MatrixView& c = p.c;
-  p.units = (p.depth + p.kernels.k_per_unit - 1) / p.kernels.k_per_unit;
+  p.units = units_of(p.kernels, p.depth);
   const int64_t width = p.kernels.columns;
-  const int64_t fitting = std::max<int64_t>(packed_b_units / p.units / width * width, width);
-  const int64_t chunks = (c.columns + fitting - 1) / fitting;
-  const int64_t chunk = round_up((c.columns + chunks - 1) / chunks, width);
-  const BlockPtr packed = scratch(device, p.units * std::min(chunk, round_up(c.columns, width)));
+  const int64_t chunk = columns_a_chunk(c.columns, p.units, width);
+  const BlockPtr packed = scratch(device, p.units * chunk);
   float* packed_b = memory_of(packed);
   for (int64_t first = 0; first < c.columns; first += chunk) {
     const int64_t end = std::min(first + chunk, c.columns);
     const int64_t panels = (end - first + width - 1) / width;
     pack_b(p, first, end, packed_b);
-    const Cut cut = cut_of(p, panels);
+    const Cut cut = cut_of(device, {c.rows, c.columns, p.depth}, p.kernels.rows, panels);
     parallel_for_dynamic(device, cut.down * cut.across, [&](int64_t i) {
       const int64_t row = i / cut.across, column = i % cut.across;
       const Part part = {.row_begin = c.rows * row / cut.down,
@@ -251,6 +273,20 @@ void panel_product(Device& device, const MatrixView& c, const MatrixView& a, con
                    const MatmulSpec& spec) {
   multiply(device, {device, c, a, b, spec, nullptr, panel_kernels(a.dtype),
                     spec.transpose_a ? a.rows : a.columns, 0});
+}
+
+int64_t panel_product_bytes(const Device& device, const PanelSizes& sizes, Dtype operand) {
+  if (sizes.rows == 0 || sizes.columns == 0 || sizes.depth == 0) return 0;
+  const PanelKernels kernels = panel_kernels(operand);
+  const int64_t units = units_of(kernels, sizes.depth), width = kernels.columns;
+  const int64_t chunk = columns_a_chunk(sizes.columns, units, width);
+  const Cut cut = cut_of(device, sizes, kernels.rows, chunk / width);
+  const int64_t rows = (sizes.rows + cut.down - 1) / cut.down;
+  const int64_t panels = (chunk / width + cut.across - 1) / cut.across;
+  const PartNeed part = need_of_part(rows, panels, units, width);
+  const int64_t threads = std::min<int64_t>(device.threads(), cut.down * cut.across);
+  const auto bytes = [](int64_t floats) { return round_up(floats * 4, 64); };  // as in the ledger
+  return bytes(units * chunk) + threads * bytes(part.packed_size + part.sums);
 }
 
 void chunked_panel_product(Device& device, const ChunkedProduct& x) {

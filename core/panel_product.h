@@ -10,6 +10,13 @@ namespace shoestring {
 void panel_product(Device& device, const MatrixView& c, const MatrixView& a, const MatrixView& b,
                    const MatmulSpec& spec);
 
+// Bytes of workspace that it takes at its worst moment, all threads of the device together: packed
+// operands and the sums of tiles.
+struct PanelSizes {
+  int64_t rows = 0, columns = 0, depth = 0;  // of C, and K
+};
+int64_t panel_product_bytes(const Device& device, const PanelSizes& sizes, Dtype operand);
+
 // The same in chunks of k: each chunk's sum is made by itself, multiplied by
 // (rows[chunk, i] * columns[chunk, j]), both products rounded to f32, and added to the element's
 // total in the order of k. Without scales the sums are only added.

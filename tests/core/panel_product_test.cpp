@@ -69,6 +69,30 @@ TEST(PanelProduct, SeveralChunksOfColumns) {
   expect_exact(device, 3, 2113, 4100, Dtype::f32);
 }
 
+// The forecast of memory is what the ledger sees.
+TEST(PanelProduct, SaysHowMuchWorkspaceItTakes) {
+  for (int threads : {1, 2, 3}) {
+    for (const PanelSizes& sizes :
+         {PanelSizes{512, 512, 64}, PanelSizes{512, 64, 512}, PanelSizes{100, 300, 1500},
+          PanelSizes{7, 9, 33}, PanelSizes{3, 2113, 4100}}) {
+      for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+        Device device(DeviceKind::cpu, 0, threads);
+        const Tensor a = Tensor::zeros(device, {sizes.rows, sizes.depth}, dtype);
+        const Tensor b = Tensor::zeros(device, {sizes.columns, sizes.depth}, dtype);
+        const Tensor c(device, {sizes.rows, sizes.columns}, Dtype::f32);
+        panel_product(device, c, a, b, {.transpose_b = true});
+        const int64_t said = panel_product_bytes(device, sizes, dtype),
+                      seen = device.ledger().peak(MemoryKind::workspace);
+        EXPECT_LE(seen, said) << sizes.rows << " " << sizes.columns << " " << sizes.depth;
+        // Threads need not all be at work at once.
+        if (threads == 1) {
+          EXPECT_EQ(seen, said);
+        }
+      }
+    }
+  }
+}
+
 TEST(PanelProduct, MoreThreadsThanRows) {
   Device device(DeviceKind::cpu, 0, 8);
   expect_exact(device, 2, 700, 64, Dtype::f32);
