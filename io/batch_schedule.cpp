@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 
 namespace shoestring {
@@ -25,9 +26,10 @@ void check_segment(const LoadSegment& s, size_t index) {
   int64_t tokens = 1;
   for (int64_t size : {s.length, s.sequences, s.micro_batches}) {
     if (size < 1 || size > most_a_step / tokens) {
-      fail_usage(cat("stage ", index, ": ", s.micro_batches, " micro-batches of ", s.sequences,
-                     " sequences of ", s.length,
-                     " tokens is no possible batch; each must be at least 1, the whole at most ",
+      fail_usage(cat("stage ", index, ": ",
+                     counted(s.micro_batches, "micro-batch", "micro-batches"), " of ",
+                     counted(s.sequences, "sequence"), " of ", counted(s.length, "token"),
+                     " is no possible batch; each must be at least 1, the whole at most ",
                      most_a_step, " tokens"));
     }
     tokens *= size;

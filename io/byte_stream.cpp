@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 
 namespace shoestring {
@@ -91,31 +92,64 @@ class PlainStream : public ByteStream {
   std::unique_ptr<RawInput> input_;
 };
 
-class GzipStream : public ByteStream {
+// What decoders share: the input, and how far they came.
+class DecodedStream : public ByteStream {
  public:
-  explicit GzipStream(std::unique_ptr<RawInput> input) : input_(std::move(input)) {
+  DecodedStream(std::unique_ptr<RawInput> input, const char* kind)
+      : input_(std::move(input)), kind_(kind) {}
+  size_t read(char* to, size_t bytes) override {
+    const size_t got = decode(to, bytes);
+    made_ += got;
+    return got;
+  }
+  RawFacts raw() const override { return input_->facts(); }
+
+ protected:
+  virtual size_t decode(char* to, size_t bytes) = 0;
+  // The damage lies in the compressed bytes from `first` to before `end`.
+  [[noreturn]] void fail_damaged(uint64_t first, uint64_t end, const char* why) const {
+    fail_data(cat(input_->path(), " is damaged: bad ", kind_, " data in the bytes ", first, " to ",
+                  end, " of the file", why == nullptr ? "" : cat(" (", why, ")"), made_text()));
+  }
+  [[noreturn]] void fail_truncated() const {
+    fail_data(cat(input_->path(), " is truncated: its ", kind_, " data ends at byte ",
+                  input_->position(), " of the file", made_text()));
+  }
+  std::unique_ptr<RawInput> input_;
+
+ private:
+  std::string made_text() const {
+    return cat("; the first ", counted(static_cast<int64_t>(made_), "byte"),
+               " of what it holds were read well");
+  }
+  const char* kind_;
+  uint64_t made_ = 0;
+};
+
+class GzipStream : public DecodedStream {
+ public:
+  explicit GzipStream(std::unique_ptr<RawInput> input) : DecodedStream(std::move(input), "gzip") {
     if (inflateInit2(&state_, 15 + 16) != Z_OK) fail("zlib does not start");
   }
   ~GzipStream() override { inflateEnd(&state_); }
 
-  size_t read(char* to, size_t bytes) override {
+ private:
+  size_t decode(char* to, size_t bytes) override {
     while (true) {
       if (!inside_ && !input_->fill(1)) return 0;
       inside_ = true;
-      if (!input_->fill(1))
-        fail_data(cat(input_->path(), " is truncated: its gzip data ends at ", "byte ",
-                      input_->position()));
+      if (!input_->fill(1)) fail_truncated();
       const size_t given = std::min<size_t>(input_->available(), kBuffer);
       state_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(input_->data()));
       state_.avail_in = static_cast<uInt>(given);
       state_.next_out = reinterpret_cast<Bytef*>(to);
       state_.avail_out = static_cast<uInt>(std::min<size_t>(bytes, 1 << 30));
       const size_t room = state_.avail_out;
+      const uint64_t first = input_->position();
       const int status = inflate(&state_, Z_NO_FLUSH);
       input_->take(given - state_.avail_in);
       if (status != Z_OK && status != Z_STREAM_END) {
-        fail_data(cat(input_->path(), " is damaged: bad gzip data near byte ", input_->position(),
-                      state_.msg == nullptr ? "" : cat(" (", state_.msg, ")")));
+        fail_damaged(first, input_->position(), state_.msg);
       }
       if (status == Z_STREAM_END) {  // another member may follow
         inflateReset(&state_);
@@ -125,47 +159,46 @@ class GzipStream : public ByteStream {
       if (got > 0) return got;
     }
   }
-  RawFacts raw() const override { return input_->facts(); }
 
- private:
-  std::unique_ptr<RawInput> input_;
   z_stream state_{};
   bool inside_ = false;  // of a member
 };
 
-class ZstdStream : public ByteStream {
+class ZstdStream : public DecodedStream {
  public:
   explicit ZstdStream(std::unique_ptr<RawInput> input)
-      : input_(std::move(input)), state_(ZSTD_createDStream()) {
-    ZSTD_initDStream(state_);
-  }
+      : DecodedStream(std::move(input), "zstd"),
+        state_(ZSTD_createDStream()),
+        next_(ZSTD_initDStream(state_)) {}
   ~ZstdStream() override { ZSTD_freeDStream(state_); }
 
-  size_t read(char* to, size_t bytes) override {
+ private:
+  // Gives the decoder a block at a time, so that an error tells in which one it is.
+  size_t decode(char* to, size_t bytes) override {
     while (true) {
       const bool more = input_->fill(1);
       if (!more && !inside_) return 0;
-      ZSTD_inBuffer in{input_->data(), input_->available(), 0};
+      const bool drain = full_;  // what is decoded leaves before an error could take it away
+      const size_t given = drain ? 0 : std::min(input_->available(), std::max<size_t>(next_, 1));
+      ZSTD_inBuffer in{input_->data(), given, 0};
       ZSTD_outBuffer out{to, bytes, 0};
       const size_t status = ZSTD_decompressStream(state_, &out, &in);
-      input_->take(in.pos);
       if (ZSTD_isError(status)) {
-        fail_data(cat(input_->path(), " is damaged: bad zstd data near byte ", input_->position(),
-                      " (", ZSTD_getErrorName(status), ")"));
+        const uint64_t first = input_->position();
+        fail_damaged(first, first + given, ZSTD_getErrorName(status));
       }
+      input_->take(in.pos);
       inside_ = status != 0;
+      next_ = status;
+      full_ = out.pos == bytes;
       if (out.pos > 0) return out.pos;
-      if (!more && inside_) {
-        fail_data(
-            cat(input_->path(), " is truncated: its zstd data ends at byte ", input_->position()));
-      }
+      if (!more && inside_ && !drain) fail_truncated();
     }
   }
-  RawFacts raw() const override { return input_->facts(); }
 
- private:
-  std::unique_ptr<RawInput> input_;
   ZSTD_DStream* state_;
+  size_t next_;          // bytes that the decoder asks for
+  bool full_ = false;    // the last output: the decoder may hold more
   bool inside_ = false;  // of a frame
 };
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/random.h"
 #include "core/text.h"
 #include "io/permutation.h"
@@ -15,7 +16,8 @@ constexpr int64_t kOpenEnd = std::numeric_limits<int64_t>::max();
 
 MicroBatch empty_micro_batch(int64_t sequences, int64_t length) {
   if (sequences < 1 || length < 1) {
-    fail_usage(cat("a micro-batch of ", sequences, " sequences of ", length, " tokens is empty"));
+    fail_usage(cat("a micro-batch of ", counted(sequences, "sequence"), " of ",
+                   counted(length, "token"), " is empty"));
   }
   MicroBatch out;
   out.sequences = sequences;
@@ -77,8 +79,9 @@ void Loader::check_sizes() const {
                      " tokens, which do not divide the longest ones of ", longest_));
     }
     if (!segment.weights.empty() && segment.weights.size() != sources_.size()) {
-      fail_usage(cat("stage ", i, " has ", segment.weights.size(), " weights for ", sources_.size(),
-                     " sources"));
+      fail_usage(cat("stage ", i, " has ",
+                     counted(static_cast<int64_t>(segment.weights.size()), "weight"), " for ",
+                     counted(static_cast<int64_t>(sources_.size()), "source"), ""));
     }
   }
 }
@@ -113,8 +116,9 @@ void Loader::add_stages(const LoaderConfig& config) {
                        .end_block = std::vector<int64_t>(next.size(), kOpenEnd)});
     for (size_t s = 0; s < sources_.size(); ++s) {
       if (sources_[s].blocks == 0 && stages_.back().mixture.share(static_cast<int64_t>(s)) > 0) {
-        fail_usage(cat("source \"", sources_[s].name, "\" has ", sources_[s].train.tokens(),
-                       " tokens to train on, too few for a row of ", longest_,
+        fail_usage(cat("source \"", sources_[s].name, "\" has ",
+                       counted(sources_[s].train.tokens(), "token"),
+                       " to train on, too few for a row of ", longest_,
                        " + 1; use a shorter sequence length, less held_out or more text"));
       }
     }

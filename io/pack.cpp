@@ -1,8 +1,5 @@
 #include "io/pack.h"
 
-#include <xxhash.h>
-
-#include <atomic>
 #include <chrono>
 #include <cinttypes>
 #include <cstdio>
@@ -13,9 +10,11 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/log.h"
 #include "core/text.h"
 #include "io/pack_journal.h"
+#include "io/pack_reader.h"
 #include "io/token_store_writer.h"
 
 namespace shoestring {
@@ -25,7 +24,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kWorkBytes = 256 << 10;  // of text, that go to an encoder at once
 // Text, ids of four bytes, stored ids and what a tokenizer needs while it works: bytes of memory
 // that are set aside for each byte of text in flight.
 constexpr int64_t kMemoryPerByte = 16;
@@ -59,99 +57,7 @@ std::string signature(const PackOptions& options, const TextEncoder& encoder) {
   return json.dump();
 }
 
-// The reading side: documents to work, hashes, and the way past what is packed already.
-class PackReader {
- public:
-  PackReader(const PackOptions& options, const std::vector<TextInput>& inputs, PackState& state,
-             PackPipeline& to)
-      : options_(options),
-        inputs_(inputs),
-        state_(state),
-        to_(to),
-        text_(options.text),
-        hash_(XXH3_createState(), XXH3_freeState) {
-    text_.bad_utf8_hint = ", or use --bad-utf8 replace (or keep)";
-    text_.field_hint = " (choose with --field)";
-  }
-
-  // `packed` holds the records of the documents of the unfinished input.
-  void run(size_t first, std::vector<DocumentRecord> packed) {
-    packed_ = std::move(packed);
-    for (size_t i = first; i < inputs_.size(); ++i) {
-      read_one(inputs_[i]);
-      packed_.clear();
-    }
-    flush({});
-  }
-  std::atomic<uint64_t> bytes_read{0};
-
- private:
-  void read_one(const TextInput& input) {
-    document_ = 0;
-    XXH3_64bits_reset(hash_.get());
-    const uint64_t before = bytes_read;
-    const TextCounts counts = read_documents(
-        input, text_, [&](TextPiece&& piece) { add(input, std::move(piece)); },
-        [&](uint64_t bytes) { bytes_read = before + bytes; });
-    if (document_ < packed_.size()) refuse(input);
-    if (counts.cut > 0) {
-      log_info(cat(input.path, ": ", counts.cut, " documents of more than ",
-                   options_.text.piece_bytes, " bytes were tokenized in pieces"));
-    }
-    PackedInput done{.path = input.path,
-                     .bytes = counts.raw.bytes,
-                     .digest = counts.raw.digest,
-                     .modified = input.modified,
-                     .documents = counts.documents,
-                     .empty = counts.empty,
-                     .cut = counts.cut,
-                     .replaced = counts.replaced};
-    flush([this, done = std::move(done)] {
-      state_.inputs.push_back(done);
-      state_.input_documents = 0;
-    });
-  }
-
-  void add(const TextInput& input, TextPiece&& piece) {
-    XXH3_64bits_update(hash_.get(), piece.text.data(), piece.text.size());
-    bytes_ += piece.text.size();
-    PackItem item{.text = std::move(piece.text), .last = piece.last, .ids = {}};
-    const bool skip = document_ < packed_.size();
-    if (piece.last) {
-      item.text_hash = XXH3_64bits_digest(hash_.get());
-      item.text_bytes = std::exchange(bytes_, 0);
-      XXH3_64bits_reset(hash_.get());
-      if (skip && packed_[document_].text_hash != item.text_hash) refuse(input);
-      ++document_;
-    }
-    if (skip) return;
-    work_.text_bytes += item.text.size();
-    work_.items.push_back(std::move(item));
-    if (work_.text_bytes >= kWorkBytes || work_.items.size() >= 4096) flush({});
-  }
-
-  void flush(std::function<void()> at_end) {
-    if (work_.items.empty() && !at_end) return;
-    work_.at_end = std::move(at_end);
-    to_.put(std::exchange(work_, {}));
-  }
-
-  [[noreturn]] void refuse(const TextInput& input) const {
-    fail_data(cat("cannot continue the unfinished packing: ", input.path,
-                  " has changed since (document ", document_, "); start again with --restart"));
-  }
-
-  const PackOptions& options_;
-  const std::vector<TextInput>& inputs_;
-  PackState& state_;  // touched only by the writer, through at_end
-  PackPipeline& to_;
-  TextOptions text_;
-  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> hash_;
-  std::vector<DocumentRecord> packed_;
-  uint64_t bytes_ = 0;
-  size_t document_ = 0;  // of the input
-  PackWork work_;
-};
+int64_t bytes_in(const PackState& state) { return state.text_bytes + state.open.text_bytes; }
 
 // The writing side.
 class PackWriter {
@@ -162,18 +68,21 @@ class PackWriter {
 
   void write(PackWork& work) {
     std::vector<DocumentRecord> records;
-    int64_t open_tokens = open_tokens_;
+    PackState::Open open = state_.open;
     for (PackItem& item : work.items) {
       journal_.tokens().append(item.ids.data(), item.ids.size());
-      open_tokens += static_cast<int64_t>(item.ids.size()) / token_bytes_;
+      open.tokens += static_cast<int64_t>(item.ids.size()) / token_bytes_;
+      open.text_bytes = static_cast<int64_t>(item.text_bytes);
+      open.text_hash = item.text_hash;
       if (!item.last) continue;
-      records.push_back({.tokens = static_cast<uint64_t>(std::exchange(open_tokens, 0)),
+      records.push_back({.tokens = static_cast<uint64_t>(open.tokens),
                          .text_hash = item.text_hash,
                          .text_bytes = item.text_bytes});
+      open = {};
     }
     journal_.documents().append(records.data(), records.size() * sizeof(DocumentRecord));
     // Only now, when nothing can fail any more: a commit never promises what is not there.
-    open_tokens_ = open_tokens;
+    state_.open = open;
     for (const DocumentRecord& record : records) {
       state_.tokens += static_cast<int64_t>(record.tokens);
       state_.text_bytes += static_cast<int64_t>(record.text_bytes);
@@ -181,7 +90,7 @@ class PackWriter {
     state_.documents += static_cast<int64_t>(records.size());
     state_.input_documents += static_cast<int64_t>(records.size());
     if (work.at_end) work.at_end();
-    const int64_t since = state_.text_bytes - journal_.state().text_bytes;
+    const int64_t since = bytes_in(state_) - bytes_in(journal_.state());
     if (since >= options_.commit_bytes || seconds_since(committed_) >= options_.commit_seconds) {
       commit();
     }
@@ -196,7 +105,6 @@ class PackWriter {
   PackJournal& journal_;
   PackState& state_;
   int64_t token_bytes_;
-  int64_t open_tokens_ = 0;  // of a document that has not ended; not part of a commit
   Clock::time_point committed_ = Clock::now();
 };
 
@@ -216,7 +124,7 @@ class ProgressMeter {
     PackProgress p{.bytes_read = bytes_read,
                    .bytes_total = known_ ? total_ : 0,
                    .documents = state.documents,
-                   .tokens = state.tokens,
+                   .tokens = state.tokens + state.open.tokens,
                    .seconds = seconds_since(start_)};
     p.bytes_per_second = p.seconds > 0 ? static_cast<double>(bytes_read) / p.seconds : 0;
     if (known_ && p.bytes_per_second > 0 && total_ >= bytes_read) {
@@ -274,6 +182,22 @@ void check_finished_inputs(const PackState& state, const std::vector<TextInput>&
                     " any more; start again with --restart"));
     }
   }
+}
+
+// From where an unfinished packing goes on.
+void tell_resumed(const std::string& folder, const PackState& state,
+                  const std::vector<TextInput>& inputs) {
+  if (bytes_in(state) == 0) return;
+  std::string text = cat("going on with the unfinished packing in ", folder, ": ",
+                         counted(state.tokens + state.open.tokens, "token"), " packed before; ");
+  if (state.inputs.size() < inputs.size()) {
+    append(text, "from document ", state.input_documents, " of ", inputs[state.inputs.size()].path,
+           " on");
+    if (state.open.text_bytes > 0) append(text, ", behind its byte ", state.open.text_bytes);
+  } else {
+    text += "all inputs are done";
+  }
+  log_info(text);
 }
 
 std::vector<DocumentRecord> packed_records(PackJournal& journal) {
@@ -351,6 +275,7 @@ PackResult pack(const PackOptions& options, const TextEncoder& encoder,
                       wide_tokens(encoder.vocabulary) ? 4 : 2, options.restart);
   PackState state = journal.state();
   check_finished_inputs(state, inputs);
+  tell_resumed(folder, state, inputs);
   result.resumed_documents = state.documents;
   ProgressMeter meter(inputs, state.inputs.size(), progress);
   try {
@@ -358,7 +283,7 @@ PackResult pack(const PackOptions& options, const TextEncoder& encoder,
     if (state.documents == 0) fail_data("the inputs hold no documents; nothing is written");
   } catch (const Error&) {
     // Nothing was packed, so there is nothing to go on from.
-    if (journal.state().documents == 0) fs::remove_all(folder, error);
+    if (bytes_in(journal.state()) == 0) fs::remove_all(folder, error);
     throw;
   }
   write_token_store(options.out, {.tokens_path = journal.tokens().path(),

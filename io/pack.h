@@ -2,9 +2,9 @@
 // `shoestring data pack`: text in, token store out, on all cores, in bounded memory, restartable.
 //
 // While packing, OUT.packing/ holds the tokens so far and a journal (io/pack_journal.h). Run again
-// after a kill or a full disk, packing continues behind the last document that is on the device:
-// the input it was in is read again up to there (each document is compared by its hash) but not
-// tokenized again. The result is the same, bit for bit, as of a run that was never stopped.
+// after a kill or a full disk, packing continues behind the last piece of a document that is on the
+// device: the input it was in is read again up to there (documents are compared by their hashes)
+// but not tokenized again. The result is the same, bit for bit, as of a run that was never stopped.
 
 #include <cstdint>
 #include <functional>
@@ -49,8 +49,8 @@ struct PackResult {
 };
 
 // Usage errors: no inputs, OUT exists, impossible options. Data errors: unreadable or bad input
-// (file and position), full disk, an unfinished packing of something else. `progress` is called
-// from the calling thread, about twice a second.
+// (file and position), full disk, an unfinished packing of something else. Says in the log what it
+// goes on with. `progress` is called from the calling thread, about twice a second.
 PackResult pack(const PackOptions& options, const TextEncoder& encoder,
                 const std::function<void(const PackProgress&)>& progress = {});
 

@@ -61,7 +61,8 @@ PackJournal::PackJournal(const std::string& folder, const std::string& signature
   }
   if (anew) file_.truncate(0);
   recover(signature, created);
-  const uint64_t token_end = static_cast<uint64_t>(state_.tokens * token_bytes);
+  const uint64_t token_end =
+      static_cast<uint64_t>((state_.tokens + state_.open.tokens) * token_bytes);
   const uint64_t document_end = static_cast<uint64_t>(state_.documents) * sizeof(DocumentRecord);
   if (tokens_.size() < token_end || documents_.size() < document_end) {
     refuse("its raw files are shorter than its journal says");
@@ -98,6 +99,9 @@ void PackJournal::recover(const std::string& signature, int64_t created) {
       state_.tokens = line.at("tokens");
       state_.text_bytes = line.at("text_bytes");
       state_.input_documents = line.at("input_documents");
+      state_.open = {.tokens = line.value("open_tokens", int64_t{0}),
+                     .text_bytes = line.value("open_bytes", int64_t{0}),
+                     .text_hash = line.value("open_hash", uint64_t{0})};
       for (PackedInput& input : pending) state_.inputs.push_back(std::move(input));
       pending.clear();
       committed = next;
@@ -124,7 +128,10 @@ void PackJournal::commit(const PackState& state) {
                    {"documents", state.documents},
                    {"tokens", state.tokens},
                    {"text_bytes", state.text_bytes},
-                   {"input_documents", state.input_documents}}
+                   {"input_documents", state.input_documents},
+                   {"open_tokens", state.open.tokens},
+                   {"open_bytes", state.open.text_bytes},
+                   {"open_hash", state.open.text_hash}}
                   .dump());
   file_.sync();
   state_ = state;

@@ -27,6 +27,11 @@ struct PackState {
   int64_t text_bytes = 0;
   int64_t input_documents = 0;      // of them, those of the input that is not finished
   std::vector<PackedInput> inputs;  // finished ones, in order
+  // Of a document that has not ended: how much of it is in the raw token file, behind the others.
+  struct Open {
+    int64_t tokens = 0, text_bytes = 0;
+    uint64_t text_hash = 0;  // of those bytes
+  } open;
 };
 
 class PackJournal {

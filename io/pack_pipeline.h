@@ -31,7 +31,7 @@ struct TextEncoder {
 struct PackItem {
   std::string text;
   bool last = true;          // of its document
-  uint64_t text_hash = 0;    // of the whole document, in its last piece
+  uint64_t text_hash = 0;    // of the document from its begin to the end of this piece
   uint64_t text_bytes = 0;   // likewise
   std::vector<uint8_t> ids;  // little-endian, 2 or 4 bytes each: filled by the encoders
 };

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "io/convert_elements.h"
 #include "nlohmann/json.hpp"
@@ -188,7 +189,8 @@ std::string header_text(const std::vector<const SafetensorsEntry*>& order,
 
 uint64_t header_length(const MappedFile& map, const std::string& path) {
   if (map.size() < length_bytes) {
-    fail_data(cat(path, " is not a safetensors file: it has only ", map.size(), " bytes"));
+    fail_data(cat(path, " is not a safetensors file: it has only ",
+                  counted(static_cast<int64_t>(map.size()), "byte")));
   }
   uint64_t length = 0;
   std::memcpy(&length, map.data(), sizeof length);

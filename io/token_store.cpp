@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "io/hdf5_file.h"
 #include "io/token_store_writer.h"
@@ -19,7 +20,8 @@ constexpr char kPackAgain[] = "; pack the text again or restore the file from a 
 
 TokenStoreBlock parse_store_block(const MappedFile& file, const std::string& path) {
   if (file.size() < kTokenStoreBlockBytes) {
-    fail_data(cat(path, " is no token store: it has only ", file.size(), " bytes"));
+    fail_data(cat(path, " is no token store: it has only ",
+                  counted(static_cast<int64_t>(file.size()), "byte")));
   }
   const std::string text(reinterpret_cast<const char*>(file.data()), kTokenStoreBlockBytes);
   if (!text.starts_with("shoestring token store ")) {

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 
 namespace shoestring {
@@ -81,7 +82,7 @@ Family family_of(size_t lines, int32_t largest, std::string_view name) {
             .special = {{"<|endoftext|>", 199999}, {"<|endofprompt|>", 200018}}};
   }
   fail_data(
-      cat(name, " has ", lines, " tokens and the largest rank ", largest,
+      cat(name, " has ", counted(lines, "token"), " and the largest rank ", largest,
           ": no published tiktoken vocabulary (50256, 50280, 100256, 128000, 151643, 199998 or",
           " 248044 tokens), so its pattern is unknown; use its tokenizer.json instead"));
 }

@@ -88,5 +88,56 @@ TEST(ByteStream, NamesTruncatedAndDamagedFiles) {
   expect_error(ExitCode::data, {"missing"}, [&] { open_byte_stream(folder / "missing"); });
 }
 
+// Two blocks of zstd in one frame, the second one damaged.
+TEST(ByteStream, SaysWhereDamagedBlocksAreAndHowMuchWasRead) {
+  ScratchFolder folder;
+  const std::string parts[] = {varied_text(100000), varied_text(90000)};
+  std::string packed(1 << 20, '\0');
+  ZSTD_outBuffer out{packed.data(), packed.size(), 0};
+  ZSTD_CStream* stream = ZSTD_createCStream();
+  size_t second = 0;  // where the second block begins
+  for (const std::string& part : parts) {
+    second = out.pos;
+    ZSTD_inBuffer in{part.data(), part.size(), 0};
+    ASSERT_EQ(ZSTD_compressStream2(stream, &out, &in, ZSTD_e_flush), 0u);
+  }
+  const size_t end = out.pos;
+  ZSTD_inBuffer none{nullptr, 0, 0};
+  ASSERT_EQ(ZSTD_compressStream2(stream, &out, &none, ZSTD_e_end), 0u);
+  ZSTD_freeCStream(stream);
+  packed.resize(out.pos);
+  const std::string path = folder / "file.zst";
+  write_file(path, packed);
+  EXPECT_TRUE(read_through(path) == parts[0] + parts[1]);
+  // Behind the block's header of 3 bytes: more literals than a block may have.
+  std::fill_n(packed.begin() + static_cast<std::ptrdiff_t>(second) + 3, 5, '\xff');
+  write_file(path, packed);
+  const std::string message = expect_error(ExitCode::data, {path, "bad zstd data", "read well"},
+                                           [&] { read_through(path); });
+  unsigned long long first_bad = 0, end_bad = 0, made = 0;
+  ASSERT_EQ(std::sscanf(message.c_str() + message.find("the bytes "), "the bytes %llu to %llu of",
+                        &first_bad, &end_bad),
+            2)
+      << message;
+  ASSERT_EQ(
+      std::sscanf(message.c_str() + message.find("the first "), "the first %llu bytes", &made), 1)
+      << message;
+  EXPECT_EQ(made, parts[0].size()) << message;
+  EXPECT_GE(first_bad, second) << message;
+  EXPECT_LE(first_bad, second + 3) << message;  // the header may have been read ahead
+  EXPECT_LE(end_bad, end + 3) << message;
+}
+
+TEST(ByteStream, SaysHowMuchOfATruncatedFileWasRead) {
+  ScratchFolder folder;
+  const std::string text = varied_text(300000), path = folder / "file";
+  const std::string packed = gzip(text);
+  write_file(path, packed + gzip(text).substr(0, 12));
+  expect_error(
+      ExitCode::data,
+      {path, cat("ends at byte ", packed.size() + 12), cat("the first ", text.size(), " bytes")},
+      [&] { read_through(path); });
+}
+
 }  // namespace
 }  // namespace shoestring

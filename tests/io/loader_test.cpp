@@ -302,7 +302,7 @@ TEST(Loader, SaysWhatIsImpossible) {
   });
   LoadSegment odd = segment(2, 1, 1);
   odd.weights = {1, 2};
-  expect_error(ExitCode::usage, {"2 weights for 1 sources"}, [&] { s.loader({odd}); });
+  expect_error(ExitCode::usage, {"2 weights for 1 source"}, [&] { s.loader({odd}); });
   const Loader loader = s.loader({segment(4, 1, 1)});
   expect_error(ExitCode::fault, {"rank 2 of 2"}, [&] { loader.batch(0, 2, 2); });
   expect_error(ExitCode::usage, {"empty"}, [&] { loader.micro_batch(0, 0); });

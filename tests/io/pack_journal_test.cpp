@@ -47,6 +47,26 @@ TEST(PackJournal, GoesBackToTheLastWholeCommit) {
   }
 }
 
+// Tokens of a document that has not ended are kept with the commit that counts them.
+TEST(PackJournal, KeepsAPartOfADocument) {
+  ScratchFolder folder;
+  write_two_commits(folder.path());
+  {
+    PackJournal journal(folder.path(), "signature", 99, 2);
+    PackState state = journal.state();
+    EXPECT_EQ(state.open.tokens, 0);
+    journal.tokens().append(std::string(10, 'o'));
+    state.open = {.tokens = 4, .text_bytes = 9, .text_hash = ~uint64_t{0}};
+    journal.commit(state);
+  }
+  const PackJournal again(folder.path(), "signature", 99, 2);
+  EXPECT_EQ(again.state().tokens, 6);
+  EXPECT_EQ(again.state().open.tokens, 4);
+  EXPECT_EQ(again.state().open.text_bytes, 9);
+  EXPECT_EQ(again.state().open.text_hash, ~uint64_t{0});
+  EXPECT_EQ(std::filesystem::file_size(folder / "tokens.raw"), 2u * (6 + 4));
+}
+
 TEST(PackJournal, BeginsAnewOnRequest) {
   ScratchFolder folder;
   write_two_commits(folder.path());

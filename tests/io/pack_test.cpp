@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <functional>
+#include <memory>
 #include <random>
 #include <thread>
 
@@ -155,6 +156,64 @@ TEST(Pack, GoesOnAfterAKillAtAnyMoment) {
     std::filesystem::remove_all(options.out + ".packing");
   }
   EXPECT_GE(killed, 4);
+}
+
+// What a kill leaves of a single document that is longer than what passes between two commits.
+TEST(Pack, GoesOnInsideALongDocument) {
+  ScratchFolder folder;
+  const std::string text = json_lines(12000, 1);
+  write_file(folder / "long.txt", text);
+  PackOptions options = options_for(folder, {folder / "long.txt"});
+  options.threads = 1;
+  options.text.piece_bytes = 4096;
+  options.commit_bytes = 10000;
+  options.commit_seconds = 1000;
+  pack(options, byte_encoder());
+  const std::string whole = read_file(options.out);
+  std::filesystem::remove(options.out);
+  const auto counting = [](std::shared_ptr<int> calls, int last) {
+    TextEncoder encoder = byte_encoder();
+    encoder.make = [calls, last] {
+      return [calls, last](std::string_view piece, std::vector<int32_t>& ids) {
+        if (++*calls == last) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(500));  // until all is written
+          ::_exit(9);
+        }
+        encode_bytes(piece, ids);
+      };
+    };
+    return encoder;
+  };
+  const auto pieces = static_cast<int>(text.size() / 4096);
+  const int status = in_child([&] { pack(options, counting(std::make_shared<int>(), pieces)); });
+  ASSERT_TRUE(WIFEXITED(status));
+  ASSERT_EQ(WEXITSTATUS(status), 9);
+  const auto calls = std::make_shared<int>();
+  testing::internal::CaptureStderr();
+  const PackResult result = pack(options, counting(calls, -1));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("going on with the unfinished packing"), std::string::npos) << said;
+  EXPECT_NE(said.find("from document 0 of " + (folder / "long.txt")), std::string::npos) << said;
+  EXPECT_EQ(result.documents, 1);
+  EXPECT_GT(*calls, 0);
+  EXPECT_LT(*calls, pieces / 3);
+  EXPECT_TRUE(read_file(options.out) == whole);
+}
+
+// The part of a document that is packed must still be its beginning.
+TEST(Pack, RefusesToGoOnInsideAnotherDocument) {
+  ScratchFolder folder;
+  const std::string text = json_lines(8000, 1);
+  PackOptions options = options_for(folder, {folder / "long.txt"});
+  options.text.piece_bytes = 4096;
+  for (const std::string& now : {"X" + text.substr(1), text.substr(0, 5000), std::string("x")}) {
+    write_file(folder / "long.txt", text + "\xff");
+    expect_error(ExitCode::data, {"bad UTF-8"}, [&] { pack(options, byte_encoder()); });
+    write_file(folder / "long.txt", now);
+    expect_error(ExitCode::data, {"long.txt has changed since (document 0)", "--restart"},
+                 [&] { pack(options, byte_encoder()); });
+    std::filesystem::remove_all(options.out + ".packing");
+  }
 }
 
 TEST(Pack, RefusesToGoOnWithSomethingElse) {
