@@ -15,7 +15,9 @@ constexpr double share_of_peak = 0.93;  // what products of the model should rea
 constexpr double giga = 1e9;
 
 void check_options(const BenchPeakOptions& options) {
-  if (options.threads < 0) fail_usage(cat("--threads is ", options.threads, "; 0 or more"));
+  if (options.threads < 0 || options.threads > 4096) {
+    fail_usage(cat("--threads is ", options.threads, "; from 0 (all cores) to 4096"));
+  }
   if (options.rounds < 1) fail_usage(cat("--rounds is ", options.rounds, "; 1 or more"));
   if (options.largest < 1024 || options.largest > 16384) {
     fail_usage(cat("--largest is ", options.largest, "; from 1024 to 16384"));

@@ -115,7 +115,10 @@ class Dumper {
 KeyPositions read_fields(const FieldList& fields, const ConfigSource& source) {
   ConfigComplaints complaints;
   TomlReader reader(fields, complaints);
-  if (!source.file.empty()) reader.read_file(source.file);
+  if (!source.file.empty()) {
+    complaints.was_set("", source.file);
+    reader.read_file(source.file);
+  }
   int number = 0;
   for (const std::string& assignment : source.overrides) {
     reader.read_override(assignment, ++number);

@@ -57,6 +57,20 @@ T read_config(const ConfigSource& source, KeyPositions* positions = nullptr) {
   return config;
 }
 
+// With rules of a command beside the config's own: rules(config, complaints).
+template <Section T, class Rules>
+T read_config(const ConfigSource& source, KeyPositions* positions, Rules rules) {
+  T config;
+  FieldList fields = fields_of(config);
+  fields.validate = [&config, rules, own = fields.validate](Complaints& c) {
+    if (own) own(c);
+    rules(std::as_const(config), c);
+  };
+  KeyPositions set = read_fields(fields, source);
+  if (positions != nullptr) *positions = std::move(set);
+  return config;
+}
+
 template <Section T>
 T parse_config(std::string_view text, const std::string& name) {
   T config;

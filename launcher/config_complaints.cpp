@@ -57,13 +57,15 @@ bool ConfigComplaints::has(std::string_view key) const {
 }
 
 std::string ConfigComplaints::position_of(std::string key) const {
-  // A key that nobody set stands where its section was opened.
+  // A key that nobody set stands where its section was opened, or in the file as a whole.
   while (true) {
     if (auto found = positions_.find(key); found != positions_.end()) return found->second;
     size_t dot = key.rfind('.');
-    if (dot == std::string::npos) return "";
+    if (dot == std::string::npos) break;
     key.resize(dot);
   }
+  const auto whole = positions_.find("");
+  return whole == positions_.end() ? "" : whole->second;
 }
 
 void ConfigComplaints::validate(const FieldList& root) { validate(root, ""); }

@@ -19,7 +19,8 @@ class ConfigComplaints {
   void add_unknown(const FieldList& root, const FieldList& section, const std::string& section_key,
                    std::string_view name, const std::string& position);
 
-  // Later positions replace earlier ones: validate() complains where the key was set last.
+  // Later positions replace earlier ones: validate() complains where the key was set last. The key
+  // "" stands for the file, where nothing else is known.
   void was_set(const std::string& key, std::string position);
   const KeyPositions& positions() const { return positions_; }
 

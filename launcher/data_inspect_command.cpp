@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "io/token_store.h"
 #include "io/tokenizer/tokenizer.h"
@@ -56,7 +57,7 @@ std::string as_text(const Json& json) {
   line("tokens", cat(json.at("tokens").get<int64_t>(), " (", json.at("token_bytes").get<int>(),
                      " bytes each)"));
   line("documents", cat(json.at("documents").get<int64_t>()));
-  line("text", cat(json.at("text_bytes").get<int64_t>(), " bytes, ",
+  line("text", cat(counted(json.at("text_bytes").get<int64_t>(), "byte"), ", ",
                    json.at("text_bytes").get<double>() / tokens, " a token"));
   line("vocabulary", cat(json.at("vocabulary").get<int64_t>()));
   line("tokenizer", json.at("tokenizer_hash").get<std::string>());
@@ -66,13 +67,14 @@ std::string as_text(const Json& json) {
   if (provenance.is_object() && provenance.contains("inputs")) {
     const Json& inputs = provenance.at("inputs");
     for (size_t i = 0; i < inputs.size() && i < 10; ++i) {
-      line(i == 0 ? "inputs" : "", cat(inputs[i].at("path").get<std::string>(), " (",
-                                       inputs[i].at("documents").get<int64_t>(), " documents)"));
+      line(i == 0 ? "inputs" : "",
+           cat(inputs[i].at("path").get<std::string>(), " (",
+               counted(inputs[i].at("documents").get<int64_t>(), "document"), ")"));
     }
     if (inputs.size() > 10) line("", cat("and ", inputs.size() - 10, " more (--json lists all)"));
   }
   line("verified", json.at("verified") == "all"
-                       ? cat("index and all ", json.at("chunks").get<int64_t>(), " chunks")
+                       ? cat("index and ", counted(json.at("chunks").get<int64_t>(), "chunk"))
                        : std::string("index (--verify also reads every token)"));
   return text;
 }

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "io/loader.h"
 #include "launcher/config.h"
@@ -43,7 +44,7 @@ std::vector<SourceRow> rows_of(const Loader& loader, int64_t steps) {
 }
 
 std::string table(const std::vector<SourceRow>& rows, int64_t steps, int64_t tokens) {
-  std::string text = cat(steps, " steps, ", tokens, " tokens\n");
+  std::string text = cat(counted(steps, "step"), ", ", counted(tokens, "token"), "\n");
   size_t width = 6;
   for (const SourceRow& row : rows) width = std::max(width, row.name.size());
   char line[256];
@@ -79,7 +80,8 @@ std::string as_json(const std::vector<SourceRow>& rows, int64_t steps, int64_t t
 
 std::string data_mix(const DataMixOptions& options) {
   const auto config =
-      read_config<RunConfig>({.file = options.config, .overrides = options.overrides});
+      read_config<RunConfig>({.file = options.config, .overrides = options.overrides}, nullptr,
+                             [](const RunConfig& run, Complaints& c) { run.validate_data(c); });
   if (options.tokens && *options.tokens < 1) {
     fail_usage(cat("--tokens ", *options.tokens, ": give a number of tokens above 0"));
   }

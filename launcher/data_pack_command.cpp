@@ -1,17 +1,17 @@
 #include "launcher/data_pack_command.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <memory>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
 #include "core/text.h"
 #include "io/pack.h"
 #include "io/tokenizer/encoder.h"
 #include "io/tokenizer/tokenizer.h"
+#include "launcher/progress.h"
 
 namespace shoestring {
 namespace {
@@ -79,55 +79,28 @@ TextEncoder text_encoder(const Tokenizer& tokenizer, const DataPackOptions& opti
           .end_of_document = end_of_document(tokenizer, options)};
 }
 
-std::string duration(double seconds) {
-  char text[32];
-  const long whole = static_cast<long>(seconds + 0.5);
-  std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
-  return text;
+std::string progress_text(const PackProgress& p) {
+  const auto megabytes = [](double bytes) { return text_of_fixed(bytes / 1e6, 1); };
+  std::string text = megabytes(static_cast<double>(p.bytes_read));
+  if (p.bytes_total > 0) append(text, " of ", megabytes(static_cast<double>(p.bytes_total)));
+  append(text, " MB  ", megabytes(p.bytes_per_second), " MB/s");
+  if (p.seconds_left >= 0) append(text, "  left ", text_of_seconds(p.seconds_left));
+  return cat(text, "  ", counted(p.documents, "document"), "  ", counted(p.tokens, "token"));
 }
 
-// One line that rewrites itself on a terminal, a line every ten seconds elsewhere.
-class ProgressLine {
- public:
-  void operator()(const PackProgress& p) {
-    if (!terminal_ && p.seconds < next_) return;
-    next_ = p.seconds + 10;
-    char text[160];
-    std::snprintf(text, sizeof text, "%.1f%s MB, %.1f MB/s, %lld documents, %lld tokens",
-                  static_cast<double>(p.bytes_read) / 1e6, of_total(p).c_str(),
-                  p.bytes_per_second / 1e6, static_cast<long long>(p.documents),
-                  static_cast<long long>(p.tokens));
-    std::string line = text;
-    if (p.seconds_left >= 0) append(line, ", ", duration(p.seconds_left), " left");
-    if (!terminal_) return log_info(line);
-    std::fprintf(stderr, "\r\033[K%s", line.c_str());
-    open_ = true;
-  }
-  ~ProgressLine() {
-    if (open_) std::fputc('\n', stderr);
-  }
-
- private:
-  static std::string of_total(const PackProgress& p) {
-    if (p.bytes_total == 0) return "";
-    char text[32];
-    std::snprintf(text, sizeof text, " of %.1f", static_cast<double>(p.bytes_total) / 1e6);
-    return text;
-  }
-  bool terminal_ = ::isatty(2) == 1;
-  bool open_ = false;
-  double next_ = 10;
-};
-
 std::string summary(const PackResult& r, const std::string& out) {
-  std::string text = cat(out, ": ", r.documents, " documents, ", r.tokens, " tokens, ",
-                         static_cast<double>(r.text_bytes) / static_cast<double>(r.tokens),
-                         " bytes of text a token\n");
-  append(text, r.inputs, " inputs, ", r.text_bytes, " bytes of text in ", r.seconds, " s\n");
-  if (r.resumed_documents > 0) append(text, r.resumed_documents, " documents were packed before\n");
-  if (r.empty > 0) append(text, r.empty, " empty documents were left out\n");
-  if (r.replaced > 0) append(text, r.replaced, " broken UTF-8 sequences were replaced\n");
-  if (r.passed_over > 0) append(text, r.passed_over, " files that are no text were passed over\n");
+  std::string text =
+      cat(out, ": ", counted(r.documents, "document"), ", ", counted(r.tokens, "token"), ", ",
+          static_cast<double>(r.text_bytes) / static_cast<double>(r.tokens),
+          " bytes of text a token\n");
+  append(text, counted(r.inputs, "input"), ", ", counted(r.text_bytes, "byte"), " of text in ",
+         r.seconds, " s\n");
+  const auto remark = [&text](const char* what, int64_t n, const char* one, const char* several) {
+    if (n > 0) append(text, what, counted(n, one, several), "\n");
+  };
+  remark("left out: ", r.empty, "empty document", "empty documents");
+  remark("replaced: ", r.replaced, "broken UTF-8 sequence", "broken UTF-8 sequences");
+  remark("passed over: ", r.passed_over, "file that is no text", "files that are no text");
   return text;
 }
 
@@ -163,9 +136,9 @@ std::string data_pack(const DataPackOptions& options) {
   const TextEncoder encoder = text_encoder(tokenizer, options);
   PackResult result;
   {
-    ProgressLine line;
+    ProgressLine line(stderr);
     result = pack(pack_options, encoder, [&](const PackProgress& p) {
-      if (!options.quiet) line(p);
+      if (!options.quiet) line.tick([&p] { return progress_text(p); });
     });
   }
   constexpr int64_t long_document = 100'000;  // bytes

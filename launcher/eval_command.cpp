@@ -1,5 +1,6 @@
 #include "launcher/eval_command.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <iomanip>
@@ -10,6 +11,7 @@
 #include "core/text.h"
 #include "io/text_source.h"
 #include "io/tokenizer/encoder.h"
+#include "launcher/eval_progress.h"
 #include "launcher/measurement.h"
 
 namespace shoestring {
@@ -30,8 +32,9 @@ class RowRunner {
   }
 
   // ids[0] is context only; the others are predicted. Takes the whole rows, at the document's end
-  // the rest too, and leaves in `ids` what the next call begins with.
-  void add(std::vector<int32_t>& ids, bool end_of_document) {
+  // the rest too, and leaves in `ids` what the next call begins with. Tells the part that is done.
+  void add(std::vector<int32_t>& ids, bool end_of_document,
+           const std::function<void(double)>& tell) {
     const auto row = static_cast<size_t>(length_);
     size_t at = 0;
     for (; at + (end_of_document ? 1 : row) < ids.size(); at += row) {
@@ -43,7 +46,9 @@ class RowRunner {
         batch_.positions.push_back(static_cast<int32_t>(t));
         batch_.first_key.push_back(0);
       }
-      if (++batch_.sequences == rows_) flush();
+      if (++batch_.sequences < rows_) continue;
+      flush();
+      tell(static_cast<double>(std::min(at + row, ids.size())) / static_cast<double>(ids.size()));
     }
     ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min(at, ids.size())));
   }
@@ -63,7 +68,8 @@ class RowRunner {
   EvalSums sums_;
 };
 
-FileLoss evaluate_file(LoadedModel& loaded, const EvalOptions& options, const TextInput& input) {
+FileLoss evaluate_file(LoadedModel& loaded, const EvalOptions& options, const TextInput& input,
+                       EvalProgress& progress) {
   const Tokenizer& tokenizer = loaded.need_tokenizer();
   Encoder encoder(tokenizer);
   const auto first = tokenizer.end_of_text_id();
@@ -74,18 +80,20 @@ FileLoss evaluate_file(LoadedModel& loaded, const EvalOptions& options, const Te
   std::vector<int32_t> ids = {*first};
   auto sink = [&](TextPiece&& piece) {
     bytes += static_cast<int64_t>(piece.text.size());
+    progress.piece(piece.text.size());
     encoder.encode(piece.text, ids, {.special_as_text = true});
-    runner.add(ids, piece.last);
+    runner.add(ids, piece.last, [&](double part) { progress.done(part, runner.sums().labels); });
     if (!piece.last) return;
     ++result.documents;
     ids.assign(1, *first);
   };
   TextOptions text;
   text.format = input.format;
-  read_documents(input, text, sink);
+  read_documents(input, text, sink, [&](uint64_t raw) { progress.read(raw); });
   runner.flush();
   result.sums = runner.sums();
   result.sums.bytes = bytes;
+  progress.end_of(input, result.sums.labels);
   return result;
 }
 
@@ -93,8 +101,11 @@ FileLoss evaluate_file(LoadedModel& loaded, const EvalOptions& options, const Te
 
 std::vector<FileLoss> evaluate_files(LoadedModel& loaded, const EvalOptions& options) {
   std::vector<FileLoss> list;
-  for (const TextInput& input : list_inputs(options.files, TextFormat::by_name, nullptr)) {
-    list.push_back(evaluate_file(loaded, options, input));
+  const std::vector<TextInput> inputs = list_inputs(options.files, TextFormat::by_name, nullptr);
+  ProgressLine line(stderr);
+  EvalProgress progress(inputs, line);
+  for (const TextInput& input : inputs) {
+    list.push_back(evaluate_file(loaded, options, input, progress));
   }
   return list;
 }

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "core/counted.h"
 #include "core/log.h"
 #include "core/text.h"
 #include "io/utf8_check.h"
@@ -62,7 +63,7 @@ void run_generate(const GenerateOptions& options) {
     }
   }
   const double seconds = result.prefill_seconds + result.decode_seconds;
-  log_info(cat(result.tokens, " tokens in ", text_of_seconds(seconds), ", ",
+  log_info(cat(counted(result.tokens, "token"), " in ", text_of_seconds(seconds), ", ",
                text_of_count(static_cast<double>(result.tokens) / seconds), " tokens/s"));
 }
 

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/layers/cached_attention.h"
 #include "core/text.h"
 
@@ -126,9 +127,9 @@ std::vector<Sequence> encode_prompts(const Tokenizer& tokenizer, const GenerateR
     }
     const auto needed = static_cast<int64_t>(ids.size()) + request.max_tokens;
     if (needed > model.max_positions) {
-      fail_usage(cat("prompt ", i, " has ", ids.size(), " tokens and ", request.max_tokens,
-                     " are wanted, but the model has ", model.max_positions,
-                     " positions; shorten the prompt or --max-tokens"));
+      fail_usage(cat("prompt ", i, " has ", counted(static_cast<int64_t>(ids.size()), "token"),
+                     " and ", request.max_tokens, " are wanted, but the model has ",
+                     model.max_positions, " positions; shorten the prompt or --max-tokens"));
     }
     list.push_back({.ids = ids,
                     .prompt_tokens = ids.size(),

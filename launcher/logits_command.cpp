@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "io/durable_file.h"
 #include "io/safetensors.h"
@@ -33,8 +34,8 @@ IdTable read_ids(const std::string& path, int64_t vocabulary) {
   for (const auto& row : json) {
     const size_t number = table.rows.size();
     if (!row.is_array() || static_cast<int64_t>(row.size()) != table.length) {
-      fail_data(cat(path, ": row ", number, " is not a list of ", table.length,
-                    " ids like the first one"));
+      fail_data(cat(path, ": row ", number, " is not a list of ", counted(table.length, "id"),
+                    " like the first one"));
     }
     std::vector<int32_t>& ids = table.rows.emplace_back();
     for (const auto& id : row) {

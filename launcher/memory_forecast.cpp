@@ -7,10 +7,15 @@
 #include <fstream>
 
 #include "core/check.h"
+#include "core/counted.h"
+#include "core/device.h"
 #include "core/dtype.h"
+#include "core/instruction_set.h"
 #include "core/layers/context.h"
 #include "core/model/transformer.h"
+#include "core/ops/attention_products.h"
 #include "core/ops/head_loss.h"
+#include "core/panel_product.h"
 #include "core/text.h"
 #include "launcher/progress.h"
 
@@ -37,7 +42,7 @@ struct BlockSizes {
   // f of gradients and the stream's. In a sparse block the shared mlp's gradient may need most,
   // that of the experts' outputs, or that of their gates and ups.
   int64_t mlp_backward() const {
-    if (chosen == 0) return mlp() + 2 * f + 2 * d;
+    if (chosen == 0) return mlp() + 2 * f + d;
     const int64_t outputs = 3 * chosen * (d + inner), gates = chosen * (d + 5 * inner);
     return std::max({mlp() + 2 * shared, 2 * d + outputs, 2 * d + gates}) + 2 * d;
   }
@@ -100,30 +105,74 @@ Kept kept_under(Recompute policy, const BlockSizes& b) {
   return kept;
 }
 
+// What a region of recomputation holds, besides what ops save, until its ops are done
+// (core/tape.cpp): in the mlp the product, but not yet what the norm made; in attention the fused
+// q, k and v.
+struct Held {
+  int64_t attention, mlp;
+};
+Held held_under(Recompute policy, const BlockSizes& b) {
+  const bool whole = policy == Recompute::block;
+  const int64_t fused = b.latents > 0 ? 0 : b.q + b.k + b.v, product = b.chosen > 0 ? 0 : b.f;
+  Held held{.attention = whole || policy == Recompute::attention ? fused : 0, .mlp = 0};
+  // Of a sparse block the shared product, and what experts and shared mlp put out.
+  if (whole) held.mlp = (b.chosen > 0 ? b.shared + 2 * b.d : product) + fused;
+  if (policy == Recompute::swiglu) held.mlp = product;
+  if (policy == Recompute::norms) held.mlp = product > 0 ? product - b.d : 0;
+  return held;
+}
+
 // What a prediction module keeps beside its block: the embedding and what it is joined to, the sum
 // and the normalised sum before the head, and the gradient that the head made in the forward pass.
 int64_t module_extra(Recompute policy, const BlockSizes& b) {
-  return (policy == Recompute::block ? 3 : 6) * b.d;
+  return (policy == Recompute::block ? 5 : 6) * b.d;
 }
 
-// Panels of keys and values of one pass of attention's backward (core/ops/attention_backward.cpp):
-// five f32 arrays as long as the row and as wide as a head, and one block of rows a head.
-int64_t attention_workspace(const ModelConfig& m, const ForecastInput& in) {
-  constexpr int64_t rows = 128, keys = 64;
+int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
+
+// What one pass of attention's backward takes (core/ops/attention_backward.cpp): panels of keys and
+// values as long as the row, a block of rows of each head of the group, and a block of scores.
+// Where the processor multiplies pairs of bf16, a word holds two of them.
+int64_t attention_workspace(const RunConfig& config, const ForecastInput& in) {
+  constexpr int64_t rows = attention::block_rows, keys = attention::block_keys;
+  const ModelConfig& m = config.model;
   const int64_t kv_heads = m.mla.on() ? m.heads : m.kv_heads, group = m.heads / kv_heads;
-  const int64_t head_dim = m.mla.on() ? std::max(m.mla.qk_dim(), m.mla.v_dim) : m.dim_of_head();
-  const int64_t length = (in.length + keys - 1) / keys * keys;
-  const int64_t floats =
-      5 * length * head_dim + group * rows * (6 * head_dim + 2) + 5 * rows * keys;
+  const int64_t k = m.mla.on() ? m.mla.qk_dim() : m.dim_of_head();
+  const int64_t v = m.mla.on() ? m.mla.v_dim : k;
+  const bool pairs = config.train.dtype == "bf16" && has_bf16_products();
+  const auto words = [&](int64_t width) {
+    return round_up(pairs ? (width + 1) / 2 : width, attention::word_multiple);
+  };
+  const int64_t k_wide = round_up(k, attention::word_multiple);
+  const int64_t v_wide = round_up(v, attention::word_multiple);
+  const int64_t head = rows * (words(k) + words(v) + 2 * k_wide + 2 * v_wide + 2);
+  const int64_t panel = words(k) + words(v) + 2 * k_wide + v_wide;  // of one key
+  const int64_t floats = 5 * rows * keys + group * head + round_up(in.length, keys) * panel +
+                         keys * std::max(words(k), words(v));
   const int64_t passes = std::min<int64_t>(in.threads, in.sequences * kv_heads);
   return passes * floats * 4;
 }
 
-int64_t logits_workspace(const RunConfig& config, int64_t tokens) {
+// Figures of the routers, a few for each expert and sequence.
+int64_t routing_bytes(const ModelConfig& m, int64_t sequences) {
+  return m.moe.on() ? (m.layers + m.mtp.depth) * (sequences + 8) * m.moe.experts * 8 : 0;
+}
+
+// A chunk of logits (core/ops/head_loss.cpp), the packed operands of the product at work and, in
+// exact mode, the weight gradient by itself.
+int64_t head_workspace(const RunConfig& config, const Device& device, int64_t tokens) {
   const Dtype dtype = dtype_from_name(config.train.dtype);
-  const int64_t v = config.model.vocabulary;
+  const int64_t v = config.model.vocabulary, d = config.model.hidden;
   const int64_t rows = std::min(tokens, HeadLoss::chunk_rows({}, v, dtype));
-  return rows * v * 4 + (config.train.exact ? v * config.model.hidden * 4 : 0);
+  const int64_t stride = ((v + 15) / 16 | 1) * 16;
+  int64_t product = std::max(panel_product_bytes(device, {rows, v, d}, dtype),
+                             panel_product_bytes(device, {rows, d, v}, dtype));
+  // As core/matmul.cpp chooses.
+  const bool elsewhere = dtype == Dtype::f32 && instruction_set().starts_with("avx512");
+  if (config.train.exact || !elsewhere) {
+    product = std::max(product, panel_product_bytes(device, {v, d, rows}, dtype));
+  }
+  return rows * stride * 4 + product + (config.train.exact ? v * d * 4 : 0);
 }
 
 double tokens_of(const LoadSegment& s) {  // of a micro-batch
@@ -172,40 +221,56 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in)
   const int64_t tokens = in.sequences * in.length, modules = config.model.mtp.depth;
   const int64_t layers = config.model.layers + modules;
   const BlockSizes b = sizes_of(config.model, layers - 1);  // the last one
-  const auto width = static_cast<int64_t>(size_of(dtype_from_name(config.train.dtype)));
+  const Dtype dtype = dtype_from_name(config.train.dtype);
+  const auto width = static_cast<int64_t>(size_of(dtype));
   const Recompute policy = recompute_from_name(config.train.recompute);
   const Kept kept = kept_under(policy, b);
-  int64_t before = modules * module_extra(policy, b);  // of the blocks below the last
+  const Held held = held_under(policy, b);
+  // Of the blocks below the last; of a module also what it hands on to the next.
+  int64_t before = modules * module_extra(policy, b) + (modules > 0 ? b.d : 0);
   int64_t statistics = b.statistics() * 4;
   for (int64_t i = 0; i + 1 < layers; ++i) {
     const BlockSizes other = sizes_of(config.model, i);
     before += kept_under(policy, other).attention + kept_under(policy, other).mlp;
     if (policy != Recompute::block) statistics += other.statistics() * 4;
   }
-  auto bytes = [&](int64_t values) { return tokens * (values * width + statistics); };
+  const int64_t labels = (5 + 5 * modules) * 4;  // a batch: five i32 a token; roots of modules
+  auto bytes = [&](int64_t values) { return tokens * (values * width + statistics + labels); };
 
-  // Three moments compete. The head's loss: every block's values, the last norm's and its gradient.
-  const MemoryForecast head{.activations = bytes(before + kept.attention + kept.mlp + 4 * b.d),
-                            .workspace = logits_workspace(config, tokens)};
+  // Four moments compete. The head's loss: every block's values, the last norm's and its gradient.
+  const Device device(DeviceKind::cpu, 0, in.threads);
+  const int64_t root = tokens * 4;  // the last norm's
+  const MemoryForecast head{
+      .activations = bytes(before + kept.attention + kept.mlp + 4 * b.d) + root,
+      .workspace = head_workspace(config, device, tokens)};
   // The gradient of the last block's mlp.
   const bool whole = policy == Recompute::block;
   const int64_t attention_then = whole ? b.attention() : kept.attention;
-  const MemoryForecast mlp{
-      .activations = bytes(before + attention_then + b.mlp_backward() + (whole ? b.d : 0)),
-      .workspace = 0};
+  const MemoryForecast mlp{.activations = bytes(before + attention_then + b.mlp_backward() +
+                                                held.mlp + (whole ? b.d : 0)),
+                           .workspace = 0};
   // The gradient of attention: the mlp is done; gradients of q, k, v, o and the stream.
-  const MemoryForecast attention{.activations = bytes(before + b.attention() + b.q + b.k + b.v +
-                                                      b.o + b.d + (whole ? b.d : 0)),
-                                 .workspace = attention_workspace(config.model, in)};
-  MemoryForecast most = head;
-  for (const MemoryForecast& other : {mlp, attention}) {
-    if (other.total() > most.total()) most = other;
-  }
+  const MemoryForecast attention{
+      .activations = bytes(before + b.attention() + b.q + b.k + b.v + b.o + b.d + held.attention +
+                           (whole ? b.d : 0)),
+      .workspace = attention_workspace(config, in)};
+  // Gradients are shared during the backward pass.
+  int64_t communication = 0;
   if (in.ranks > 1) {
     const int64_t bucket =
         std::min(in.gradient_elements * 4, static_cast<int64_t>(config.parallel.bucket_mb * 1e6));
-    most.communication = bucket / in.ranks * (in.ranks - 1);
+    communication = bucket / in.ranks * (in.ranks - 1);
   }
+  // The gradient of the mlp's input: few rows take less than the packed weight.
+  const MemoryForecast input{
+      .activations = bytes(before + attention_then + 4 * b.d + 2 * b.f + held.attention),
+      .workspace = panel_product_bytes(device, {tokens, b.d, 2 * b.f}, dtype)};
+  MemoryForecast most = head;
+  for (MemoryForecast other : {mlp, input, attention}) {
+    other.communication = communication;
+    if (other.total() > most.total()) most = other;
+  }
+  most.activations += routing_bytes(config.model, in.sequences);
   most.checkpoint = in.checkpoint_bytes;
   return most;
 }
@@ -230,9 +295,9 @@ void require_memory(const RunConfig& config, const std::vector<LoadSegment>& seg
                    text_of_bytes(needed), " here, but the machine has ", text_of_bytes(available),
                    ". A rank (there are ", machine.ranks_here, " here) needs ",
                    text_of_bytes(state), " for weights, gradients and moments, ",
-                   text_of_bytes(batches), " for batches of ", s.micro_batches, " x ", s.sequences,
-                   " sequences of ", s.length, " tokens, ", text_of_bytes(step),
-                   " for one micro-batch; ", remedy, " needs less"));
+                   text_of_bytes(batches), " for batches of ", s.micro_batches, " x ",
+                   counted(s.sequences, "sequence"), " of ", counted(s.length, "token"), ", ",
+                   text_of_bytes(step), " for one micro-batch; ", remedy, " needs less"));
   }
 }
 

@@ -31,7 +31,8 @@ void add_train(CLI::App& app, CommandAction& action) {
       "checkpoints/ and tensorboard/. Ctrl-C or SIGTERM saves and exits with code 75; the same\n"
       "command then resumes. Several ranks: parallel.data_parallel = n for threads of one "
       "process,\n"
-      "or mpirun -n N / srun for processes.\n\n"
+      "or mpirun -n N / srun for processes. What the run tells goes to standard output; warnings,\n"
+      "errors and the live line of a terminal to standard error.\n\n"
       "Examples:\n"
       "  shoestring train configs/runs/tiny.toml\n"
       "  shoestring train configs/runs/tiny.toml --set train.steps=500 --set run.directory=runs/b\n"
@@ -122,7 +123,11 @@ void add_eval(CLI::App& app, CommandAction& action) {
       ->type_name("N")
       ->capture_default_str();
   command->add_flag("--json", o->json, "print a JSON list of {name, value, unit, goal, met}");
-  command->footer("Example:\n  shoestring eval --model runs/quickstart notes.txt more.jsonl.gz");
+  command->footer(
+      "The rate and the time left go to standard error: a live line on a terminal, else a line "
+      "every\n"
+      "ten seconds.\n\n"
+      "Example:\n  shoestring eval --model runs/quickstart notes.txt more.jsonl.gz");
   command->callback([o, &action] {
     action = [o] {
       run_eval(*o);

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 
 namespace shoestring {
@@ -26,13 +27,15 @@ int64_t ramp_sequences(const RampConfig& ramp, int64_t tokens) {
   if (in_tokens && !by_tokens) whole = schedule.at(plan.total).first_token;
   if (!in_tokens && by_tokens) whole = schedule.steps_for_tokens(plan.total);
   const char* key = in_tokens ? "optim.schedule.warmup_tokens" : "optim.schedule.warmup_steps";
-  const char* unit = in_tokens ? " tokens" : " steps";
+  const char* unit = in_tokens ? "token" : "step";
+  const int64_t warmup = in_tokens ? s.warmup_tokens : s.warmup_steps;
   const std::string total = s.total > 0 ? cat("optim.schedule.total = ", s.total, " ", s.drive)
                                         : cat("train.steps = ", config.train.steps,
                                               ", which optim.schedule.total = 0 follows");
-  fail_usage(cat("the warm-up, ", key, " = ", in_tokens ? s.warmup_tokens : s.warmup_steps, unit,
-                 ", is longer than the whole schedule of ", whole, unit, " (", total, "); lower ",
-                 key, " or raise ", s.total > 0 ? "optim.schedule.total" : "train.steps"));
+  fail_usage(cat("the warm-up, ", key, " = ", counted(warmup, unit),
+                 ", is longer than the whole schedule of ", counted(whole, unit), " (", total,
+                 "); lower ", key, " or raise ",
+                 s.total > 0 ? "optim.schedule.total" : "train.steps"));
 }
 
 }  // namespace
@@ -55,8 +58,8 @@ std::vector<LoadSegment> load_segments(const RunConfig& config) {
     }
     if (int64_t ramp = ramp_sequences(config.optim.ramp, from); ramp > 0) batch = ramp;
     if (batch % micro != 0) {
-      fail_usage(cat("from ", from, " tokens on, the batch of ", batch,
-                     " sequences is not a multiple of the micro-batch of ", micro,
+      fail_usage(cat("from ", from, " tokens on, the batch of ", counted(batch, "sequence"),
+                     " is not a multiple of the micro-batch of ", micro,
                      "; change optim.ramp.sequences or train.micro_batch"));
     }
     segments.push_back({.from_tokens = from,

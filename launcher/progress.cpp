@@ -1,11 +1,11 @@
 #include "launcher/progress.h"
 
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cmath>
-#include <cstdio>
 
 #include "core/text.h"
 
@@ -18,9 +18,19 @@ std::string formatted(const char* format, double value) {
   return buffer.data();
 }
 
-void put(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stderr);
-  std::fflush(stderr);
+void put(std::FILE* file, std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), file);
+  std::fflush(file);
+}
+
+bool is_pipe(std::FILE* file) {
+  struct stat info = {};
+  return ::fstat(::fileno(file), &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode));
+}
+
+ProgressLine::Console console_for(std::FILE* lines) {
+  const bool terminal = ::isatty(STDERR_FILENO) == 1 && !is_pipe(lines);
+  return {.terminal = terminal, .columns = 0, .interval = terminal ? 0.2 : 10};
 }
 
 int columns_of_terminal() {
@@ -80,23 +90,31 @@ std::string fitted(std::string_view text, size_t columns) {
   return std::string(text);
 }
 
-ProgressLine::ProgressLine() : terminal_(::isatty(STDERR_FILENO) == 1) {}
+ProgressLine::ProgressLine(std::FILE* lines) : ProgressLine(lines, console_for(lines)) {}
 
 ProgressLine::~ProgressLine() {
-  if (live_) put("\n");
+  if (live_) put(stderr, "\n");
 }
 
 void ProgressLine::update(std::string_view text) {
-  if (!terminal_) return;
+  if (!console_.terminal) return;
   // One column stays free: some terminals wrap as soon as the last one is filled.
-  const int columns = columns_ > 0 ? columns_ : columns_of_terminal();
-  put(cat("\r\x1b[K", fitted(text, static_cast<size_t>(columns - 1))));
+  const int columns = console_.columns > 0 ? console_.columns : columns_of_terminal();
+  put(stderr, cat("\r\x1b[K", fitted(text, static_cast<size_t>(columns - 1))));
   live_ = true;
 }
 
 void ProgressLine::line(std::string_view text) {
-  put(cat(live_ ? "\r\x1b[K" : "", text, "\n"));
+  if (live_) put(stderr, "\r\x1b[K");
   live_ = false;
+  put(lines_, cat(text, "\n"));
+}
+
+void ProgressLine::tick(const std::function<std::string()>& text) {
+  const Clock::time_point now = Clock::now();
+  if (std::chrono::duration<double>(now - told_).count() < console_.interval) return;
+  told_ = now;
+  console_.terminal ? update(text()) : line(text());
 }
 
 }  // namespace shoestring

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/instruction_set.h"
 #include "core/log.h"
 #include "core/product_check.h"
@@ -53,8 +54,8 @@ void check_sample(const RunConfig& config, const Tokenizer& tokenizer) {
   if (t.sample_every == 0) return;
   const auto prompt = static_cast<int64_t>(tokenizer.encode(t.sample_prompt).size());
   if (prompt <= config.model.max_positions - t.sample_tokens) return;
-  fail_usage(cat("train.sample_prompt has ", prompt,
-                 " tokens and train.sample_tokens = ", t.sample_tokens,
+  fail_usage(cat("train.sample_prompt has ", counted(prompt, "token"),
+                 " and train.sample_tokens = ", t.sample_tokens,
                  " are wanted, but model.max_positions = ", config.model.max_positions,
                  "; shorten the sample or raise the latter"));
 }
@@ -104,10 +105,9 @@ void require_inputs(const RunConfig& config) {
 // Whatever can be wrong between config, stores, tokenizer and machine is found here.
 Inputs open_inputs(RunConfig& config, MachineShare machine) {
   check_lengths(config);
-  if (config.data.sources.empty()) {
-    fail_usage(
-        "data.sources is empty; pack a corpus with `shoestring data pack` and name it there");
-  }
+  Complaints complaints;
+  config.validate_data(complaints);
+  for (const auto& item : complaints.items()) fail_usage(cat(item.key, " ", item.message));
   require_inputs(config);
   TokenStores stores = open_sources(config.data);
   Inputs inputs;

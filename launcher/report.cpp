@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/log.h"
 #include "core/peak.h"
 #include "core/text.h"
@@ -55,9 +56,8 @@ void Reporter::measure_peak(const CoreShare& machine) {
   peak_flops_ = peak[0];
 }
 
-// What was paid for behind the last checkpoint was paid nevertheless.
-void Reporter::take_up_history(const RunDirectory& directory) {
-  rank_.seconds_before = std::max(rank_.seconds_before, seconds_so_far(directory));
+// The line of the step that something is owed to. The writer has cut off what was behind it.
+void Reporter::take_up_last_line(const RunDirectory& directory) {
   const auto last = last_metrics(directory);
   if (!last) return;
   const RankState::Owed& owed = rank_.owed;
@@ -75,7 +75,8 @@ void Reporter::begin(const CoreShare& machine) {
   if (!active()) return;
   const RunConfig& c = rank_.config;
   const RunDirectory directory(c.run.directory);
-  take_up_history(directory);
+  // What was paid for behind the last checkpoint was paid nevertheless.
+  rank_.seconds_before = std::max(rank_.seconds_before, seconds_so_far(directory));
   metrics_ = std::make_unique<MetricsWriter>(directory.metrics(), rank_.step > 0 ? rank_.step : -1);
   if (const std::string& steps = metrics_->missing(); !steps.empty()) {
     log_warning(cat(directory.metrics(), " lacks the lines of steps ", steps, " of the ",
@@ -83,20 +84,21 @@ void Reporter::begin(const CoreShare& machine) {
                     " done: the run goes on without them; to have them, stop it and put back a "
                     "copy of the file that holds them"));
   }
+  take_up_last_line(directory);
   tensorboard_ = std::make_unique<TensorboardWriter>(directory.tensorboard(),
                                                      rank_.step > 0 ? rank_.step + 1 : 0);
   const StepShape shape = rank_.loader->schedule().at(rank_.step);
   progress_.line(cat("model: ", text_of_count(static_cast<double>(rank_.store->parameters())),
-                     " parameters, ", c.train.dtype, ", ", c.model.layers, " layers, hidden ",
-                     c.model.hidden, ", vocabulary ", c.model.vocabulary));
-  progress_.line(cat("batch: ", shape.samples(), " sequences of ", shape.length, " tokens, ",
-                     shape.micro_batches, " micro-batches on ", rank_.ranks.size(), " rank",
-                     rank_.ranks.size() == 1 ? "" : "s", " of ", rank_.device.threads(),
-                     rank_.device.threads() == 1 ? " thread" : " threads"));
+                     " parameters, ", c.train.dtype, ", ", counted(c.model.layers, "layer"),
+                     ", hidden ", c.model.hidden, ", vocabulary ", c.model.vocabulary));
+  progress_.line(cat("batch: ", counted(shape.samples(), "sequence"), " of ", shape.length,
+                     " tokens, ", counted(shape.micro_batches, "micro-batch", "micro-batches"),
+                     " on ", counted(rank_.ranks.size(), "rank"), " of ",
+                     counted(rank_.device.threads(), "thread")));
   print_forecast(shape);
   if (!c.run.name.empty()) progress_.line(cat("run: ", c.run.name));
   progress_.line(cat(rank_.step > 0 ? cat("resuming after step ", rank_.step) : "training", ": ",
-                     c.train.steps - rank_.step, " steps in ", c.run.directory));
+                     counted(c.train.steps - rank_.step, "step"), " in ", c.run.directory));
 }
 
 // Of the checkpoint that is written while training goes on; the last one needs no copy.
@@ -106,12 +108,13 @@ int64_t Reporter::bytes_of_copy() const {
   return copied_bytes(content_of(rank_), checkpoint_options(rank_));
 }
 
-// The widest shape that is still to come decides.
+// The widest shape that is still to come decides, in any stage that the run reaches.
 void Reporter::print_forecast(const StepShape& shape) {
   const RunConfig& c = rank_.config;
   std::vector<StepShape> shapes = {shape};
+  const int64_t end = rank_.loader->schedule().at(c.train.steps).first_token;
   for (const LoadSegment& s : rank_.loader->schedule().segments()) {
-    if (s.from_tokens > shape.first_token) {
+    if (s.from_tokens > shape.first_token && s.from_tokens < end) {
       shapes.push_back({.sequences = s.sequences, .length = s.length});
     }
   }
@@ -145,22 +148,21 @@ double Reporter::seconds_left() const {
   return passed / static_cast<double>(tokens_here_) * static_cast<double>(all - done);
 }
 
-double Reporter::flop_per_second() const {
-  return seconds_here_ > 0 ? flop_here_ / seconds_here_ : 0;
+double Reporter::share_of_peak(double flop_per_second) const {
+  return peak_flops_ > 0 ? flop_per_second / peak_flops_ : 0.0;
 }
 
-std::string Reporter::console_text(const StepReport& r, const Batch& batch) const {
+std::string Reporter::console_text(const StepReport& r) const {
   const RunConfig& c = rank_.config;
-  const double rate = static_cast<double>(batch.global_tokens) / smooth_seconds_;
   std::string text =
       cat("step ", rank_.step, "/", c.train.steps, "  loss ", text_of_fixed(r.loss, 4), "  norm ",
-          text_of_fixed(r.gradient_norm, 3), "  ", text_of_count(rate), " tokens/s  left ",
-          text_of_seconds(seconds_left()));
+          text_of_fixed(r.gradient_norm, 3), "  ", text_of_count(recent_.tokens_per_second()),
+          " tokens/s  left ", text_of_seconds(seconds_left()));
   if (c.model.moe.on()) append(text, "  MaxVio ", text_of_fixed(r.max_vio, 2));
   if (c.model.moe.capacity > 0) append(text, "  dropped ", text_of_count(r.dropped));
   // What a narrow terminal does without stands last.
   if (peak_flops_ > 0) {
-    append(text, "  MFU ", text_of_fixed(100 * flop_per_second() / peak_flops_, 1), "%");
+    append(text, "  MFU ", text_of_fixed(100 * share_of_peak(recent_.flop_per_second()), 1), "%");
   }
   if (c.cost.price_per_hour > 0) {
     append(text, "  ", text_of_fixed(money(rank_.seconds()), 4), " of ",
@@ -171,14 +173,15 @@ std::string Reporter::console_text(const StepReport& r, const Batch& batch) cons
 
 void Reporter::step(const StepReport& r, const Batch& batch, double data_seconds, double seconds) {
   if (!active()) return;
+  const double flop = training_flop(rank_.config.model, batch.global_tokens, r.attended_pairs);
   tokens_here_ += batch.global_tokens;
   seconds_here_ += seconds;
-  flop_here_ += training_flop(rank_.config.model, batch.global_tokens, r.attended_pairs);
-  smooth_seconds_ = smooth_seconds_ == 0 ? seconds : 0.9 * smooth_seconds_ + 0.1 * seconds;
+  flop_here_ += flop;
+  recent_.add({static_cast<double>(batch.global_tokens), flop, seconds});
   tell_fallen(r);
   if (r.skipped) progress_.line(cat("step ", rank_.step, " skipped: ", r.skip_reason));
-  pending_ = figures(r, batch, data_seconds, seconds);
-  const std::string text = console_text(r, batch);
+  pending_ = figures(r, batch, {data_seconds, seconds, flop / seconds});
+  const std::string text = console_text(r);
   const int64_t every = rank_.config.train.log_every;
   if (every > 0 && (rank_.step % every == 0 || rank_.step == rank_.config.train.steps)) {
     progress_.line(text);
@@ -204,10 +207,9 @@ void Reporter::tell_fallen(const StepReport& r) {
   }
 }
 
-MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch, double data_seconds,
-                                double seconds) const {
+MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch,
+                                const StepTimes& times) const {
   MetricsRecord m;
-  const double rate = static_cast<double>(batch.global_tokens) / seconds;
   m.set("step", rank_.step);
   m.set("loss", r.loss);
   m.set("tokens", rank_.loader->schedule().at(rank_.step).first_token);
@@ -215,10 +217,10 @@ MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch, double 
   m.set("lr", r.lr);
   m.set("accuracy", r.accuracy);
   if (rank_.config.train.z_loss > 0) m.set("z_loss", r.penalty);
-  m.set("tokens_per_second", rate);
-  m.set("mfu", peak_flops_ > 0 ? flop_per_second() / peak_flops_ : 0.0);
-  m.set("seconds", seconds);
-  m.set("data_seconds", data_seconds);
+  m.set("tokens_per_second", static_cast<double>(batch.global_tokens) / times.seconds);
+  m.set("mfu", share_of_peak(times.flop_per_second));
+  m.set("seconds", times.seconds);
+  m.set("data_seconds", times.data_seconds);
   m.set("compute_seconds", r.compute_seconds);
   m.set("reduction_seconds", r.reduction_seconds);
   m.set("exposed_seconds", r.exposed_seconds);

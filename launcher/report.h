@@ -15,6 +15,7 @@
 #include "launcher/evaluate.h"
 #include "launcher/progress.h"
 #include "launcher/rank_state.h"
+#include "launcher/recent_speed.h"
 #include "launcher/run_directory.h"
 #include "launcher/step.h"
 
@@ -46,29 +47,31 @@ class Reporter {
   using Clock = std::chrono::steady_clock;
   struct Closing;  // report_summary.cpp
   void measure_peak(const CoreShare& machine);
-  void take_up_history(const RunDirectory& directory);
+  void take_up_last_line(const RunDirectory& directory);
   void print_summary(const Closing& closing);
   bool active() const { return rank_.ranks.rank() == 0; }
-  MetricsRecord figures(const StepReport& report, const Batch& batch, double data_seconds,
-                        double seconds) const;
+  struct StepTimes {
+    double data_seconds = 0, seconds = 0, flop_per_second = 0;
+  };
+  MetricsRecord figures(const StepReport& report, const Batch& batch, const StepTimes& times) const;
   void print_forecast(const StepShape& shape);
   void tell_fallen(const StepReport& report);
   int64_t bytes_of_copy() const;
   std::string summary(const Closing& closing, const CheckpointStats& saving) const;
-  std::string console_text(const StepReport& report, const Batch& batch) const;
+  std::string console_text(const StepReport& report) const;
   std::string text_of_memory() const;
   double seconds_left() const;
-  double flop_per_second() const;
+  double share_of_peak(double flop_per_second) const;  // MFU; 0 without a measured peak
 
   RankState& rank_;
-  ProgressLine progress_;
+  ProgressLine progress_{stdout};
   std::optional<MetricsRecord> pending_;  // of the last step
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
   bool line_exists_ = false;  // of pending_, in metrics.jsonl
   Clock::time_point loop_begin_ = Clock::now();
-  double peak_flops_ = 0;      // of all cores that the ranks use, measured at start
-  double smooth_seconds_ = 0;  // per step
+  double peak_flops_ = 0;  // of all cores that the ranks use, measured at start
+  RecentSpeed recent_;
   int64_t forecast_bytes_ = 0;
   int64_t tokens_here_ = 0;  // trained on since this start
   double seconds_here_ = 0;

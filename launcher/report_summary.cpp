@@ -158,9 +158,9 @@ void Reporter::finish(const std::vector<SourceLoss>& losses, const CheckpointSta
   }
   if (tokens_here_ > 0) {
     closing.rate = static_cast<double>(tokens_here_) / seconds_here_;
-    closing.flop = flop_per_second();
+    closing.flop = flop_here_ / seconds_here_;
     closing.peak = positive(peak_flops_);
-    closing.mfu = positive(peak_flops_ > 0 ? flop_per_second() / peak_flops_ : 0.0);
+    closing.mfu = positive(share_of_peak(flop_here_ / seconds_here_));
   } else {
     if (const auto text = directory.read_text("summary.json")) {
       closing.former = nlohmann::ordered_json::parse(*text, nullptr, false);

@@ -1,5 +1,6 @@
 #include "launcher/run_config.h"
 
+#include "core/counted.h"
 #include "core/text.h"
 
 namespace shoestring {
@@ -7,8 +8,9 @@ namespace {
 
 void check_multiple(Complaints& c, std::string_view key, int64_t batch, int64_t micro_batch) {
   if (batch % micro_batch == 0) return;
-  c.add(key, cat("the batch of ", batch, " sequences is not a multiple of micro_batch = ",
-                 micro_batch, "; the next one is ", (batch / micro_batch + 1) * micro_batch));
+  c.add(key, cat("the batch of ", counted(batch, "sequence"),
+                 " is not a multiple of micro_batch = ", micro_batch, "; the next one is ",
+                 (batch / micro_batch + 1) * micro_batch));
 }
 
 }  // namespace
@@ -28,6 +30,11 @@ void CheckpointSection::validate(Complaints& c) const {
   if (keep_every > 0 && every > 0 && keep_every % every != 0) {
     c.add("keep_every", cat("must be a multiple of every = ", every, " but is ", keep_every));
   }
+}
+
+void RunConfig::validate_data(Complaints& c) const {
+  if (!data.sources.empty()) return;
+  c.add("data.sources", "is empty; pack a corpus with `shoestring data pack` and name it there");
 }
 
 void RunConfig::validate(Complaints& c) const {

@@ -171,6 +171,8 @@ struct RunConfig {
   }
   // Rules between sections: batches, stages.
   void validate(Complaints& c) const;
+  // What only a run asks for: data to train on.
+  void validate_data(Complaints& c) const;
 };
 
 }  // namespace shoestring

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "launcher/config.h"
 #include "nlohmann/json.hpp"
@@ -118,7 +119,8 @@ void compare_shapes(const Pair& p, const nlohmann::json& facts, std::string& tex
   const int64_t here = p.schedule_is.at(p.steps).first_sample;
   const int64_t samples = facts.value("samples_done", here);
   if (samples != here) {
-    append(text, "\n  ", samples, " sequences were read, but with this batch it would be ", here,
+    append(text, "\n  ", counted(samples, "sequence"),
+           " read so far, but with this batch it would be ", here,
            " (train.batch, stages, optim.ramp)");
   }
 }
@@ -209,8 +211,8 @@ std::string warning_of_schedule(const Pair& p) {
   if (!done) return "";
   return cat(
       "the learning rate's schedule (optim.schedule, stages) would have been another in the ",
-      p.steps,
-      " steps done: the whole differs from one run without a break; put it back, "
+      counted(p.steps, "step"),
+      " done: the whole differs from one run without a break; put it back, "
       "with an explicit optim.schedule.total (it was ",
       was.total, " ", p.was.optim.schedule.drive, "), if that is not meant");
 }
@@ -252,7 +254,7 @@ void require_same_run(const RankState& rank, const Checkpoint& checkpoint) {
   }
   if (p.is.train.steps < p.steps) {
     fail_usage(cat("train.steps = ", p.is.train.steps, ", but the run in ", p.is.run.directory,
-                   " has done ", p.steps, " steps; set train.steps to ", p.steps,
+                   " has done ", counted(p.steps, "step"), "; set train.steps to ", p.steps,
                    " or more, or begin a new run in another run.directory"));
   }
 }

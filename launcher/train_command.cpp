@@ -4,6 +4,7 @@
 #include <charconv>
 #include <chrono>
 
+#include "core/counted.h"
 #include "core/log.h"
 #include "core/text.h"
 #include "launcher/config.h"
@@ -60,8 +61,8 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
   if (const auto place = rank_place()) {
     const int64_t wanted = config.parallel.data_parallel;
     if (wanted != 1 && wanted != place->size) {
-      fail_usage(cat("parallel.data_parallel = ", wanted, " but ", place->size,
-                     " processes were started; set it to their number"));
+      fail_usage(cat("parallel.data_parallel = ", wanted, " but started with ",
+                     counted(place->size, "process", "processes"), "; set it to their number"));
     }
     run_mpi(
         [&](Communicator& world) {
@@ -84,7 +85,9 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
 
 ExitCode run_train(const TrainOptions& options) {
   KeyPositions positions;
-  const auto config = read_config<RunConfig>({options.config, options.overrides}, &positions);
+  const auto config =
+      read_config<RunConfig>({options.config, options.overrides}, &positions,
+                             [](const RunConfig& run, Complaints& c) { run.validate_data(c); });
   const auto place = rank_place();
   if (!place || place->rank == 0) {
     const int64_t ranks = place ? place->size : config.parallel.data_parallel;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_format.h"
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/parallel_for.h"
 #include "core/text.h"
 #include "io/text_source.h"
@@ -94,8 +95,8 @@ std::string train_tokenizer(const TrainTokenizerOptions& options,
     write_file(file.parent_path() / "tokenizer_config.json", config_text());
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  std::string told = absl::StrFormat("%s: %d tokens from %d documents (%.1f MB) in %.1f s\n",
-                                     file.string(), trained.vocabulary_size(), last.documents,
+  std::string told = absl::StrFormat("%s: %d tokens from %s (%.1f MB) in %.1f s\n", file.string(),
+                                     trained.vocabulary_size(), counted(last.documents, "document"),
                                      static_cast<double>(last.bytes) / 1e6, seconds.count());
   if (trained.vocabulary_size() < options.vocabulary_size) {
     append(told, "the text has no more pairs to merge: fewer than the ", options.vocabulary_size,

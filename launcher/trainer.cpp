@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/log.h"
 #include "core/text.h"
 #include "launcher/config.h"
@@ -140,8 +141,8 @@ void Trainer::announce_stage(int64_t step) {
   const StepShape was = schedule.at(step - 1), is = schedule.at(step);
   if (was.segment == is.segment) return;
   const StageEffect before = rank_.stage_at(step - 1), now = rank_.stage_at(step);
-  std::string text = cat("stage: from step ", step + 1, " on batches of ", is.samples(),
-                         " sequences of ", is.length, " tokens");
+  std::string text = cat("stage: from step ", step + 1, " on batches of ",
+                         counted(is.samples(), "sequence"), " of ", is.length, " tokens");
   if (before.lr_multiplier != now.lr_multiplier) {
     append(text, ", learning rate times ", now.lr_multiplier);
   }

@@ -111,9 +111,11 @@ TEST(BadInput, ADamagedCheckpointGivesWayToTheOneBefore) {
   const RunResult whole = train_small(config);
   const std::string newest = newest_rank_file(config.run.directory);
   flip_byte(newest, static_cast<std::streamoff>(std::filesystem::file_size(newest)) / 2);
+  testing::internal::CaptureStdout();
   testing::internal::CaptureStderr();
   const RunResult again = train_small(config);
-  const std::string printed = testing::internal::GetCapturedStderr();
+  const std::string printed =
+      testing::internal::GetCapturedStderr() + testing::internal::GetCapturedStdout();
   EXPECT_NE(printed.find(newest), std::string::npos) << printed;
   EXPECT_NE(printed.find("resuming after step 6"), std::string::npos) << printed;
   expect_same_run(whole, again);
@@ -166,7 +168,7 @@ TEST(BadInput, AChangedSeedBatchOrAttentionDoesNotGoOn) {
     EXPECT_EQ(result_of_run(config.run.directory).steps.size(), 8u);
   };
   refused({"run.seed was 1 and is 2"}, [](RunConfig& c) { c.run.seed = 2; });
-  refused({"32 sequences were read", "it would be 64", "train.batch"},
+  refused({"32 sequences read so far", "it would be 64", "train.batch"},
           [](RunConfig& c) { c.train.batch = 8; });
   refused({"it would be 24", "optim.ramp"}, [](RunConfig& c) {
     c.optim.ramp.tokens = {4 * 2 * 32};

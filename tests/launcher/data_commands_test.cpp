@@ -24,7 +24,7 @@ TEST(DataCommands, InspectReadsItsOptions) {
   ScratchFolder folder;
   make_store(folder / "a.h5", {{1, 2, 3}, {4}}, plain_facts());
   const std::string file = folder / "a.h5";
-  EXPECT_NE(run_line(cat("data inspect --verify ", file)).find("index and all 1 chunks"),
+  EXPECT_NE(run_line(cat("data inspect --verify ", file)).find("index and 1 chunk\n"),
             std::string::npos);
   EXPECT_EQ(run_line(cat("data inspect ", file, " --document 1")),
             "{\"document\":1,\"text_bytes\":3,\"ids\":[4]}\n");

@@ -13,6 +13,7 @@ namespace {
 struct Case {
   const char* name;
   std::function<void(RunConfig&)> change;
+  double above = 0.03;  // of the peak, at most
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -22,7 +23,7 @@ MoeConfig sparse() { return {.experts = 8, .chosen = 3, .ffn = 96}; }
 class Forecast : public testing::TestWithParam<Case> {};
 
 // What a run says at its start against what the ledger saw by its end.
-TEST_P(Forecast, IsWithin15PercentOfThePeak) {
+TEST_P(Forecast, IsNotBelowThePeakAndLittleAbove) {
   const ScratchFolder folder;
   RunConfig config = small_config(folder);
   config.model.layers = 3;
@@ -38,11 +39,20 @@ TEST_P(Forecast, IsWithin15PercentOfThePeak) {
   const RunResult run = train_small(config);
   const double forecast = run.summary.at("ledger_forecast_bytes"),
                peak = run.summary.at("ledger_peak_bytes");
-  EXPECT_NEAR(forecast, peak, 0.15 * peak);
+  std::printf("forecast %.4f of the peak\n", forecast / peak);
+  EXPECT_GE(forecast, peak) << run.steps.back();
+  EXPECT_LE(forecast, (1 + GetParam().above) * peak) << run.steps.back();
 }
 
 void set_latent(RunConfig& c) {
   c.model.mla = {.kv_latent = 48, .q_latent = 64, .nope_dim = 24, .rope_dim = 16, .v_dim = 32};
+}
+
+void add_stage(RunConfig& c, int64_t from_tokens) {
+  StageSection longer;
+  longer.from_tokens = from_tokens;
+  longer.sequence_length = 256;
+  c.stages = {longer};
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -111,10 +121,37 @@ INSTANTIATE_TEST_SUITE_P(
                            c.model.moe.first_dense = 1;
                            c.train.recompute = "swiglu";
                          }},
+                    Case{"muon", [](RunConfig& c) { c.optim.optimizer = "muon"; }},
                     Case{"muon_qk_norm",
                          [](RunConfig& c) {
                            c.optim.optimizer = "muon";
                            c.model.qk_norm = true;
+                         }},
+                    Case{"weight_average", [](RunConfig& c) { c.optim.ema_decay = 0.999; }},
+                    Case{"bf16_norms",
+                         [](RunConfig& c) {
+                           c.train.dtype = "bf16";
+                           c.train.recompute = "norms";
+                         }},
+                    Case{"bf16_attention",
+                         [](RunConfig& c) {
+                           c.train.dtype = "bf16";
+                           c.train.recompute = "attention";
+                         }},
+                    Case{"bf16_two_threads",
+                         [](RunConfig& c) {
+                           c.train.dtype = "bf16";
+                           c.threads = 2;
+                         }},
+                    Case{"longer_rows_in_the_second_step",
+                         [](RunConfig& c) {
+                           c.train.sequence_length = 64;
+                           add_stage(c, 8 * 64);
+                         }},
+                    Case{"longer_rows_behind_the_end",
+                         [](RunConfig& c) {
+                           c.train.sequence_length = 64;
+                           add_stage(c, 2 * 8 * 64);
                          }}),
     [](const auto& info) { return std::string(info.param.name); });
 

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
+
+#include "core/text.h"
 
 namespace shoestring {
 namespace {
@@ -19,22 +22,57 @@ TEST(Progress, Texts) {
   EXPECT_EQ(text_of_bytes(1.25 * 1024 * 1024 * 1024), "1.25 GiB");
 }
 
+// What was written to standard output and standard error.
+struct Written {
+  std::string out, err;
+};
+Written written(const std::function<void()>& work) {
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  work();
+  std::string err = testing::internal::GetCapturedStderr();
+  return {testing::internal::GetCapturedStdout(), std::move(err)};
+}
+
 TEST(Progress, TerminalsGetOneLiveLineOthersPlainLines) {
-  ::testing::internal::CaptureStderr();
-  {
-    ProgressLine live(true);
-    live.update("a");
-    live.update("b");
-    live.line("stays");
-  }
-  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "\r\x1b[Ka\r\x1b[Kb\r\x1b[Kstays\n");
-  ::testing::internal::CaptureStderr();
-  {
-    ProgressLine plain(false);
-    plain.update("a");
-    plain.line("stays");
-  }
-  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "stays\n");
+  const Written live = written([] {
+    ProgressLine line(stderr, {.terminal = true});
+    line.update("a");
+    line.update("b");
+    line.line("stays");
+  });
+  EXPECT_EQ(live.err, "\r\x1b[Ka\r\x1b[Kb\r\x1b[Kstays\n");
+  EXPECT_EQ(live.out, "");
+  const Written plain = written([] {
+    ProgressLine line(stderr, {.terminal = false});
+    line.update("a");
+    line.line("stays");
+  });
+  EXPECT_EQ(plain.err, "stays\n");
+}
+
+// A user who writes standard output to a file has the lines there and sees the live one.
+TEST(Progress, LinesMayGoToStandardOutput) {
+  const Written both = written([] {
+    ProgressLine line(stdout, {.terminal = true});
+    line.update("a");
+    line.line("stays");
+    line.update("b");
+  });
+  EXPECT_EQ(both.out, "stays\n");
+  EXPECT_EQ(both.err, "\r\x1b[Ka\r\x1b[K\r\x1b[Kb\n");
+}
+
+TEST(Progress, TicksAreSeldom) {
+  const auto ticks = [](bool terminal, double interval) {
+    return written([&] {
+      ProgressLine line(stderr, {.terminal = terminal, .interval = interval});
+      for (int i = 1; i <= 2; ++i) line.tick([&] { return cat("part ", i); });
+    });
+  };
+  EXPECT_EQ(ticks(false, 0).err, "part 1\npart 2\n");
+  EXPECT_EQ(ticks(true, 0).err, "\r\x1b[Kpart 1\r\x1b[Kpart 2\n");
+  EXPECT_EQ(ticks(false, 1000).err, "");
 }
 
 TEST(Progress, ALiveLineFitsTheTerminal) {
@@ -45,9 +83,9 @@ TEST(Progress, ALiveLineFitsTheTerminal) {
   EXPECT_EQ(fitted(text, 30), "step 9/10  loss 2.5");
   EXPECT_EQ(fitted(text, 5), "step ");
   EXPECT_EQ(fitted("ab\xc3\xa4z", 3), "ab");  // never half a character
-  ::testing::internal::CaptureStderr();
-  ProgressLine(true, 21).update(text);
-  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "\r\x1b[Kstep 9/10  loss 2.5\n");
+  const Written narrow =
+      written([&] { ProgressLine(stderr, {.terminal = true, .columns = 21}).update(text); });
+  EXPECT_EQ(narrow.err, "\r\x1b[Kstep 9/10  loss 2.5\n");
 }
 
 TEST(Progress, DigitsAfterThePoint) {

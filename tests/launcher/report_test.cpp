@@ -5,8 +5,10 @@
 #include <cmath>
 
 #include "core/peak.h"
+#include "launcher/saving.h"
 #include "parallel/comm/in_process.h"
 #include "tests/launcher/training_fixture.h"
+#include "tests/support/run_binary.h"
 
 namespace shoestring {
 namespace {
@@ -17,9 +19,9 @@ struct Printed {
 };
 
 Printed train_printed(const RunConfig& config) {
-  testing::internal::CaptureStderr();
+  testing::internal::CaptureStdout();
   RunResult run = train_small(config);
-  return {std::move(run), testing::internal::GetCapturedStderr()};
+  return {std::move(run), testing::internal::GetCapturedStdout()};
 }
 
 TEST(Report, EveryStepHasItsFigures) {
@@ -143,6 +145,34 @@ TEST(Report, SaysOnceWhichLinesAreMissing) {
   EXPECT_EQ(said.find("lacks the lines", at + path.size() + 20), std::string::npos) << said;
 }
 
+// Who writes standard output to a file or into a pipe has all lines there.
+TEST(Report, LinesGoToStandardOutputAndNothingElseDoes) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.log_every = 4;
+  write_file(folder / "run.toml", dump_config(config));
+  const BinaryResult run = run_binary({"train", folder / "run.toml"});
+  EXPECT_EQ(run.exit_code, 0);
+  EXPECT_EQ(run.err, "");
+  for (const char* part : {"model: ", "step 4/8", "step 8/8", "validation loss", "next "}) {
+    EXPECT_NE(run.out.find(part), std::string::npos) << part << " is not in:\n" << run.out;
+  }
+}
+
+TEST(Report, MfuAndTokensPerSecondAreOfTheSameTime) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.measure_peak = true;
+  config.data.cross_document_attention = true;  // every step is the same work
+  const RunResult run = train_small(config);
+  const auto ratio = [](const nlohmann::json& j) {
+    return j.at("mfu").get<double>() / j.at("tokens_per_second").get<double>();
+  };
+  for (const nlohmann::json& step : run.steps) {
+    EXPECT_NEAR(ratio(step), ratio(run.summary), 1e-9 * ratio(run.summary)) << step;
+  }
+}
+
 TEST(Report, MeasuresThePeakForMfu) {
   const ScratchFolder folder;
   RunConfig config = small_config(folder);
@@ -207,6 +237,31 @@ TEST(Report, UsefulArithmeticFollowsTheDocuments) {
   EXPECT_NEAR(across, tokens * (training_flop_per_token(model, 32) + half_a_key), 1e-6 * across);
   EXPECT_LT(packed, across);
   EXPECT_GT(packed, tokens * training_flop_per_token(model, 0));
+}
+
+// What a start after a fallback makes again stands in the line of its step, once.
+TEST(Report, WhatWasOwedStandsInItsLineAfterAFallback) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.steps = 4;
+  config.checkpoint.every = 2;
+  train_small(config);
+  const std::string checkpoints = RunDirectory(config.run.directory).checkpoints();
+  run_ranks(1, [&](Communicator& world) {
+    RankState rank(config, world, 1);
+    restore(rank, Checkpoint::open(checkpoints + "/step_00000002"));
+    rank.owed.evaluation = true;  // as if a signal had cut it short
+    std::filesystem::remove_all(checkpoints);
+    CheckpointWriter writer(checkpoint_options(rank));
+    writer.save(content_of(rank));
+    writer.finish();
+  });
+  const RunResult again = train_small(config);
+  ASSERT_EQ(again.steps.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(again.steps[i].at("step"), i + 1);
+    EXPECT_EQ(again.steps[i].contains("validation_loss"), i % 2 == 1) << again.steps[i];
+  }
 }
 
 // More ranks than cores do not make the machine faster.

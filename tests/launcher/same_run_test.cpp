@@ -37,9 +37,10 @@ class SameRun : public testing::Test {
     RunConfig other = config_;
     other.train.steps = 4;
     change(other);
+    testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
     EXPECT_EQ(train_small(other).steps.size(), 4u);
-    return testing::internal::GetCapturedStderr();
+    return testing::internal::GetCapturedStderr() + testing::internal::GetCapturedStdout();
   }
 
   const ScratchFolder folder_;

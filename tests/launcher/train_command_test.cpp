@@ -43,6 +43,17 @@ TEST(TrainCommand, TrainsFromAFileWithOverrides) {
   EXPECT_NE(read_file(folder / "run/config.toml").find("layers = 1"), std::string::npos);
 }
 
+TEST(TrainCommand, SaysInWhichFileTheDataIsMissing) {
+  const ScratchFolder folder;
+  const auto refused = [&](const std::string& text, const std::string& position) {
+    write_file(folder / "run.toml", text);
+    expect_error(ExitCode::usage, {folder / "run.toml" + position + ": data.sources: is empty"},
+                 [&] { run_train({.config = folder / "run.toml", .overrides = {}, .trace = {}}); });
+  };
+  refused("[train]\nsteps = 2\n\n[data]\nheld_out = 0.1\n", ":4:1");
+  refused("[train]\nsteps = 2\n", "");  // nothing to point at
+}
+
 TEST(TrainCommand, AStopBeforeTheFirstStepIsAPreemption) {
   const ScratchFolder folder;
   RunConfig config = small_config(folder, "stopped");
