@@ -1,12 +1,12 @@
 #!/bin/bash
-# The quickstart itself, one minute of training in a folder of its own, and whether what it reports
+# The quickstart itself, two minutes of training in a folder of its own, and whether what it reports
 # is what it promises.   tests/launcher/quickstart_figures.sh
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 4
 folder=build/quickstart
 log=build/quickstart.log
 rm -rf "$folder"
-launcher/quickstart --minutes 1 --folder "$folder" >"$log" 2>&1
+launcher/quickstart --minutes 2 --folder "$folder" >"$log" 2>&1
 code=$?
 if ((code != 0)); then
   tail -60 "$log"
