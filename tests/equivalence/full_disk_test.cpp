@@ -66,7 +66,7 @@ TEST_F(FullDiskPacking, LosesNothingAndGoesOn) {
   }
   disk_.resize(8 * mega);
   ASSERT_EQ(pack(six, out), 0) << printed();
-  EXPECT_NE(printed().find("were packed before"), std::string::npos) << printed();
+  EXPECT_NE(printed().find("packed before"), std::string::npos) << printed();
   ASSERT_EQ(pack(six, folder_ / "elsewhere.h5"), 0) << printed();
   const auto resumed = TokenStore::open(out), whole = TokenStore::open(folder_ / "elsewhere.h5");
   EXPECT_TRUE(store_tokens(*resumed) == store_tokens(*whole));
