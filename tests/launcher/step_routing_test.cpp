@@ -195,6 +195,26 @@ TEST(StepRouting, TheGlobalBatchLossCountsTheSlotOfAllRanks) {
   }
 }
 
+// One micro-batch a rank: counts of all ranks and the mean of their P make the loss of one rank
+// that has all rows in one micro-batch. Uneven routers: with even ones each rank's own counts would
+// do.
+TEST(StepRouting, TheGlobalBatchLossIsThatOfTheSlotsRowsTogether) {
+  const ScratchFolder folder;
+  RunConfig config = sparse_config(folder);
+  config.model.init.hidden = 0.5;
+  config.model.moe.balance = {.global_batch = 0.1};
+  config.train.batch = config.train.micro_batch = 6;
+  const Outcome together = run_steps(config, 1, 1);
+  config.train.micro_batch = 2;
+  const Outcome apart = run_steps(config, 3, 1);
+  const double loss = together.figures[0].at("moe/balance_loss");
+  EXPECT_NEAR(apart.figures[0].at("moe/balance_loss"), loss, 1e-4 * loss);
+  EXPECT_NEAR(apart.norms[0], together.norms[0], 1e-4 * together.norms[0]);
+  config.model.moe.balance = {.switch_loss = 0.1};  // counts of its own rows only
+  const Outcome own = run_steps(config, 3, 1);
+  EXPECT_GT(std::abs(own.figures[0].at("moe/balance_loss") - loss), 1e-2 * loss);
+}
+
 // At balance f and P are even: the sequence loss is its coefficient, the other two K times theirs.
 TEST(StepRouting, TheBalanceLossIsAMeanOverTheStep) {
   const ScratchFolder folder;
