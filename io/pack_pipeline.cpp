@@ -96,7 +96,7 @@ void PackPipeline::encode_all() {
 
 void PackPipeline::encode(const EncodeText& encode_text, PackItem& item) const {
   std::vector<int32_t> ids;
-  encode_text(item.text, ids);
+  encode_text(item.text, !item.first, ids);
   item.text = std::string();
   if (item.last && encoder_.end_of_document >= 0) ids.push_back(encoder_.end_of_document);
   const size_t bytes = wide_tokens(encoder_.vocabulary) ? 4 : 2;

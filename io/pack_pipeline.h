@@ -16,8 +16,9 @@
 
 namespace shoestring {
 
-// Appends the ids of a text.
-using EncodeText = std::function<void(std::string_view, std::vector<int32_t>&)>;
+// Appends the ids of a document; with `continues` the text is a later piece of one.
+using EncodeText =
+    std::function<void(std::string_view text, bool continues, std::vector<int32_t>& ids)>;
 
 // What packing needs to know of a tokenizer.
 struct TextEncoder {
@@ -30,7 +31,8 @@ struct TextEncoder {
 // A document or a piece of one.
 struct PackItem {
   std::string text;
-  bool last = true;          // of its document
+  bool first = true;  // of its document
+  bool last = true;
   uint64_t text_hash = 0;    // of the document from its begin to the end of this piece
   uint64_t text_bytes = 0;   // likewise
   std::vector<uint8_t> ids;  // little-endian, 2 or 4 bytes each: filled by the encoders

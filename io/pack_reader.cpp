@@ -68,8 +68,10 @@ void PackReader::read_one(const TextInput& input) {
 
 void PackReader::add(const TextInput& input, TextPiece&& piece) {
   XXH3_64bits_update(hash_.get(), piece.text.data(), piece.text.size());
+  const bool first = bytes_ == 0;
   bytes_ += piece.text.size();
   PackItem item{.text = std::move(piece.text),
+                .first = first,
                 .last = piece.last,
                 .text_hash = XXH3_64bits_digest(hash_.get()),
                 .text_bytes = bytes_,

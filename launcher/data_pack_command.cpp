@@ -69,9 +69,9 @@ TextEncoder text_encoder(const Tokenizer& tokenizer, const DataPackOptions& opti
   return {.make =
               [tokenizer] {
                 auto encoder = std::make_shared<Encoder>(tokenizer);
-                return [encoder](std::string_view text, std::vector<int32_t>& ids) {
+                return [encoder](std::string_view text, bool continues, std::vector<int32_t>& ids) {
                   // A document that mentions a special token does not end there.
-                  encoder->encode(text, ids, {.special_as_text = true});
+                  encoder->encode(text, ids, {.special_as_text = true, .continues = continues});
                 };
               },
           .hash = tokenizer.hash(),

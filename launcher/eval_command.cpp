@@ -78,10 +78,12 @@ FileLoss evaluate_file(LoadedModel& loaded, const EvalOptions& options, const Te
   FileLoss result{.path = input.path, .sums = {}};
   int64_t bytes = 0;
   std::vector<int32_t> ids = {*first};
+  bool inside = false;  // a document: its earlier pieces are encoded
   auto sink = [&](TextPiece&& piece) {
     bytes += static_cast<int64_t>(piece.text.size());
     progress.piece(piece.text.size());
-    encoder.encode(piece.text, ids, {.special_as_text = true});
+    encoder.encode(piece.text, ids, {.special_as_text = true, .continues = inside});
+    inside = !piece.last;
     runner.add(ids, piece.last, [&](double part) { progress.done(part, runner.sums().labels); });
     if (!piece.last) return;
     ++result.documents;

@@ -25,8 +25,8 @@ struct TokenizerExport {
 // tokenizer.json as it is, or made from a .tiktoken file; tokenizer_config.json, the one beside it
 // with a class that every version of transformers has, or a new one; chat_template.jinja if there
 // is one. Returns the ids for the model's config: those of a generation_config.json beside the
-// tokenizer, else those that the tokenizer names. A SentencePiece tokenizer, which is not read
-// here, is passed on as it is.
+// tokenizer, else those that the tokenizer names. A tokenizer that is not read here (Unigram, ...)
+// is passed on as it is.
 TokenIds export_tokenizer(const TokenizerExport& request);
 
 }  // namespace shoestring

@@ -19,8 +19,9 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 // Gives text out as soon as it cannot become part of a stop string any more.
 class TextGate {
  public:
-  TextGate(const Tokenizer& tokenizer, const std::vector<std::string>& stop)
-      : decoder_(tokenizer), stop_(&stop) {}
+  // The new text goes on with the prompt, if there is one.
+  TextGate(const Tokenizer& tokenizer, const std::vector<std::string>& stop, bool has_prompt)
+      : decoder_(tokenizer, !has_prompt), stop_(&stop) {}
 
   // Returns the text that is certain now; sets done() when a stop string was met.
   std::string push(int32_t id) {
@@ -134,7 +135,7 @@ std::vector<Sequence> encode_prompts(const Tokenizer& tokenizer, const GenerateR
     list.push_back({.ids = ids,
                     .prompt_tokens = ids.size(),
                     .sampler = Sampler(request.sampler, i),
-                    .gate = TextGate(tokenizer, request.stop),
+                    .gate = TextGate(tokenizer, request.stop, !request.prompts[i].empty()),
                     .text = {}});
   }
   return list;

@@ -51,32 +51,81 @@ Encoder::Encoder(const Tokenizer& tokenizer, size_t cache_entries)
 
 void Encoder::encode(std::string_view text, std::vector<int32_t>& ids, EncodeOptions options) {
   ids_ = &ids;
+  const Start first = options.continues ? Start::piece : Start::text;
   const auto between = [&](std::string_view section) {
-    encode_section(section, options.special_as_text);
+    encode_section(section, section.data() == text.data() ? first : Start::inside,
+                   options.special_as_text);
   };
   data_->raw_matcher.split(text, options.special_as_text, between,
                            [&](int32_t id) { ids_->push_back(id); });
 }
 
-void Encoder::encode_section(std::string_view text, bool special_as_text) {
+void Encoder::encode_section(std::string_view text, Start start, bool special_as_text) {
   std::string changed;
   if (data_->nfc && !is_plainly_nfc(text)) {
     changed = normalize_nfc(text);
     text = changed;
   }
-  data_->normalized_matcher.split(
-      text, special_as_text, [&](std::string_view section) { encode_plain(section); },
-      [&](int32_t id) { ids_->push_back(id); });
+  const bool prepend = data_->chars && data_->chars->prepend && start != Start::piece;
+  if (data_->normalized_matcher.empty()) {
+    encode_plain(text, start, prepend);
+    return;
+  }
+  if (data_->chars && (data_->chars->early || prepend)) {
+    changed = data_->chars->normalized(text, prepend);
+    text = changed;
+  }
+  const auto between = [&](std::string_view section) {
+    encode_plain(section, section.data() == text.data() ? start : Start::inside, false);
+  };
+  data_->normalized_matcher.split(text, special_as_text, between,
+                                  [&](int32_t id) { ids_->push_back(id); });
 }
 
-void Encoder::encode_plain(std::string_view text) {
+void Encoder::encode_plain(std::string_view text, Start start, bool prepend) {
+  if (data_->chars) {
+    encode_characters(text, start, prepend);
+    return;
+  }
   std::string prefixed;
-  if (data_->prefix_space && text[0] != ' ') {
+  if (data_->prefix_space && start != Start::piece && text[0] != ' ') {
     prefixed = cat(" ", text);
     text = prefixed;
   }
   readable_end_ = text.data() + text.size();
   split(0, text.data(), readable_end_);
+}
+
+// Blanks and their marks are one from here on.
+void Encoder::encode_characters(std::string_view text, Start start, bool prepend) {
+  using Scheme = CharLevel::Scheme;
+  const CharLevel& chars = *data_->chars;
+  const bool has_blank = prepend || text[0] == ' ' || text.starts_with(blank_mark);
+  const bool wanted = chars.scheme == Scheme::always
+                          ? start != Start::piece
+                          : chars.scheme == Scheme::first && start == Start::text;
+  std::string changed;
+  if (prepend || (wanted && !has_blank)) {
+    changed = cat(" ", text);
+    text = changed;
+  }
+  if (text.find(blank_mark) != std::string_view::npos) {
+    changed = blanks_for_marks(text);
+    text = changed;
+  }
+  const char* const end = text.data() + text.size();
+  readable_end_ = end;
+  if (data_->whole_pieces && !chars.split) {
+    if (const int32_t id = whole_token(*data_, text); id != TokenMap::none) {
+      ids_->push_back(id);
+      return;
+    }
+  }
+  for (const char* at = text.data(); at < end;) {
+    const char* const next = chars.next_piece(at, end);
+    encode_piece(at, static_cast<size_t>(next - at));
+    at = next;
+  }
 }
 
 void Encoder::split(size_t step, const char* begin, const char* end) {
@@ -124,12 +173,26 @@ void Encoder::encode_cached(const char* begin, size_t size) {
 }
 
 void Encoder::merge_piece(const char* begin, size_t size) {
-  if (data_->whole_pieces) {
-    const int32_t id = data_->piece_ids.find(data_->tokens, {begin, size});
+  // Of a text that is not split, this may be a part only: the whole has been looked up before.
+  if (data_->whole_pieces && (!data_->chars || data_->chars->split)) {
+    const int32_t id = data_->chars ? whole_token(*data_, {begin, size})
+                                    : data_->piece_ids.find(data_->tokens, {begin, size});
     if (id != TokenMap::none) {
       ids_->push_back(id);
       return;
     }
+  }
+  fill_symbols(begin, size);
+  const size_t count = merge_pairs(data_->pairs, symbols_);
+  ids_->insert(ids_->end(), symbols_.begin(),
+               symbols_.begin() + static_cast<std::ptrdiff_t>(count));
+}
+
+void Encoder::fill_symbols(const char* begin, size_t size) {
+  symbols_.clear();
+  if (data_->chars) {
+    append_symbols(*data_, {begin, size}, symbols_);
+    return;
   }
   symbols_.resize(size);
   for (size_t i = 0; i < size; ++i) {
@@ -140,9 +203,6 @@ void Encoder::merge_piece(const char* begin, size_t size) {
                     " (decimal), which the text contains"));
     }
   }
-  const size_t count = merge_pairs(data_->pairs, symbols_);
-  ids_->insert(ids_->end(), symbols_.begin(),
-               symbols_.begin() + static_cast<std::ptrdiff_t>(count));
 }
 
 BatchEncoder::BatchEncoder(const Tokenizer& tokenizer, int threads) {

@@ -32,12 +32,18 @@ class Encoder {
     int32_t count = 0;
   };
 
-  void encode_section(std::string_view text, bool special_as_text);
-  void encode_plain(std::string_view text);
+  // Where a section of a text begins: with the text, with a later piece of it, or behind an added
+  // token.
+  enum class Start { text, piece, inside };
+
+  void encode_section(std::string_view text, Start start, bool special_as_text);
+  void encode_plain(std::string_view text, Start start, bool prepend);
+  void encode_characters(std::string_view text, Start start, bool prepend);
   void split(size_t step, const char* begin, const char* end);
   void encode_piece(const char* begin, size_t size);
   void encode_cached(const char* begin, size_t size);
   void merge_piece(const char* begin, size_t size);
+  void fill_symbols(const char* begin, size_t size);
 
   std::shared_ptr<const TokenizerData> data_;
   std::vector<CacheEntry> cache_;

@@ -1,51 +1,43 @@
 #include "io/tokenizer/load_json.h"
 
-#include <nlohmann/json.hpp>
-
+#include "absl/container/flat_hash_map.h"
 #include "core/check.h"
 #include "core/text.h"
 #include "io/tokenizer/byte_chars.h"
+#include "io/tokenizer/json_part.h"
+#include "io/tokenizer/load_char_level.h"
 
 namespace shoestring {
 
 namespace {
 
-using nlohmann::json;
-
-json parse(std::string_view text, std::string_view name) {
-  try {
-    return json::parse(text);
-  } catch (const json::exception& error) {
-    fail_data(cat(name, ": broken JSON: ", error.what()));
-  }
-}
-
 class Loader {
  public:
-  Loader(const json& root, std::string_view name) : root_(root), name_(name) {}
+  explicit Loader(JsonPart root) : root_(root) {}
 
   TokenizerData run() {
-    read_normalizer(member(root_, "normalizer"), 0);
-    read_pre_tokenizer(member(root_, "pre_tokenizer"), 0);
-    if (!byte_level_) {
-      refuse("no ByteLevel pre-tokenizer; only byte-level tokenizers can be used");
+    const JsonPart model = root_.required("model", "the file");
+    require_bpe(model);
+    if (has_byte_level(root_.member("pre_tokenizer"), 0)) {
+      read_normalizer(root_.member("normalizer"), 0);
+      read_pre_tokenizer(root_.member("pre_tokenizer"), 0);
+      read_decoder(root_.member("decoder"));
+    } else {
+      read_char_pipeline(root_, data_);
     }
-    read_decoder(member(root_, "decoder"));
-    read_model(required(root_, "model", "the file"));
-    read_added(member(root_, "added_tokens"));
-    read_post_processor(member(root_, "post_processor"), 0);
+    read_model(model);
+    read_added(root_.member("added_tokens"));
+    read_post_processor(root_.member("post_processor"), 0);
     return std::move(data_);
   }
 
   // Ids of the tokens that tokenizer_config.json names.
-  void read_config(const json& config, TokenizerData& data) const {
+  static void read_config(JsonPart config, TokenizerData& data) {
     for (const bool is_bos : {true, false}) {
-      const json& entry = member(config, is_bos ? "bos_token" : "eos_token");
-      const json& content = entry.is_object() ? member(entry, "content") : entry;
+      const JsonPart entry = config.member(is_bos ? "bos_token" : "eos_token");
+      const JsonPart content = entry.is_object() ? entry.member("content") : entry;
       for (const AddedToken& token : data.added) {
-        if (content.is_string() && token.content == content.get_ref<const std::string&>()) {
-          (is_bos ? data.bos : data.eos) = token.id;
-        }
+        if (content.is_text(token.content)) (is_bos ? data.bos : data.eos) = token.id;
       }
     }
   }
@@ -53,74 +45,49 @@ class Loader {
  private:
   static constexpr int deepest = 8;
 
-  [[noreturn]] void refuse(const std::string& why) const { fail_data(cat(name_, ": ", why)); }
+  [[noreturn]] void refuse(const std::string& why) const { root_.refuse(why); }
 
-  // Null where the key is missing or `object` is none.
-  static const json& member(const json& object, const char* key) {
-    static const json null;
-    if (!object.is_object()) {
-      return null;
-    }
-    const auto found = object.find(key);
-    return found == object.end() ? null : *found;
-  }
-
-  const json& required(const json& object, const char* key, std::string_view where) const {
-    const json& found = member(object, key);
-    if (found.is_null()) {
-      refuse(cat(where, " has no \"", key, "\""));
-    }
-    return found;
-  }
-
-  const std::string& text_of(const json& object, const char* key, std::string_view where) const {
-    const json& found = required(object, key, where);
-    if (!found.is_string()) {
-      refuse(cat("\"", key, "\" of ", where, " is no string"));
-    }
-    return found.get_ref<const std::string&>();
-  }
-
-  bool flag_of(const json& object, const char* key, bool otherwise) const {
-    const json& found = member(object, key);
-    if (found.is_null()) {
-      return otherwise;
-    }
-    if (!found.is_boolean()) {
-      refuse(cat("\"", key, "\" is neither true nor false"));
-    }
-    return found.get<bool>();
-  }
-
-  int32_t id_of(const json& value, std::string_view token) const {
-    if (!value.is_number_integer() || value.get<double>() < 0 ||
-        value.get<double>() > static_cast<double>(largest_token_id)) {
-      refuse(cat("the id of token '", token, "' is ", value.dump(),
+  int32_t id_of(JsonPart value, std::string_view token) const {
+    const auto id = value.as_whole();
+    if (!id || *id < 0 || *id > largest_token_id) {
+      refuse(cat("the id of token '", token, "' is ", value.shown(),
                  "; ids are whole numbers from 0", " to ", largest_token_id));
     }
-    return value.get<int32_t>();
+    return static_cast<int32_t>(*id);
   }
 
-  const json& list_of(const json& object, const char* key, int depth) const {
-    if (depth >= deepest) {
-      refuse("sequences are nested too deeply");
-    }
-    const json& list = required(object, key, "a Sequence");
-    if (!list.is_array()) {
-      refuse(cat("\"", key, "\" is no list"));
-    }
-    return list;
+  JsonPart list_of(JsonPart part, const char* key, int depth) const {
+    if (depth >= deepest) refuse("sequences are nested too deeply");
+    return part.list(key, "a Sequence");
   }
 
-  void read_normalizer(const json& part, int depth) {
+  void require_bpe(JsonPart model) const {
+    const JsonPart type = model.member("type");
+    if (!type.is_null() && !type.is_text("BPE")) {
+      refuse(
+          cat("the model is ", type.shown(), "; only BPE can be read, byte-level (the kinds of ",
+              "GPT-2, Llama 3, Qwen, DeepSeek) or SentencePiece-like (Llama 2, Mistral, Gemma)"));
+    }
+  }
+
+  bool has_byte_level(JsonPart part, int depth) const {
+    if (part.member("type").is_text("ByteLevel")) return true;
+    if (!part.member("type").is_text("Sequence")) return false;
+    const JsonPart list = list_of(part, "pretokenizers", depth);
+    for (size_t i = 0; i < list.size(); ++i) {
+      if (has_byte_level(list[i], depth + 1)) return true;
+    }
+    return false;
+  }
+
+  void read_normalizer(JsonPart part, int depth) {
     if (part.is_null()) {
       return;
     }
-    const std::string& type = text_of(part, "type", "the normalizer");
+    const std::string& type = part.text("type", "the normalizer");
     if (type == "Sequence") {
-      for (const json& inner : list_of(part, "normalizers", depth)) {
-        read_normalizer(inner, depth + 1);
-      }
+      const JsonPart list = list_of(part, "normalizers", depth);
+      for (size_t i = 0; i < list.size(); ++i) read_normalizer(list[i], depth + 1);
     } else if (type == "NFC") {
       data_.nfc = true;
     } else {
@@ -129,15 +96,14 @@ class Loader {
     }
   }
 
-  void read_pre_tokenizer(const json& part, int depth) {
+  void read_pre_tokenizer(JsonPart part, int depth) {
     if (part.is_null()) {
       return;
     }
-    const std::string& type = text_of(part, "type", "the pre-tokenizer");
+    const std::string& type = part.text("type", "the pre-tokenizer");
     if (type == "Sequence") {
-      for (const json& inner : list_of(part, "pretokenizers", depth)) {
-        read_pre_tokenizer(inner, depth + 1);
-      }
+      const JsonPart list = list_of(part, "pretokenizers", depth);
+      for (size_t i = 0; i < list.size(); ++i) read_pre_tokenizer(list[i], depth + 1);
       return;
     }
     if (byte_level_) {
@@ -148,32 +114,31 @@ class Loader {
     } else if (type == "Split") {
       read_split(part);
     } else if (type == "Digits") {
-      data_.steps.push_back(SplitStep::digits(flag_of(part, "individual_digits", false)));
+      data_.steps.push_back(SplitStep::digits(part.flag("individual_digits", false)));
     } else {
       refuse(cat("the pre-tokenizer ", type, " is unknown; Split, Digits, ByteLevel and Sequence",
                  " can be used"));
     }
   }
 
-  void read_byte_level(const json& part) {
+  void read_byte_level(JsonPart part) {
     byte_level_ = true;
-    data_.prefix_space = flag_of(part, "add_prefix_space", true);
+    data_.prefix_space = part.flag("add_prefix_space", true);
     if (data_.prefix_space && !data_.steps.empty()) {
       refuse("ByteLevel with add_prefix_space after another step would put blanks inside the text");
     }
-    if (flag_of(part, "use_regex", true)) {
+    if (part.flag("use_regex", true)) {
       data_.steps.push_back(SplitStep::from_pattern(patterns::gpt2));
     }
   }
 
-  void read_split(const json& part) {
-    const std::string& behavior = text_of(part, "behavior", "a Split");
-    const bool inverted = flag_of(part, "invert", false);
-    const json& pattern = required(part, "pattern", "a Split");
-    const json& regex = member(pattern, "Regex");
-    SplitStep step =
-        step_of(regex.is_string() ? regex.get<std::string>()
-                                  : quoted(text_of(pattern, "String", "a Split's pattern")));
+  void read_split(JsonPart part) {
+    const std::string& behavior = part.text("behavior", "a Split");
+    const bool inverted = part.flag("invert", false);
+    const JsonPart pattern = part.required("pattern", "a Split");
+    const JsonPart regex = pattern.member("Regex");
+    SplitStep step = step_of(regex.is_text() ? regex.as_text()
+                                             : quoted(pattern.text("String", "a Split's pattern")));
     // Isolated: inverting swaps pieces and gaps, which are both kept. Removed and inverted keeps
     // the matches only; that is the same where the pattern leaves no gaps.
     const bool keeps_all =
@@ -204,153 +169,177 @@ class Loader {
     return out;
   }
 
-  void read_decoder(const json& part) const {
+  void read_decoder(JsonPart part) const {
     if (part.is_null()) {
       return;
     }
-    const std::string& type = text_of(part, "type", "the decoder");
+    const std::string& type = part.text("type", "the decoder");
     if (type != "ByteLevel" && type != "Sequence") {
       refuse(cat("the decoder ", type, " does not fit a byte-level tokenizer"));
     }
   }
 
-  void read_model(const json& model) {
-    const json& type = member(model, "type");
-    if (!type.is_null() && type != "BPE") {
-      refuse(cat("the model is ", type.dump(), "; only BPE can be used"));
-    }
-    if (flag_of(model, "byte_fallback", false)) {
-      refuse("byte_fallback belongs to SentencePiece tokenizers, not to byte-level ones");
+  void read_model(JsonPart model) {
+    if (!data_.chars && model.flag("byte_fallback", false)) {
+      refuse("byte_fallback belongs to SentencePiece-like tokenizers, not to byte-level ones");
     }
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-      const json& text = member(model, key);
-      if (!text.is_null() && text != "") {
-        refuse(cat("\"", key, "\" is ", text.dump(), "; byte-level tokenizers have none"));
+      const JsonPart text = model.member(key);
+      if (!text.is_null() && !text.is_text("")) {
+        refuse(cat("\"", key, "\" is ", text.shown(), "; the tokenizers read here have none"));
       }
     }
-    if (const json& dropout = member(model, "dropout"); !dropout.is_null() && dropout != 0.0) {
-      refuse(cat("\"dropout\" is ", dropout.dump(), ": encoding would be random"));
+    const JsonPart dropout = model.member("dropout");
+    if (!dropout.is_null() && dropout.shown() != "0.0" && dropout.shown() != "0") {
+      refuse(cat("\"dropout\" is ", dropout.shown(), ": encoding would be random"));
     }
-    data_.whole_pieces = flag_of(model, "ignore_merges", false);
-    read_vocabulary(required(model, "vocab", "the model"));
-    const json& merges = required(model, "merges", "the model");
-    if (!merges.is_array()) {
-      refuse("\"merges\" is no list");
-    }
+    data_.whole_pieces = model.flag("ignore_merges", false);
+    read_vocabulary(model.required("vocab", "the model"));
+    const auto find = [&](std::string_view token) { return named(token); };
+    if (data_.chars) read_char_symbols(model, find, data_);
+    const JsonPart merges = model.list("merges", "the model");
     data_.merges.reserve(merges.size());
-    for (const json& merge : merges) {
-      read_merge(merge);
-    }
+    for (size_t i = 0; i < merges.size(); ++i) read_merge(merges[i], i);
+    if (data_.chars) find_cuts(data_);
   }
 
-  void read_vocabulary(const json& vocabulary) {
+  void read_vocabulary(JsonPart vocabulary) {
     if (!vocabulary.is_object()) {
       refuse("\"vocab\" is no object of tokens and ids");
     }
     int32_t largest = -1;
-    for (const auto& [token, id] : vocabulary.items()) {
+    vocabulary.each([&](const std::string& token, JsonPart id) {
       largest = std::max(largest, id_of(id, token));
-    }
+    });
     data_.tokens.resize(largest + 1);
     data_.piece_ids.reset(vocabulary.size());
-    for (const auto& [token, value] : vocabulary.items()) {
-      const auto id = value.get<int32_t>();
+    vocabulary.each([&](const std::string& token, JsonPart value) {
+      const int32_t id = id_of(value, token);
       if (data_.tokens.has(id)) {
-        refuse(cat("two tokens have the id ", id, ": '", bytes_to_chars(data_.tokens[id]),
-                   "' and '", token, "'"));
+        const std::string other(data_.tokens[id]);
+        refuse(cat("two tokens have the id ", id, ": '",
+                   data_.chars ? other : bytes_to_chars(other), "' and '", token, "'"));
       }
-      // A token with a character that stands for no byte is an added one: taken literally, and
-      // no result of merging.
-      const auto bytes = chars_to_bytes(token);
-      data_.tokens.set(id, bytes ? *bytes : token);
-      if (bytes) {
-        data_.piece_ids.insert(data_.tokens, id);
-      }
-    }
+      add_token(token, id);
+    });
   }
 
-  void read_merge(const json& merge) {
-    const size_t number = data_.merges.size();
+  void add_token(const std::string& token, int32_t id) {
+    if (data_.chars) {
+      names_.emplace(token, id);
+      add_char_token(token, id, data_);
+      return;
+    }
+    // A token with a character that stands for no byte is an added one: taken literally, and no
+    // result of merging.
+    const auto bytes = chars_to_bytes(token);
+    data_.tokens.set(id, bytes ? *bytes : token);
+    if (bytes) data_.piece_ids.insert(data_.tokens, id);
+  }
+
+  void read_merge(JsonPart merge, size_t number) {
     std::string left, right;
-    if (merge.is_string()) {
-      const auto& both = merge.get_ref<const std::string&>();
+    if (merge.is_text()) {
+      const std::string& both = merge.as_text();
       const size_t blank = both.find(' ');
       if (blank == std::string::npos || both.find(' ', blank + 1) != std::string::npos) {
         refuse(cat("merge ", number, " is '", both, "', not two tokens with one blank between"));
       }
       left = both.substr(0, blank);
       right = both.substr(blank + 1);
-    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
-               merge[1].is_string()) {
-      left = merge[0].get<std::string>();
-      right = merge[1].get<std::string>();
+    } else if (merge.is_list() && merge.size() == 2 && merge[0].is_text() && merge[1].is_text()) {
+      left = merge[0].as_text();
+      right = merge[1].as_text();
     } else {
-      refuse(cat("merge ", number, " is ", merge.dump(), ", not two tokens"));
+      refuse(cat("merge ", number, " is ", merge.shown(), ", not two tokens"));
     }
     data_.merges.push_back({merged_id(left, number), merged_id(right, number),
                             merged_id(left + right, number), static_cast<int32_t>(number)});
   }
 
-  int32_t merged_id(const std::string& token, size_t merge) const {
-    const auto bytes = chars_to_bytes(token);
-    const int32_t id = bytes ? data_.piece_ids.find(data_.tokens, *bytes) : TokenMap::none;
+  int32_t merged_id(const std::string& token, size_t merge) {
+    const int32_t id = named(token);
     if (id == TokenMap::none) {
       refuse(cat("merge ", merge, " needs the token '", token, "', which the vocabulary lacks"));
+    }
+    if (data_.chars && (byte_of_name(token) || id == data_.chars->unknown)) {
+      data_.chars->plain_merges = false;
     }
     return id;
   }
 
-  void read_added(const json& list) {
+  // The id of a token by its name in the vocabulary.
+  int32_t named(std::string_view token) const {
+    if (data_.chars) {
+      const auto found = names_.find(std::string(token));
+      return found == names_.end() ? TokenMap::none : found->second;
+    }
+    const auto bytes = chars_to_bytes(token);
+    return bytes ? data_.piece_ids.find(data_.tokens, *bytes) : TokenMap::none;
+  }
+
+  void read_added(JsonPart list) {
     if (list.is_null()) {
       return;
     }
-    if (!list.is_array()) {
+    if (!list.is_list()) {
       refuse("\"added_tokens\" is no list");
     }
-    for (const json& entry : list) {
+    for (size_t i = 0; i < list.size(); ++i) {
+      const JsonPart entry = list[i];
       AddedToken token;
-      token.content = text_of(entry, "content", "an added token");
-      token.id = id_of(required(entry, "id", "an added token"), token.content);
-      token.single_word = flag_of(entry, "single_word", false);
-      token.lstrip = flag_of(entry, "lstrip", false);
-      token.rstrip = flag_of(entry, "rstrip", false);
-      token.special = flag_of(entry, "special", false);
-      token.normalized = flag_of(entry, "normalized", !token.special);
+      token.content = entry.text("content", "an added token");
+      token.id = id_of(entry.required("id", "an added token"), token.content);
+      token.single_word = entry.flag("single_word", false);
+      token.lstrip = entry.flag("lstrip", false);
+      token.rstrip = entry.flag("rstrip", false);
+      token.special = entry.flag("special", false);
+      token.normalized = entry.flag("normalized", !token.special);
       if (token.content.empty()) {
         refuse(cat("the added token with the id ", token.id, " is empty"));
       }
+      if (data_.chars) require_agreement(token);
       data_.added.push_back(std::move(token));
     }
   }
 
-  // TemplateProcessing puts the bos token before "A" and the eos token behind it.
-  void read_post_processor(const json& part, int depth) {
-    const json& type = member(part, "type");
-    if (type == "Sequence") {
-      for (const json& inner : list_of(part, "processors", depth)) {
-        read_post_processor(inner, depth + 1);
-      }
+  void require_agreement(const AddedToken& token) const {
+    const int32_t id = named(token.content);
+    if (id != TokenMap::none && id != token.id) {
+      refuse(cat("added token '", token.content, "' has the id ", token.id,
+                 ", but the vocabulary says ", id));
     }
-    const json& single = member(part, "single");
-    if (type != "TemplateProcessing" || !single.is_array()) {
+    if (id == TokenMap::none && data_.tokens.has(token.id)) {
+      refuse(cat("added token '", token.content, "' has the id ", token.id,
+                 ", which the vocabulary gives to '", data_.tokens[token.id], "'"));
+    }
+  }
+
+  // TemplateProcessing puts the bos token before "A" and the eos token behind it.
+  void read_post_processor(JsonPart part, int depth) {
+    const JsonPart type = part.member("type");
+    if (type.is_text("Sequence")) {
+      const JsonPart list = list_of(part, "processors", depth);
+      for (size_t i = 0; i < list.size(); ++i) read_post_processor(list[i], depth + 1);
+    }
+    const JsonPart single = part.member("single");
+    if (!type.is_text("TemplateProcessing") || !single.is_list()) {
       return;
     }
     bool after_text = false;
-    for (const json& piece : single) {
-      after_text = after_text || !member(piece, "Sequence").is_null();
-      const json& token = member(member(piece, "SpecialToken"), "id");
+    for (size_t i = 0; i < single.size(); ++i) {
+      after_text = after_text || !single[i].member("Sequence").is_null();
+      const JsonPart token = single[i].member("SpecialToken").member("id");
       for (const AddedToken& added : data_.added) {
-        if (token.is_string() && added.content == token.get_ref<const std::string&>()) {
-          (after_text ? data_.eos : data_.bos) = added.id;
-        }
+        if (token.is_text(added.content)) (after_text ? data_.eos : data_.bos) = added.id;
       }
     }
   }
 
-  const json& root_;
-  std::string_view name_;
+  JsonPart root_;
   TokenizerData data_;
   bool byte_level_ = false;
+  absl::flat_hash_map<std::string, int32_t> names_;  // character-level vocabularies
 };
 
 }  // namespace
@@ -358,11 +347,11 @@ class Loader {
 std::shared_ptr<const TokenizerData> parse_tokenizer_json(std::string_view text,
                                                           std::string_view name,
                                                           const TokenizerConfigText& beside) {
-  const json root = parse(text, name);
-  Loader loader(root, name);
-  TokenizerData data = loader.run();
+  const JsonDocument document(text, name);
+  TokenizerData data = Loader(document.root()).run();
   if (!beside.config.empty()) {
-    loader.read_config(parse(beside.config, beside.config_name), data);
+    const JsonDocument config(beside.config, beside.config_name);
+    Loader::read_config(config.root(), data);
   }
   return finish_tokenizer(std::move(data), name);
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Reads tokenizer.json (byte-level BPE). Through Tokenizer::load and from_json.
+// Reads tokenizer.json: BPE, byte-level or character-level. Through Tokenizer::load and from_json.
 
 #include <memory>
 #include <string>
@@ -16,7 +16,7 @@ struct TokenizerConfigText {
 };
 
 // Throws fail_data naming `name` and the entry for broken JSON, missing or contradictory entries,
-// and for parts that no byte-level tokenizer has (Metaspace, byte_fallback, ...).
+// and for parts that such tokenizers do not have (Unigram, WordPiece, Lowercase, ...).
 std::shared_ptr<const TokenizerData> parse_tokenizer_json(std::string_view json,
                                                           std::string_view name,
                                                           const TokenizerConfigText& beside);

@@ -27,6 +27,20 @@ std::string read_whole(const std::filesystem::path& path) {
   return text;
 }
 
+// Up to `count` blanks in front; `count` becomes what the text's next part may still lose.
+void drop_blanks(std::string& text, int& count) {
+  size_t dropped = 0;
+  while (count > 0 && dropped < text.size()) {
+    if (text[dropped] == ' ') {
+      ++dropped;
+      --count;
+    } else {
+      count = 0;
+    }
+  }
+  text.erase(0, dropped);
+}
+
 }  // namespace
 
 Tokenizer Tokenizer::load(const std::filesystem::path& path) {
@@ -71,6 +85,8 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   for (const int32_t id : ids) {
     text += id_to_bytes(id);
   }
+  int strip = data_->chars ? data_->chars->strip : 0;
+  drop_blanks(text, strip);
   return text;
 }
 
@@ -93,7 +109,11 @@ std::optional<int32_t> Tokenizer::token_to_id(std::string_view bytes) const {
     }
   }
   const int32_t id = data_->piece_ids.find(data_->tokens, bytes);
-  return id == TokenMap::none ? std::nullopt : std::optional(id);
+  if (id != TokenMap::none) return id;
+  const bool byte = data_->chars && bytes.size() == 1;
+  const int32_t of_byte =
+      byte ? data_->byte_ids[static_cast<unsigned char>(bytes[0])] : TokenMap::none;
+  return of_byte == TokenMap::none ? std::nullopt : std::optional(of_byte);
 }
 
 bool Tokenizer::is_special(int32_t id) const {
@@ -105,8 +125,16 @@ std::optional<int32_t> Tokenizer::eos_id() const { return data_->eos; }
 std::optional<int32_t> Tokenizer::end_of_text_id() const { return data_->end_of_text; }
 const std::string& Tokenizer::hash() const { return data_->hash; }
 
+StreamDecoder::StreamDecoder(Tokenizer tokenizer, bool begins_text)
+    : tokenizer_(std::move(tokenizer)) {
+  const auto& chars = tokenizer_.data().chars;
+  strip_ = begins_text && chars ? chars->strip : 0;
+}
+
 std::string StreamDecoder::push(int32_t id) {
-  held_ += tokenizer_.id_to_bytes(id);
+  std::string bytes(tokenizer_.id_to_bytes(id));
+  drop_blanks(bytes, strip_);
+  held_ += bytes;
   const size_t whole = held_.size() - unfinished_suffix(held_);
   std::string out = held_.substr(0, whole);
   held_.erase(0, whole);

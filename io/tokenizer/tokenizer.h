@@ -1,13 +1,15 @@
 #pragma once
-// Byte-level BPE tokenizers: text -> ids -> bytes. Loads `tokenizer.json` files of the GPT-2,
-// Llama-3, Qwen2/3 and DeepSeek-V3 kinds (and the ones train_bpe.h writes), and tiktoken files; ids
-// equal those of the reference library. Every byte string is a text: bytes that are no UTF-8 belong
-// to no character class, are split off as such and come back unchanged from `decode`.
+// BPE tokenizers: text -> ids -> bytes. Loads `tokenizer.json` files, byte-level ones (the GPT-2,
+// Llama-3, Qwen2/3 and DeepSeek-V3 kinds, and those that train_bpe.h writes) and character-level
+// ones (char_level.h: Llama 2, Mistral, Mixtral, Gemma), and tiktoken files; ids equal those of the
+// reference library. Every byte string is a text: bytes that are no UTF-8 belong to no character
+// class, are split off as such and come back unchanged from `decode`.
 //
 //   const Tokenizer tokenizer = Tokenizer::load("tokenizer.json");
 //   Encoder encoder(tokenizer);                  // one a thread
 //   encoder.encode(text, ids);                   // appends
-//   tokenizer.decode(ids) == text                // unless a normalizer or lstrip changed it
+//   tokenizer.decode(ids) == text                // unless a normalizer or lstrip changed it, or
+//                                                // a blank that was put in front of a part of it
 
 #include <cstdint>
 #include <filesystem>
@@ -26,6 +28,8 @@ struct EncodeOptions {
   // Strings of special tokens in the text are ordinary text: for packing documents, which may
   // mention "<|endoftext|>" without ending there.
   bool special_as_text = false;
+  // The text goes on where another piece of the same document ended: no blank is put in front.
+  bool continues = false;
 };
 
 // A cheap handle to immutable data, safe to share between threads.
@@ -43,7 +47,8 @@ class Tokenizer {
 
   // No special tokens are added. Convenient for single texts; Encoder is much faster for many.
   std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
-  // The tokens' bytes, joined. Throws fail_data for an id without a token.
+  // The tokens' bytes, joined, less what the tokenizer's decoder drops where a text begins (the
+  // blank that character-level ones put there). Throws fail_data for an id without a token.
   std::string decode(std::span<const int32_t> ids) const;
 
   // One more than the largest id.
@@ -73,10 +78,11 @@ class Tokenizer {
 };
 
 // Decodes ids one by one for display: an unfinished UTF-8 character is held back until its last
-// byte arrives. The outputs, joined, are exactly decode(ids).
+// byte arrives. The outputs, joined, are exactly decode(ids), or the end of decode(all ids) where
+// the ids go on with a text: then a blank in front belongs to it.
 class StreamDecoder {
  public:
-  explicit StreamDecoder(Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {}
+  explicit StreamDecoder(Tokenizer tokenizer, bool begins_text = true);
   std::string push(int32_t id);
   // What is still held back: the start of a character that never ended.
   std::string finish();
@@ -84,6 +90,7 @@ class StreamDecoder {
  private:
   Tokenizer tokenizer_;
   std::string held_;
+  int strip_ = 0;  // blanks still to be dropped
 };
 
 }  // namespace shoestring

@@ -46,6 +46,19 @@ class Digest {
   XXH3_state_t* state_;
 };
 
+void add_chars(const TokenizerData& data, Digest& digest) {
+  const CharLevel& chars = *data.chars;
+  digest.add("characters");
+  for (const int64_t value :
+       {int64_t{chars.prepend}, int64_t{chars.early}, static_cast<int64_t>(chars.scheme),
+        int64_t{chars.split}, int64_t{chars.strip}, int64_t{chars.unknown},
+        int64_t{chars.fuse_unknown}, static_cast<int64_t>(chars.char_ids.size())}) {
+    digest.add(value);
+  }
+  for (const int32_t id : chars.char_ids) digest.add(int64_t{id});
+  for (const int32_t id : data.byte_ids) digest.add(int64_t{id});
+}
+
 std::string hash_of(const TokenizerData& data) {
   Digest digest;
   digest.add("shoestring tokenizer 1");
@@ -71,7 +84,30 @@ std::string hash_of(const TokenizerData& data) {
                int64_t{token.rstrip} << 2 | int64_t{token.normalized} << 3 |
                int64_t{token.special} << 4);
   }
+  if (data.chars) add_chars(data, digest);
   return digest.hex();
+}
+
+// What is looked for in texts: normalized tokens stand in normalized texts.
+std::string pattern_of(const TokenizerData& data, const AddedToken& token) {
+  if (!token.normalized) return token.content;
+  const std::string text = data.nfc ? normalize_nfc(token.content) : token.content;
+  return data.chars ? data.chars->normalized(text, true) : text;
+}
+
+// An id that the vocabulary gives to something else, or a token that has another id there. Names of
+// characters and bytes are not the tokens' bytes: there the loader compares.
+void require_agreement(const TokenizerData& data, const AddedToken& token, std::string_view name) {
+  const bool known = data.tokens.has(token.id);
+  if (known && data.tokens[token.id] != token.content) {
+    fail_data(cat(name, ": added token '", token.content, "' has the id ", token.id,
+                  ", which the vocabulary gives to '", bytes_to_chars(data.tokens[token.id]), "'"));
+  }
+  const int32_t model_id = data.piece_ids.find(data.tokens, token.content);
+  if (!known && model_id != TokenMap::none) {
+    fail_data(cat(name, ": added token '", token.content, "' has the id ", token.id,
+                  ", but the vocabulary says ", model_id));
+  }
 }
 
 void take_in_added(TokenizerData& data, std::string_view name) {
@@ -91,19 +127,11 @@ void take_in_added(TokenizerData& data, std::string_view name) {
     if (token.id >= data.tokens.size()) {
       data.tokens.resize(token.id + 1);
     }
-    const bool known = data.tokens.has(token.id);
-    if (known && data.tokens[token.id] != token.content) {
-      fail_data(cat(name, ": added token '", token.content, "' has the id ", token.id,
-                    ", which the vocabulary gives to '", bytes_to_chars(data.tokens[token.id]),
-                    "'"));
-    }
-    const int32_t model_id = data.piece_ids.find(data.tokens, token.content);
-    if (!known && model_id != TokenMap::none) {
-      fail_data(cat(name, ": added token '", token.content, "' has the id ", token.id,
-                    ", but the vocabulary says ", model_id));
-    }
-    if (!known) {
-      data.tokens.set(token.id, token.content);
+    if (!data.chars) require_agreement(data, token, name);
+    const std::string bytes =
+        data.chars ? data.chars->decoded(pattern_of(data, token)) : token.content;
+    if (!data.tokens.has(token.id) || data.tokens[token.id] != bytes) {
+      data.tokens.set(token.id, bytes);
     }
     contents.push_back(token.content);
   }
@@ -115,9 +143,10 @@ void take_in_added(TokenizerData& data, std::string_view name) {
 }
 
 // Beginning of text, then end of document, in the families' own words.
-constexpr std::string_view bos_names[] = {"<|begin_of_text|>", "<｜begin▁of▁sentence｜>", "<s>"};
-constexpr std::string_view end_names[] = {"<|endoftext|>", "<|end_of_text|>",
-                                          "<｜end▁of▁sentence｜>", "</s>", "<EOT>"};
+constexpr std::string_view bos_names[] = {"<|begin_of_text|>", "<｜begin▁of▁sentence｜>", "<s>",
+                                          "<bos>"};
+constexpr std::string_view end_names[] = {
+    "<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<EOT>", "<eos>"};
 
 std::optional<int32_t> find_added(const TokenizerData& data,
                                   std::span<const std::string_view> names) {
@@ -141,18 +170,19 @@ std::shared_ptr<const TokenizerData> finish_tokenizer(TokenizerData data, std::s
   data.is_special.resize(static_cast<size_t>(data.tokens.size()));
   for (const AddedToken& token : data.added) {
     data.is_special[static_cast<size_t>(token.id)] = token.special;
-    const bool by_form = token.normalized && data.nfc;
     auto& matcher = token.normalized ? data.normalized_matcher : data.raw_matcher;
-    matcher.add(token, by_form ? normalize_nfc(token.content) : token.content);
+    matcher.add(token, pattern_of(data, token));
   }
   data.pairs.reserve(data.merges.size());
   for (const MergeRule& merge : data.merges) {
     data.pairs.insert(merge.left, merge.right, {merge.rank, merge.joined});
   }
-  data.byte_ids.resize(256);
-  for (int byte = 0; byte < 256; ++byte) {
-    const char c = static_cast<char>(byte);
-    data.byte_ids[static_cast<size_t>(byte)] = data.piece_ids.find(data.tokens, {&c, 1});
+  if (!data.chars) {
+    data.byte_ids.resize(256);
+    for (int byte = 0; byte < 256; ++byte) {
+      const char c = static_cast<char>(byte);
+      data.byte_ids[static_cast<size_t>(byte)] = data.piece_ids.find(data.tokens, {&c, 1});
+    }
   }
   data.end_of_text = find_added(data, end_names);
   if (!data.bos) {

@@ -10,6 +10,7 @@
 
 #include "io/tokenizer/added_tokens.h"
 #include "io/tokenizer/byte_pairs.h"
+#include "io/tokenizer/char_level.h"
 #include "io/tokenizer/scanners.h"
 #include "io/tokenizer/token_map.h"
 
@@ -26,17 +27,19 @@ struct TokenizerData {
   bool nfc = false;
   bool prefix_space = false;  // a text that does not begin with a blank gets one
   std::vector<SplitStep> steps;
-  bool whole_pieces = false;      // a piece that is a token is that token, whatever the merges say
-  TokenBytes tokens;              // of the model
-  TokenMap piece_ids;             // tokens of the model, by bytes
-  std::vector<MergeRule> merges;  // ascending ranks
+  std::optional<CharLevel> chars;  // none: byte-level
+  bool whole_pieces = false;       // a piece that is a token is that token, whatever the merges say
+  TokenBytes tokens;               // of the model
+  TokenMap piece_ids;              // tokens of the model, by bytes
+  std::vector<MergeRule> merges;   // ascending ranks
   std::optional<int32_t> bos, eos;
 
   // Derived by `finish_tokenizer`.
   AddedTokenMatcher raw_matcher, normalized_matcher;
   PairTable pairs;
-  std::vector<int32_t> byte_ids;  // 256; TokenMap::none for a byte without a token
-  std::vector<bool> is_special;   // by id
+  // 256; TokenMap::none for a byte without a token. A loader fills it in where there are `chars`.
+  std::vector<int32_t> byte_ids;
+  std::vector<bool> is_special;  // by id
   std::optional<int32_t> end_of_text;
   std::string hash;
 };

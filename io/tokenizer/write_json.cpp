@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "core/check.h"
 #include "core/text.h"
 #include "io/tokenizer/byte_chars.h"
 #include "io/tokenizer/tokenizer_data.h"
@@ -81,6 +82,7 @@ ordered_json added_tokens(const TokenizerData& data) {
 
 std::string tokenizer_json(const Tokenizer& tokenizer) {
   const TokenizerData& data = tokenizer.data();
+  check(!data.chars, "a character-level tokenizer comes from a tokenizer.json and is copied");
   const ordered_json model = {{"type", "BPE"},
                               {"dropout", nullptr},
                               {"unk_token", nullptr},

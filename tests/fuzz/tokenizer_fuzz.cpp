@@ -19,8 +19,13 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (std::string_view text : {std::string_view("It was  a dark\n\tnight'll 1234 \xff\xc3\xa4"),
                                   input.substr(input.size() / 2)}) {
       std::vector<int32_t> ids = tokenizer.encode(text);
-      tokenizer.decode(ids);
-      for (int32_t id : ids) check(tokenizer.has_id(id), "an id without a token");
+      StreamDecoder stream(tokenizer);
+      std::string joined;
+      for (int32_t id : ids) {
+        check(tokenizer.has_id(id), "an id without a token");
+        joined += stream.push(id);
+      }
+      check(joined + stream.finish() == tokenizer.decode(ids), "a stream of other text");
     }
   } catch (const Error& error) {
     if (error.code() != ExitCode::data) throw;

@@ -18,9 +18,9 @@ PackWork work_of(const std::string& text) {
 TEST(PackPipeline, KeepsTheOrder) {
   TextEncoder encoder = byte_encoder();
   encoder.make = [] {
-    return [](std::string_view text, std::vector<int32_t>& ids) {
+    return [](std::string_view text, bool continues, std::vector<int32_t>& ids) {
       if (text.size() % 5 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      encode_bytes(text, ids);
+      encode_bytes(text, continues, ids);
     };
   };
   PackPipeline pipeline(encoder, {.threads = 4, .text_bytes = 500});
@@ -34,6 +34,26 @@ TEST(PackPipeline, KeepsTheOrder) {
     pipeline.release(work.text_bytes);
   }
   EXPECT_FALSE(pipeline.take(work));
+}
+
+TEST(PackPipeline, TellsPiecesFromDocuments) {
+  TextEncoder encoder = byte_encoder();
+  encoder.make = [] {
+    return [](std::string_view, bool continues, std::vector<int32_t>& ids) {
+      ids.push_back(continues);
+    };
+  };
+  PackPipeline pipeline(encoder, {.threads = 2, .text_bytes = 500});
+  pipeline.start([&] {
+    PackWork work = work_of("one");
+    work.items[0].last = false;
+    work.items.push_back({.text = "two", .first = false, .ids = {}});
+    pipeline.put(std::move(work));
+  });
+  PackWork work;
+  ASSERT_TRUE(pipeline.take(work));
+  EXPECT_EQ(work.items[0].ids, (std::vector<uint8_t>{0, 0}));
+  EXPECT_EQ(work.items[1].ids, (std::vector<uint8_t>{1, 0, 0, 1}));  // and the end mark
 }
 
 TEST(PackPipeline, HoldsBackTheReader) {
@@ -54,9 +74,9 @@ TEST(PackPipeline, HoldsBackTheReader) {
 TEST(PackPipeline, ErrorsComeInOrderAndStopTheOthers) {
   TextEncoder encoder = byte_encoder();
   encoder.make = [] {
-    return [](std::string_view text, std::vector<int32_t>& ids) {
+    return [](std::string_view text, bool continues, std::vector<int32_t>& ids) {
       if (text == "bad") fail_data("bad text");
-      encode_bytes(text, ids);
+      encode_bytes(text, continues, ids);
     };
   };
   PackPipeline pipeline(encoder, {.threads = 3, .text_bytes = 1000});

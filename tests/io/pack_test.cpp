@@ -122,8 +122,8 @@ TEST(Pack, GoesOnAfterAKillAtAnyMoment) {
   const std::string whole = read_file(options.out);
   TextEncoder slow = byte_encoder();
   slow.make = [] {
-    return [](std::string_view text, std::vector<int32_t>& ids) {
-      encode_bytes(text, ids);
+    return [](std::string_view text, bool continues, std::vector<int32_t>& ids) {
+      encode_bytes(text, continues, ids);
       if (text.size() % 16 == 0) std::this_thread::sleep_for(std::chrono::microseconds(100));
     };
   };
@@ -174,12 +174,12 @@ TEST(Pack, GoesOnInsideALongDocument) {
   const auto counting = [](std::shared_ptr<int> calls, int last) {
     TextEncoder encoder = byte_encoder();
     encoder.make = [calls, last] {
-      return [calls, last](std::string_view piece, std::vector<int32_t>& ids) {
+      return [calls, last](std::string_view piece, bool continues, std::vector<int32_t>& ids) {
         if (++*calls == last) {
           std::this_thread::sleep_for(std::chrono::milliseconds(500));  // until all is written
           ::_exit(9);
         }
-        encode_bytes(piece, ids);
+        encode_bytes(piece, continues, ids);
       };
     };
     return encoder;
@@ -340,7 +340,7 @@ TEST(Pack, StaysWithinItsMemory) {
     ::getrusage(RUSAGE_SELF, &before);
     TextEncoder few = byte_encoder();
     few.make = [] {
-      return [](std::string_view text, std::vector<int32_t>& ids) {
+      return [](std::string_view text, bool, std::vector<int32_t>& ids) {
         for (size_t i = 0; i < text.size(); i += 2) ids.push_back('w');  // 150 MB of them
       };
     };

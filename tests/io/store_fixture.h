@@ -51,7 +51,7 @@ inline std::string read_file(const std::string& path) {
 }
 
 // One id a byte; 256 ends a document.
-inline void encode_bytes(std::string_view text, std::vector<int32_t>& ids) {
+inline void encode_bytes(std::string_view text, bool, std::vector<int32_t>& ids) {
   for (char c : text) ids.push_back(static_cast<uint8_t>(c));
 }
 inline TextEncoder byte_encoder() {

@@ -88,18 +88,24 @@ TEST(DataPackCommand, ChoosesTheEndOfADocument) {
 TEST(DataPackCommand, PiecesDoNotChangeTheIds) {
   ScratchFolder folder;
   write_tokenizer(folder / "tok.json");
-  const Tokenizer tokenizer = Tokenizer::load(folder / "tok.json");
   std::string text;
   for (int i = 0; text.size() < (3 << 20); ++i) {
     append(text, "the cat ", i, i % 11 == 0 ? ",\n\n  and " : " sat on the mat, ");
   }
   write_file(folder / "a.txt", text);
-  data_pack({.inputs = {folder / "a.txt"},
-             .tokenizer = folder / "tok.json",
-             .out = folder / "a.h5",
-             .end_of_document = "none",
-             .quiet = true});
-  EXPECT_TRUE(store_tokens(*TokenStore::open(folder / "a.h5")) == tokenizer.encode(text));
+  const std::string chars = SHOESTRING_SOURCE_DIR "/tests/data/tokenizer/chars/";
+  for (const std::string& path :
+       {folder / "tok.json", chars + "llama2.json", chars + "mistral3.json"}) {
+    data_pack({.inputs = {folder / "a.txt"},
+               .tokenizer = path,
+               .out = folder / "a.h5",
+               .end_of_document = "none",
+               .overwrite = true,
+               .quiet = true});
+    EXPECT_TRUE(store_tokens(*TokenStore::open(folder / "a.h5")) ==
+                Tokenizer::load(path).encode(text))
+        << path;
+  }
 }
 
 TEST(DataPackCommand, RefusesWrongChoices) {

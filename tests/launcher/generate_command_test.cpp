@@ -23,6 +23,35 @@ TEST(GenerateCommand, PrintsThePromptWithItsTextOrJson) {
   EXPECT_EQ(json["outputs"][0]["ids"].size(), 8u);
 }
 
+// Folders of Llama 2 and Mistral hold such tokenizers.
+TEST(GenerateCommand, AndOthersWorkWithASentencePieceLikeTokenizer) {
+  const ScratchFolder folder;
+  const std::string run = train_text_model(folder, "tokenizer/chars/mistral3.json");
+  const std::string hf = folder / "hf", text = folder / "a.txt";
+  write_file(text, "Sir Walter Elliot, of Kellynch Hall\n\u4e42");
+  const auto done = [](const std::vector<std::string>& words, const std::string& input = "") {
+    const BinaryResult result = run_binary(words, input);
+    EXPECT_EQ(result.exit_code, 0) << words[0] << ": " << result.err;
+    return result.out;
+  };
+  done({"export", run, "--format", "hf", "--out", hf});
+  EXPECT_EQ(read_file(hf + "/tokenizer.json"),
+            read_file(test_data("tokenizer/chars/mistral3.json")));
+  EXPECT_EQ(done({"generate", "--model", hf, "--prompt", "Anne", "--max-tokens", "5"}).find("Anne"),
+            0u);
+  EXPECT_NE(done({"eval", "--model", hf, text}).find("bits_per_byte"), std::string::npos);
+  const std::string ids = done({"tokenize", "--tokenizer", hf, "--whole"}, read_file(text));
+  EXPECT_EQ(done({"detokenize", "--tokenizer", hf, "--whole"}, ids), read_file(text));
+  RunConfig again = small_config(folder, "again");
+  again.tokenizer = hf + "/tokenizer.json";
+  again.train.init_from = hf;
+  again.train.steps = 1;
+  again.data.sources = {{.name = "text", .path = folder / "text.h5", .weight = 1, .held_out = {}}};
+  again.model =
+      LoadedModel({.path = hf, .tokenizer = "", .dtype = "f32", .threads = 1}).config.model;
+  train_small(again);
+}
+
 TEST(GenerateCommand, RefusesAnotherTokenizer) {
   const ScratchFolder folder;
   const std::string run = train_text_model(folder), other = test_data("tokenizer/gpt2.json");

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "launcher/loaded_model.h"
-#include "tests/launcher/training_fixture.h"
+#include "tests/launcher/text_model_fixture.h"
 
 namespace shoestring {
 namespace {
@@ -87,6 +87,30 @@ TEST_F(Generator, PiecesJoinToTheTextAndSeedsDecideIt) {
   EXPECT_EQ(run(r).ids, first.ids);
   r.sampler.seed = 2;
   EXPECT_NE(run(r).ids, first.ids);
+}
+
+// With the blank between the prompt and the first word, without one where the text is all new.
+TEST(CharLevelGenerator, TheTextGoesOnWithThePrompt) {
+  const ScratchFolder folder;
+  const std::string run = train_text_model(folder, "tokenizer/chars/llama2.json");
+  LoadedModel loaded({.path = run, .tokenizer = "", .dtype = "f32", .threads = 1});
+  const Tokenizer& tokenizer = loaded.need_tokenizer();
+  int blanks = 0;
+  for (uint64_t seed = 0; seed < 10; ++seed) {
+    GenerateRequest r{.prompts = {"Anne \u00e9\u4e42", ""}, .max_tokens = 20};
+    r.sampler.seed = seed;
+    std::vector<std::string> joined(2);
+    r.on_text = [&](size_t prompt, const std::string& text) { joined[prompt] += text; };
+    const GenerateResult result =
+        generate(loaded.stream, *loaded.model, *loaded.source, tokenizer, r);
+    EXPECT_EQ(joined, result.texts);
+    std::vector<int32_t> ids = tokenizer.encode(r.prompts[0]);
+    ids.insert(ids.end(), result.ids[0].begin(), result.ids[0].end());
+    EXPECT_EQ(tokenizer.decode(ids), r.prompts[0] + result.texts[0]);
+    EXPECT_EQ(tokenizer.decode(result.ids[1]), result.texts[1]);
+    blanks += result.texts[0].starts_with(" ");
+  }
+  EXPECT_GT(blanks, 0);
 }
 
 TEST_F(Generator, EndsBeforeAStopString) {

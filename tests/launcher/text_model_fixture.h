@@ -12,14 +12,15 @@ inline std::string test_data(const std::string& name) {
 }
 
 // Trains into folder/run and returns that path.
-inline std::string train_text_model(const ScratchFolder& folder) {
+inline std::string train_text_model(const ScratchFolder& folder,
+                                    const std::string& tokenizer = "tokenizer/trained_gpt2.json") {
   RunConfig c = small_config(folder);
   const std::string store = folder / "text.h5";
   data_pack({.inputs = {test_data("tiny/persuasion.jsonl")},
-             .tokenizer = test_data("tokenizer/trained_gpt2.json"),
+             .tokenizer = test_data(tokenizer),
              .out = store,
              .quiet = true});
-  c.tokenizer = test_data("tokenizer/trained_gpt2.json");
+  c.tokenizer = test_data(tokenizer);
   c.train.steps = 3;
   c.data.sources = {{.name = "text", .path = store, .weight = 1, .held_out = {}}};
   train_small(c);

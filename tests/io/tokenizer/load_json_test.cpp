@@ -78,10 +78,10 @@ TEST(LoadJsonTest, EachContradictionHasItsMessage) {
       {R"([{"op":"replace","path":"/pre_tokenizer","value":{"type":"Metaspace"}}])", "Metaspace"},
       {R"([{"op":"replace","path":"/decoder","value":{"type":"WordPiece"}}])", "WordPiece"},
       {R"([{"op":"replace","path":"/pre_tokenizer","value":{"type":"Sequence","pretokenizers":
-         [{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"}]}}])",
+         [{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"},{"type":"ByteLevel"}]}}])",
        "("},
       {R"([{"op":"replace","path":"/pre_tokenizer","value":{"type":"Sequence","pretokenizers":
-         [{"type":"Split","pattern":{"Regex":"a"},"behavior":"Removed"}]}}])",
+         [{"type":"Split","pattern":{"Regex":"a"},"behavior":"Removed"},{"type":"ByteLevel"}]}}])",
        "Removed"},
   };
   ASSERT_EQ(message_for(small()), "");
@@ -130,7 +130,8 @@ TEST(LoadJsonTest, SurvivesMutations) {
   const std::string pieces[] = {"null",     "{}",         "[]",        "\"\"", "-1", "1e300",
                                 "\"type\"", "4294967296", "true",      "\\u0", "}",  "[",
                                 ",",        ":",          "\"vocab\"", "0"};
-  for (const char* name : {"added.json", "deepseek.json", "llama3.json", "gpt2.json"}) {
+  for (const char* name : {"added.json", "deepseek.json", "llama3.json", "gpt2.json",
+                           "chars/llama2.json", "chars/flags_prepend.json"}) {
     // The vocabulary is most of the file: a short head, so that changes hit everything.
     const std::string whole = read(name);
     for (int i = 0; i < 500; ++i) {

@@ -106,5 +106,45 @@ TEST(StreamDecoderTest, HoldsBackUnfinishedCharacters) {
   EXPECT_EQ(decoder.finish(), "");
 }
 
+// Characters made of byte tokens arrive whole; one blank goes where a text begins, none where the
+// ids go on with a text.
+TEST(StreamDecoderTest, CharacterLevelPieces) {
+  const Tokenizer tokenizer = Tokenizer::load(data_folder + "chars/llama2.json");
+  const std::string text = " the \U0001F999\u4e42 the";
+  const std::vector<int32_t> ids = tokenizer.encode(text);
+  for (const bool begins : {true, false}) {
+    StreamDecoder decoder(tokenizer, begins);
+    std::string joined;
+    for (const int32_t id : ids) {
+      const std::string part = decoder.push(id);
+      EXPECT_EQ(part.find('\xF0') != std::string::npos, part == "\U0001F999") << part;
+      joined += part;
+    }
+    EXPECT_EQ(joined + decoder.finish(), begins ? text : " " + text);
+  }
+  EXPECT_EQ(tokenizer.decode(ids), text);
+  EXPECT_EQ(tokenizer.token_to_id(" the").value(), tokenizer.encode("the")[0]);
+  EXPECT_EQ(tokenizer.id_to_bytes(tokenizer.token_to_id("\xF0").value()), "\xF0");
+  EXPECT_EQ(tokenizer.bos_id(), 1);
+  EXPECT_EQ(tokenizer.eos_id(), 2);
+  EXPECT_EQ(tokenizer.end_of_text_id(), 2);
+}
+
+// A piece that goes on with a document gets no blank in front.
+TEST(TokenizerTest, PiecesOfADocument) {
+  for (const char* kind : {"llama2", "mistral3", "flags_always_split"}) {
+    const Tokenizer tokenizer = Tokenizer::load(data_folder + "chars/" + kind + ".json");
+    std::vector<int32_t> ids = tokenizer.encode("the night of the");
+    const auto add = [&](const char* more) {
+      const auto next = tokenizer.encode(more, {.continues = true});
+      ids.insert(ids.end(), next.begin(), next.end());
+    };
+    add(" night");
+    EXPECT_EQ(ids, tokenizer.encode("the night of the night")) << kind;
+    add("\nand");
+    EXPECT_EQ(tokenizer.decode(ids), "the night of the night\nand") << kind;
+  }
+}
+
 }  // namespace
 }  // namespace shoestring
