@@ -52,9 +52,13 @@ SpreadScales spread(Device& device, const Side& side, int64_t chunk, bool ones) 
 }
 
 int64_t chunk_length(const Fp8Product& p, const Side& a, const Side& b, bool fast) {
-  int64_t chunk = p.arithmetic.promotion > 0 ? p.arithmetic.promotion : a.depth();
-  if (fast) chunk = p.arithmetic.promotion > 0 ? std::min<int64_t>(chunk, 128) : 128;
-  std::vector<int64_t> lengths = {fast || p.arithmetic.promotion > 0 ? chunk : 0};
+  std::vector<int64_t> lengths;
+  if (p.arithmetic.promotion > 0) {
+    lengths.push_back(fast ? std::min<int64_t>(p.arithmetic.promotion, 128)
+                           : p.arithmetic.promotion);
+  } else if (fast) {
+    lengths.push_back(128);
+  }
   for (const Side* side : {&a, &b}) {
     const int64_t depth = side->scale_depth();
     if (depth == 0 || (fast && side->folds())) continue;
@@ -62,15 +66,16 @@ int64_t chunk_length(const Fp8Product& p, const Side& a, const Side& b, bool fas
       fail(cat("[fp8_product] scales that change every ", depth,
                " along k; tiles must cover at least 32"));
     }
-    chunk = std::min(chunk, depth);
     lengths.push_back(depth);
   }
+  if (lengths.empty()) return std::max<int64_t>(a.depth(), 1);  // one scale, never promoted
+  const int64_t chunk = *std::min_element(lengths.begin(), lengths.end());
   for (int64_t length : lengths) {
     if (length % chunk == 0) continue;
     fail(cat("[fp8_product] promotion and scales along k must divide one another, but ", chunk,
              " does not divide ", length));
   }
-  return std::max<int64_t>(chunk, 1);
+  return chunk;
 }
 
 // The codes as bf16: alone, or with their scales where those change only the exponent.

@@ -7,9 +7,10 @@
 //   code                c = round_to_nearest_even(x / s), saturated
 //
 // (DeepSeek-V3 report, section 3.3.2: 1 x 128 tiles of activations and of their gradients, 128 x
-// 128 blocks of weights, scales made from the tensor at hand.) Scales are at least 2^-60, so that
-// the product of two is a normal number; the report's inference code stops at amax 1e-4, which
-// would lose gradients. A tile that holds an infinity or a NaN is NaN throughout, so that a run
+// 128 blocks of weights, scales made from the tensor at hand.) Scales are at least 2^-54, so that
+// the product of two values of the smallest code, 2^-9, is a normal number (amax 2.5e-14 is the
+// smallest that loses no digit); the report's inference code stops at amax 1e-4, which would lose
+// gradients. A tile that holds an infinity or a NaN is NaN throughout, so that a run
 // that diverges says so. Every element depends on its own tile alone: threads change no bit.
 
 #include <cstdint>
@@ -43,7 +44,7 @@ struct Fp8Tensor {
   explicit operator bool() const { return static_cast<bool>(codes); }
 };
 
-inline constexpr float smallest_scale = 0x1p-60f;
+inline constexpr float smallest_scale = 0x1p-54f;
 float scale_of(float amax, ScaleKind kind, float largest);
 // [ceil(R / rows), ceil(C / columns)] of values of this shape.
 Shape shape_of_scales(const Shape& values, const Fp8Tile& tile);

@@ -97,6 +97,32 @@ TEST(Fp8Product, FastIsWithinTheBoundOfExact) {
   }
 }
 
+// Scales that are folded into the operands must not make products that the processor flushes to 0.
+TEST(Fp8Product, FastIsWithinTheBoundForTinyOperands) {
+  Device device;
+  Stream stream = Stream::immediate(device);
+  for (ScaleKind scales : {ScaleKind::plain, ScaleKind::power_of_two}) {
+    for (float size : {1e-13f, 1e-16f, 1e-18f, 1e-20f}) {
+      const Fp8Encoding tile{Dtype::f8e4m3, {1, 128}, scales};
+      Tensor a = spread_tensor(device, {20, 300}, Dtype::f32, "a");
+      Tensor b = spread_tensor(device, {30, 300}, Dtype::f32, "b");
+      for (float& x : a.span<float>()) x *= size;
+      for (float& x : b.span<float>()) x *= size;
+      Fp8Product p{.c = Tensor::zeros(device, {20, 30}, Dtype::f32),
+                   .a = quantise(stream, a, tile),
+                   .b = quantise(stream, b, tile),
+                   .transpose_b = true};
+      fp8_product(stream, p);
+      const TwinProduct twin = twin_product(p, 128);
+      for (int64_t i = 0; i < p.c.elements(); ++i) {
+        const auto at = static_cast<size_t>(i);
+        ASSERT_NEAR(p.c.data<float>()[i], twin.values[at], 0x1p-20 * twin.magnitudes[at])
+            << size << " element " << i;
+      }
+    }
+  }
+}
+
 TEST(Fp8Product, ResultsInBf16AreRoundedOnceAndSumsAdded) {
   Device device;
   Stream stream = Stream::immediate(device);
@@ -174,6 +200,29 @@ TEST(Fp8Product, PromotionBringsTheTensorCoresErrorDown) {
   EXPECT_GT(with, 0);  // it does truncate
   RecordProperty("without", cat(without));
   RecordProperty("with", cat(with));
+}
+
+// Without promotion a sum goes on as long as its scale does, whatever K is: experts have any number
+// of tokens.
+TEST(Fp8Product, WithoutPromotionAnyDepthIsMultiplied) {
+  Device device;
+  Stream stream = Stream::immediate(device);
+  for (const Fp8Encoding& a : {Fp8Encoding{Dtype::f8e4m3, {1, 128}, ScaleKind::plain},
+                               Fp8Encoding{Dtype::f8e4m3, {0, 0}, ScaleKind::plain}}) {
+    for (int64_t k : {5, 72, 128, 200, 300}) {
+      Fp8Encoding b = a;
+      if (!b.tile.whole()) b.tile = {128, 128};
+      Fp8Product p = make_product(device, {.k = k, .a = a, .b = b});
+      p.arithmetic = {.accumulator = Accumulator::exact, .promotion = 0};
+      fp8_product(stream, p);
+      const TwinProduct twin = twin_product(p, a.tile.whole() ? k : 128);
+      for (int64_t i = 0; i < p.c.elements(); ++i) {
+        ASSERT_NEAR(p.c.data<float>()[i], twin.values[static_cast<size_t>(i)],
+                    0x1p-22 * twin.magnitudes[static_cast<size_t>(i)])
+            << "k " << k << " element " << i;
+      }
+    }
+  }
 }
 
 TEST(Fp8Product, NanReachesTheResult) {
