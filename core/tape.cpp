@@ -243,9 +243,10 @@ void Tape::step_back(int n, bool weights_too) {
     any |= static_cast<bool>(dy.back());
   }
   std::vector<TapeNode::SavedRef> saved = node->saved();
-  std::vector<BlockPtr> input_blocks;
+  std::vector<BlockPtr> input_blocks, weight_blocks;
   for (const TapeNode::SavedRef& s : saved) {
     if (*s.tensor && s.input_phase) input_blocks.push_back(s.tensor->block());
+    if (*s.tensor && s.weight_phase) weight_blocks.push_back(s.tensor->block());
   }
   if (any) {
     nodes_[static_cast<size_t>(n)] = std::move(node);  // replay may need to find it
@@ -260,17 +261,17 @@ void Tape::step_back(int n, bool weights_too) {
   }
   for (const BlockPtr& block : input_blocks) input_arena_.release(block);
   if (!any) {  // nothing downstream used it: no gradient, but the uses are over
-    for (const TapeNode::SavedRef& s : saved) {
-      if (*s.tensor && s.weight_phase) weight_arena_.release(s.tensor->block());
-    }
+    for (const BlockPtr& block : weight_blocks) weight_arena_.release(block);
     for (const Param* p : node->weights) use_done(*p);
     return;
   }
   if (node->owes_weight()) {
-    node->owe(dy);
-    for (const Tensor& t : dy) {
-      if (t) weight_arena_.hold(t.block());
+    node->owe(dy);  // dy, or what the node made of it, is now among the saved
+    for (const TapeNode::SavedRef& s : node->saved()) {
+      if (*s.tensor && s.weight_phase) weight_arena_.hold(s.tensor->block());
     }
+    for (const BlockPtr& block : weight_blocks) weight_arena_.release(block);
+    weight_blocks.clear();
     dy.clear();
     if (!weights_too) {
       pending_.push_back(std::move(node));

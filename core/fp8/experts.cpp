@@ -5,7 +5,6 @@
 #include "core/ops/convert.h"
 
 namespace shoestring {
-
 Fp8Experts::Fp8Experts(Stream& stream, Fp8Layer& layer, std::vector<int64_t> borders)
     : stream_(stream), layer_(layer), borders_(std::move(borders)) {
   const auto experts = static_cast<int64_t>(borders_.size()) - 1;
@@ -96,33 +95,50 @@ Tensor Fp8Experts::forward(const Tensor& x, const Tensor& w, Fp8Kept* kept) {
   return y;
 }
 
-Tensor Fp8Experts::input_gradient(const Tensor& dy, const Tensor& w) {
-  Tensor dx = rows_like(dy, inputs_);
-  if (!layer_.recipe().dgrad) {
-    multiply_full(Form::input, dx, dy, w);
-    return dx;
-  }
-  const Fp8Segments dy8 = quantise_segments(stream_, dy, layer_.gradient(), borders_);
+void Fp8Experts::multiply_input(const Tensor& dx, const Tensor& dy, const Fp8Segments& dy8,
+                                const Tensor& w) {
   multiply(Form::input, dx, dy8, layer_.weight_segments(stream_, w, matrices_, true));
-  if (Fp8Probe* probe = layer_.probe()) {
-    const Tensor full = rows_like(dy, inputs_);
-    multiply_full(Form::input, full, dy, w);
-    stream_.synchronize();
-    probe->compare(layer_.param().index, LinearProduct::dgrad, dx, full);
-    for (int64_t e = 0; e < dy8.count(); ++e) {
-      const auto at = static_cast<size_t>(e);
-      if (borders_[at] == borders_[at + 1]) continue;
-      probe->tell(layer_.param().index, LinearProduct::dgrad,
-                  dy.rows(borders_[at], borders_[at + 1]), dy8.segment(e));
-    }
+  Fp8Probe* probe = layer_.probe();
+  if (probe == nullptr) return;
+  const Tensor full = rows_like(dy, inputs_);
+  multiply_full(Form::input, full, dy, w);
+  stream_.synchronize();
+  probe->compare(layer_.param().index, LinearProduct::dgrad, dx, full);
+  for (int64_t e = 0; e < dy8.count(); ++e) {
+    const auto at = static_cast<size_t>(e);
+    if (borders_[at] == borders_[at + 1]) continue;
+    probe->tell(layer_.param().index, LinearProduct::dgrad, dy.rows(borders_[at], borders_[at + 1]),
+                dy8.segment(e));
   }
+}
+
+Tensor Fp8Experts::input_gradient(const Tensor& dy, const Tensor& w, Fp8Kept& owed) {
+  const bool wgrad = layer_.recipe().wgrad;
+  const Fp8Encoding gradient = layer_.gradient(), along_tokens = gradient.transposed();
+  const bool serves = wgrad && gradient == along_tokens;
+  owed = {.codes = {}, .scales = {}, .values = !wgrad || layer_.probed() ? dy : Tensor()};
+  Tensor dx = rows_like(dy, inputs_);
+  auto quantised = [&](const Fp8Encoding& encoding, MemoryKind kind) {
+    return quantise_segments(stream_, dy, encoding, borders_, kind);
+  };
+  auto keep = [&owed](const Fp8Segments& dy8) {
+    owed.codes = dy8.codes;
+    owed.scales = dy8.scales;
+  };
+  if (layer_.recipe().dgrad) {
+    const Fp8Segments dy8 =
+        quantised(gradient, serves ? MemoryKind::activations : MemoryKind::workspace);
+    multiply_input(dx, dy, dy8, w);
+    if (serves) keep(dy8);
+  } else {
+    multiply_full(Form::input, dx, dy, w);
+  }
+  if (wgrad && !owed.codes) keep(quantised(along_tokens, MemoryKind::activations));
   return dx;
 }
 
-void Fp8Experts::add_weight_gradient(const Tensor& dy, const Fp8Segments& x8, const Tensor& dw) {
-  Fp8Encoding turned = layer_.gradient();
-  turned.tile = turned.tile.transposed();
-  multiply(Form::weight, dw, quantise_segments(stream_, dy, turned, borders_), x8);
+void Fp8Experts::add_weight_gradient(const Fp8Kept& dy, const Fp8Segments& x8, const Tensor& dw) {
+  multiply(Form::weight, dw, {dy.codes, dy.scales, layer_.gradient().transposed(), borders_}, x8);
 }
 
 void Fp8Experts::compare_weight(const Tensor& before, const Tensor& dy, const Tensor& full,
@@ -136,35 +152,34 @@ void Fp8Experts::compare_weight(const Tensor& before, const Tensor& dy, const Te
   layer_.probe()->compare(layer_.param().index, LinearProduct::wgrad, before, want);
 }
 
-void Fp8Experts::weight_gradient(const Tensor& dy, const Fp8Layer::MadeAgain& x, const Tensor& dw) {
+void Fp8Experts::weight_gradient(const Fp8Kept& dy, const Fp8Layer::MadeAgain& x,
+                                 const Tensor& dw) {
   if (!layer_.recipe().wgrad) {
-    multiply_full(Form::weight, dw, dy, x.input);
+    multiply_full(Form::weight, dw, dy.values, x.input);
     return;
   }
-  const bool compares = layer_.probed() && x.full;
+  const bool compares = layer_.probed() && x.full && dy.values;
   const Tensor before =
       compares ? convert(stream_, dw, Dtype::f32, MemoryKind::workspace) : Tensor();
-  Fp8Encoding turned = layer_.input();
-  turned.tile = turned.tile.transposed();
-  add_weight_gradient(dy, quantise_segments(stream_, x.input, turned, borders_), dw);
-  if (compares) compare_weight(before, dy, x.full, dw);
+  add_weight_gradient(
+      dy, quantise_segments(stream_, x.input, layer_.input().transposed(), borders_), dw);
+  if (compares) compare_weight(before, dy.values, x.full, dw);
 }
 
-void Fp8Experts::weight_gradient(const Tensor& dy, const Fp8Kept& kept, const Tensor& dw) {
+void Fp8Experts::weight_gradient(const Fp8Kept& dy, const Fp8Kept& kept, const Tensor& dw) {
   if (layer_.copy() == Fp8Copy::full) {
     weight_gradient(dy, Fp8Layer::MadeAgain{.input = kept.values, .full = kept.values}, dw);
     return;
   }
-  const bool compares = layer_.probed() && kept.values;
+  const bool compares = layer_.probed() && kept.values && dy.values;
   const Tensor before =
       compares ? convert(stream_, dw, Dtype::f32, MemoryKind::workspace) : Tensor();
   const Fp8Segments stored{kept.codes, kept.scales, layer_.input(), borders_};
-  Fp8Encoding turned = layer_.input();
-  turned.tile = turned.tile.transposed();
+  const Fp8Encoding along_tokens = layer_.input().transposed();
   // Square tiles, and one scale for all, serve both directions as they are.
-  add_weight_gradient(
-      dy, turned == stored.encoding ? stored : requantise_segments(stream_, stored, turned), dw);
-  if (compares) compare_weight(before, dy, kept.values, dw);
+  const bool serves = along_tokens == stored.encoding;
+  add_weight_gradient(dy, serves ? stored : requantise_segments(stream_, stored, along_tokens), dw);
+  if (compares) compare_weight(before, dy.values, kept.values, dw);
 }
 
 }  // namespace shoestring

@@ -22,11 +22,12 @@ class Fp8Experts {
 
   // y, and with `kept` what is kept of x for the weight gradient.
   Tensor forward(const Tensor& x, const Tensor& w, Fp8Kept* kept);
-  Tensor input_gradient(const Tensor& dy, const Tensor& w);
+  // dx, and in `owed` all that the weight gradient reads of dy.
+  Tensor input_gradient(const Tensor& dy, const Tensor& w, Fp8Kept& owed);
   // Adds to dw, each expert's finished product at once.
-  void weight_gradient(const Tensor& dy, const Fp8Kept& kept, const Tensor& dw);
+  void weight_gradient(const Fp8Kept& dy, const Fp8Kept& kept, const Tensor& dw);
   // The same from an input that was made again instead of kept.
-  void weight_gradient(const Tensor& dy, const Fp8Layer::MadeAgain& x, const Tensor& dw);
+  void weight_gradient(const Fp8Kept& dy, const Fp8Layer::MadeAgain& x, const Tensor& dw);
 
   // Any rows in the layer's input encoding, and back.
   Fp8Kept store(const Tensor& x) const;
@@ -36,7 +37,8 @@ class Fp8Experts {
   enum class Form : uint8_t { forward, input, weight };
   void multiply(Form form, const Tensor& c, const Fp8Segments& a, const Fp8Segments& b) const;
   void multiply_full(Form form, const Tensor& c, const Tensor& a, const Tensor& b) const;
-  void add_weight_gradient(const Tensor& dy, const Fp8Segments& x8, const Tensor& dw);
+  void multiply_input(const Tensor& dx, const Tensor& dy, const Fp8Segments& dy8, const Tensor& w);
+  void add_weight_gradient(const Fp8Kept& dy, const Fp8Segments& x8, const Tensor& dw);
   void compare_weight(const Tensor& before, const Tensor& dy, const Tensor& full, const Tensor& dw);
   Tensor rows_like(const Tensor& x, int64_t columns) const;
 

@@ -34,7 +34,9 @@ int64_t block_of(const std::string& name) {
   return block;
 }
 
-bool takes_part(const Fp8Recipe& recipe, const ParamInfo& info, int64_t layers) {
+}  // namespace
+
+bool multiplies_in_fp8(const Fp8Recipe& recipe, const ParamInfo& info, int64_t layers) {
   if (info.param_class != ParamClass::hidden || info.shape.rank() != 2) return false;
   for (const std::string& part : recipe.keep_bf16) {
     if (!part.empty() && info.name.find(part) != std::string::npos) return false;
@@ -42,8 +44,6 @@ bool takes_part(const Fp8Recipe& recipe, const ParamInfo& info, int64_t layers) 
   const int64_t block = block_of(info.name);
   return block < 0 || (block >= recipe.first_layers && block < layers - recipe.last_layers);
 }
-
-}  // namespace
 
 Fp8Layer::Fp8Layer(const Fp8Recipe& recipe, const ParamStore& store, const Param& param)
     : recipe_(recipe), store_(&store), param_(&param) {
@@ -58,11 +58,11 @@ Fp8Layer::Fp8Layer(const Fp8Recipe& recipe, const ParamStore& store, const Param
 
 const Fp8Tensor& Fp8Layer::cached(Stream& stream, const Tensor& w,
                                   const std::vector<int64_t>& borders, bool along_outputs) {
-  Fp8Encoding encoding = recipe_.weight;
-  if (along_outputs) encoding.tile = encoding.tile.transposed();
+  const Fp8Encoding encoding = along_outputs ? recipe_.weight.transposed() : recipe_.weight;
   const bool same = encoding == recipe_.weight;
   Cached& cached = weights_[along_outputs && !same ? 1 : 0];
   if (cached.version != store_->version() || !cached.codes) {
+    cached.codes = {};  // the old ones need not stand beside the new
     const Fp8Segments s = quantise_segments(stream, w, encoding, borders, MemoryKind::weights);
     cached.codes = {s.codes, s.scales, s.encoding};
     cached.version = store_->version();
@@ -108,13 +108,14 @@ Tensor Fp8Layer::forward(Stream& stream, const Tensor& x, const Fp8Tensor& x8, c
   return y;
 }
 
-Fp8Kept Fp8Layer::keep(Stream& stream, const Tensor& x, const Fp8Tensor& x8) const {
+Fp8Kept Fp8Layer::keep(Stream& stream, const Tensor& x, const Fp8Tensor& x8,
+                       const E5M6Tensor& made) const {
   Fp8Kept kept;
   if (copy_ == Fp8Copy::fp8) {
     kept.codes = x8.codes;
     kept.scales = x8.scales;
   } else if (copy_ == Fp8Copy::e5m6) {
-    const E5M6Tensor stored = store_e5m6(stream, x);
+    const E5M6Tensor stored = made.codes ? made : store_e5m6(stream, x);
     kept.codes = stored.codes;
     kept.scales = stored.scales;
   }
@@ -122,74 +123,92 @@ Fp8Kept Fp8Layer::keep(Stream& stream, const Tensor& x, const Fp8Tensor& x8) con
   return kept;
 }
 
-Tensor Fp8Layer::input_gradient(Stream& stream, const Tensor& dy, const Tensor& w) {
-  Tensor dx(stream.device(), with_columns(dy.shape(), w.shape()[1]), dy.dtype());
+void Fp8Layer::multiply_input(Stream& stream, const Tensor& dx, const Tensor& dy,
+                              const Fp8Tensor& dy8, const Tensor& w) {
   if (!recipe_.dgrad) {
     multiply_full(stream, dx, dy, w, {});
-    return dx;
+    return;
   }
-  const Fp8Tensor dy8 = quantise(stream, dy, gradient_, MemoryKind::workspace);
   const Fp8Tensor& w8 = weight_codes(stream, w, true);
   fp8_product(stream, {.c = dx, .a = dy8, .b = w8, .arithmetic = recipe_.arithmetic});
-  if (probe_ != nullptr) {
-    Tensor full(stream.device(), dx.shape(), dx.dtype(), MemoryKind::workspace);
-    multiply_full(stream, full, dy, w, {});
-    stream.synchronize();
-    compare(LinearProduct::dgrad, dx, full);
-    tell(LinearProduct::dgrad, dy, dy8);
-    tell(LinearProduct::dgrad, w, w8);
+  if (probe_ == nullptr) return;
+  Tensor full(stream.device(), dx.shape(), dx.dtype(), MemoryKind::workspace);
+  multiply_full(stream, full, dy, w, {});
+  stream.synchronize();
+  compare(LinearProduct::dgrad, dx, full);
+  tell(LinearProduct::dgrad, dy, dy8);
+  tell(LinearProduct::dgrad, w, w8);
+}
+
+// Square tiles, and one scale for all, serve both directions as they are.
+Fp8Kept Fp8Layer::owe(Stream& stream, const Tensor& dy, const Fp8Tensor& dy8) const {
+  Fp8Kept owed;
+  if (!recipe_.wgrad || probe_ != nullptr) owed.values = dy;
+  if (!recipe_.wgrad) return owed;
+  const bool serves = dy8 && gradient_.transposed() == gradient_;
+  const Fp8Tensor along_tokens = serves ? dy8 : quantise(stream, dy, gradient_.transposed());
+  owed.codes = along_tokens.codes;
+  owed.scales = along_tokens.scales;
+  return owed;
+}
+
+Tensor Fp8Layer::input_gradient(Stream& stream, const Tensor& dy, const Tensor& w, Fp8Kept& owed) {
+  Tensor dx(stream.device(), with_columns(dy.shape(), w.shape()[1]), dy.dtype());
+  const bool kept = recipe_.wgrad && gradient_.transposed() == gradient_;
+  Fp8Tensor dy8;
+  if (recipe_.dgrad) {
+    dy8 = quantise(stream, dy, gradient_, kept ? MemoryKind::activations : MemoryKind::workspace);
   }
+  multiply_input(stream, dx, dy, dy8, w);
+  if (!kept) dy8 = {};  // before the other tiling is made
+  owed = owe(stream, dy, dy8);
   return dx;
 }
 
-void Fp8Layer::multiply_codes(Stream& stream, const Tensor& dy, const Fp8Tensor& x8,
+void Fp8Layer::multiply_codes(Stream& stream, const Fp8Kept& dy, const Fp8Tensor& x8,
                               const Tensor& dw) {
-  Fp8Encoding gradient = gradient_;
-  gradient.tile = gradient.tile.transposed();
-  const Fp8Tensor dy8 = quantise(stream, dy, gradient, MemoryKind::workspace);
+  const Fp8Tensor dy8{dy.codes, dy.scales, gradient_.transposed()};
   fp8_product(stream, {.c = dw,
                        .a = dy8,
                        .b = x8,
                        .transpose_a = true,
                        .accumulate = true,
                        .arithmetic = recipe_.arithmetic});
-  if (probe_ != nullptr) {
+  if (probe_ != nullptr && dy.values) {
     stream.synchronize();
-    tell(LinearProduct::wgrad, dy, dy8);
+    tell(LinearProduct::wgrad, dy.values, dy8);
   }
 }
 
-void Fp8Layer::multiply_values(Stream& stream, const Tensor& dy, const Tensor& x,
+void Fp8Layer::multiply_values(Stream& stream, const Fp8Kept& dy, const Tensor& x,
                                const Tensor& dw) {
   if (!recipe_.wgrad) {
-    multiply_full(stream, dw, dy, x, {.transpose_a = true, .accumulate = true});
+    multiply_full(stream, dw, dy.values, x, {.transpose_a = true, .accumulate = true});
     return;
   }
-  Fp8Encoding turned = input_;
-  turned.tile = turned.tile.transposed();
-  multiply_codes(stream, dy, quantise(stream, x, turned, MemoryKind::workspace), dw);
+  multiply_codes(stream, dy, quantise(stream, x, input_.transposed(), MemoryKind::workspace), dw);
 }
 
 template <class F>
-void Fp8Layer::compare_added(Stream& stream, const Tensor& dy, const Tensor& full, const Tensor& dw,
-                             F add) {
-  if (probe_ == nullptr || !recipe_.wgrad || !full) return add();
+void Fp8Layer::compare_added(Stream& stream, const Fp8Kept& dy, const Tensor& full,
+                             const Tensor& dw, F add) {
+  if (probe_ == nullptr || !recipe_.wgrad || !full || !dy.values) return add();
   const Tensor added = convert(stream, dw, Dtype::f32, MemoryKind::workspace);
   add();
   const Tensor want = Tensor::zeros(stream.device(), dw.shape(), Dtype::f32, MemoryKind::workspace);
-  multiply_full(stream, want, dy, full, {.transpose_a = true, .accumulate = true});
+  multiply_full(stream, want, dy.values, full, {.transpose_a = true, .accumulate = true});
   scale(stream, added, -1);
   accumulate(stream, added, dw);
   stream.synchronize();
   compare(LinearProduct::wgrad, added, want);
 }
 
-void Fp8Layer::weight_gradient(Stream& stream, const Tensor& dy, const MadeAgain& x,
+void Fp8Layer::weight_gradient(Stream& stream, const Fp8Kept& dy, const MadeAgain& x,
                                const Tensor& dw) {
   compare_added(stream, dy, x.full, dw, [&] { multiply_values(stream, dy, x.input, dw); });
 }
 
-void Fp8Layer::weight_gradient(Stream& stream, const Tensor& dy, const Fp8Kept& kept,
+void Fp8Layer::weight_gradient(Stream& stream, const Fp8Kept& dy, const Fp8Kept& kept,
                                const Tensor& dw) {
   compare_added(stream, dy, kept.values, dw, [&] {
     if (copy_ == Fp8Copy::full) {
@@ -198,22 +217,21 @@ void Fp8Layer::weight_gradient(Stream& stream, const Tensor& dy, const Fp8Kept& 
     }
     if (copy_ == Fp8Copy::e5m6) {
       const int64_t columns = param_->info.shape[1];
-      const Tensor x = load_e5m6(stream, {kept.codes, kept.scales}, columns, dy.dtype());
+      const Tensor x = load_e5m6(stream, {kept.codes, kept.scales}, columns, dtype());
       multiply_values(stream, dy, x, dw);
       return;
     }
     const Fp8Tensor stored{kept.codes, kept.scales, input_};
-    Fp8Encoding turned = input_;
-    turned.tile = turned.tile.transposed();
-    // Square tiles, and one scale for all, serve both directions as they are.
-    multiply_codes(stream, dy, turned == input_ ? stored : requantise(stream, stored, turned), dw);
+    const Fp8Encoding along_tokens = input_.transposed();
+    multiply_codes(stream, dy,
+                   along_tokens == input_ ? stored : requantise(stream, stored, along_tokens), dw);
   });
 }
 
 Fp8Plan::Fp8Plan(const Fp8Recipe& recipe, const ParamStore& store, int64_t layers)
     : recipe_(recipe), fallen_(store.params().size(), false) {
   for (const Param& p : store.params()) {
-    by_index_.push_back(takes_part(recipe, p.info, layers)
+    by_index_.push_back(multiplies_in_fp8(recipe, p.info, layers)
                             ? std::make_unique<Fp8Layer>(recipe, store, p)
                             : nullptr);
     if (by_index_.back()) list_.push_back(by_index_.back().get());

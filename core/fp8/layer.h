@@ -6,6 +6,8 @@
 //   dgrad  dx = dy w     dy 1 x 128 along O, w 128 x 128             contracts over O
 //   wgrad  dw = dy^T x   dy 128 x 1, x 128 x 1 made of the kept copy  contracts over tokens
 //
+// Both tilings of dy are made in dgrad, so that wgrad may run long after dy is gone.
+//
 // (DeepSeek-V3 report, section 3.3; the tiles are the recipe's.) Shapes: x [.., I], w [O, I],
 // dy [.., O]. One layer belongs to one rank; it is not used by two threads at once.
 
@@ -19,10 +21,11 @@
 
 namespace shoestring {
 
-// An input as it is kept for the weight gradient: codes and scales of FP8 or of E5M6, or the values
-// themselves.
+// An input, or the gradient of an output, as it is kept for the weight gradient: codes and scales
+// of FP8 or of E5M6, or the values themselves.
 struct Fp8Kept {
   Tensor codes, scales, values;
+  explicit operator bool() const { return codes || values; }
   template <class F>
   void each(F&& f) {
     f(codes), f(scales), f(values);
@@ -43,19 +46,23 @@ class Fp8Layer {
   // Whether any product or the kept copy needs the input's codes.
   bool wants_codes() const { return recipe_.fprop || copy_ == Fp8Copy::fp8; }
   Fp8Copy copy() const { return copy_; }
+  Dtype dtype() const { return store_->compute(); }
 
   // x8: the input in `input()`; empty where fprop stays in train.dtype.
   Tensor forward(Stream& stream, const Tensor& x, const Fp8Tensor& x8, const Tensor& w);
-  Fp8Kept keep(Stream& stream, const Tensor& x, const Fp8Tensor& x8) const;
-  Tensor input_gradient(Stream& stream, const Tensor& dy, const Tensor& w);
+  // `stored`: the input in E5M6 where somebody has made it already.
+  Fp8Kept keep(Stream& stream, const Tensor& x, const Fp8Tensor& x8,
+               const E5M6Tensor& stored = {}) const;
+  // Gives dx, and `owed` all that the weight gradient reads of dy.
+  Tensor input_gradient(Stream& stream, const Tensor& dy, const Tensor& w, Fp8Kept& owed);
   // Adds to dw.
-  void weight_gradient(Stream& stream, const Tensor& dy, const Fp8Kept& kept, const Tensor& dw);
+  void weight_gradient(Stream& stream, const Fp8Kept& dy, const Fp8Kept& kept, const Tensor& dw);
   // The same from an input that was made again instead of kept; `full`: the input itself, which a
   // probe compares with.
   struct MadeAgain {
     Tensor input, full;
   };
-  void weight_gradient(Stream& stream, const Tensor& dy, const MadeAgain& x, const Tensor& dw);
+  void weight_gradient(Stream& stream, const Fp8Kept& dy, const MadeAgain& x, const Tensor& dw);
 
   // While a probe is set every product is also made in train.dtype and compared. Results are the
   // same with and without.
@@ -72,11 +79,15 @@ class Fp8Layer {
  private:
   const Fp8Tensor& cached(Stream& stream, const Tensor& w, const std::vector<int64_t>& borders,
                           bool along_outputs);
-  void multiply_values(Stream& stream, const Tensor& dy, const Tensor& x, const Tensor& dw);
-  void multiply_codes(Stream& stream, const Tensor& dy, const Fp8Tensor& x8, const Tensor& dw);
+  void multiply_input(Stream& stream, const Tensor& dx, const Tensor& dy, const Fp8Tensor& dy8,
+                      const Tensor& w);
+  Fp8Kept owe(Stream& stream, const Tensor& dy, const Fp8Tensor& dy8) const;
+  void multiply_values(Stream& stream, const Fp8Kept& dy, const Tensor& x, const Tensor& dw);
+  void multiply_codes(Stream& stream, const Fp8Kept& dy, const Fp8Tensor& x8, const Tensor& dw);
   // Runs `add`, which adds to dw, and compares what it added.
   template <class F>
-  void compare_added(Stream& stream, const Tensor& dy, const Tensor& full, const Tensor& dw, F add);
+  void compare_added(Stream& stream, const Fp8Kept& dy, const Tensor& full, const Tensor& dw,
+                     F add);
   void compare(LinearProduct product, const Tensor& got, const Tensor& want);
   void tell(LinearProduct product, const Tensor& x, const Fp8Tensor& x8);
 
@@ -92,6 +103,9 @@ class Fp8Layer {
   std::array<Cached, 2> weights_;  // scales along inputs; along outputs
   Fp8Probe* probe_ = nullptr;
 };
+
+// Whether the recipe names the matrix; `layers`: blocks of the whole model.
+bool multiplies_in_fp8(const Fp8Recipe& recipe, const ParamInfo& info, int64_t layers);
 
 // What one model's layers do: which of its matrices are multiplied in FP8.
 class Fp8Plan {

@@ -34,6 +34,7 @@ struct Fp8Encoding {
   Dtype format = Dtype::f8e4m3;  // or f8e5m2
   Fp8Tile tile = {};
   ScaleKind scales = ScaleKind::plain;
+  Fp8Encoding transposed() const { return {format, tile.transposed(), scales}; }
   friend bool operator==(const Fp8Encoding&, const Fp8Encoding&) = default;
 };
 

@@ -1,6 +1,7 @@
 #include "core/layers/attention.h"
 
 #include "core/ops/attention.h"
+#include "core/ops/e5m6_attention.h"
 #include "core/ops/head_norm.h"
 #include "core/ops/split_qkv.h"
 
@@ -8,16 +9,18 @@ namespace shoestring {
 
 Value LocalAttention::run(Tape& tape, const AttentionShape& s, const Value& q, const Value& k,
                           const Value& v, const Tensor& first_key) {
-  return apply<Attention>(tape,
-                          {.batch = s.batch,
-                           .length = s.length,
-                           .q_heads = s.q_heads,
-                           .kv_heads = s.kv_heads,
-                           .head_dim = s.head_dim,
-                           .v_head_dim = s.v_head_dim,
-                           .scale = s.scale,
-                           .window = s.window},
-                          {q, k, v, Value(first_key)});
+  const Attention::Attributes attributes{.batch = s.batch,
+                                         .length = s.length,
+                                         .q_heads = s.q_heads,
+                                         .kv_heads = s.kv_heads,
+                                         .head_dim = s.head_dim,
+                                         .v_head_dim = s.v_head_dim,
+                                         .scale = s.scale,
+                                         .window = s.window};
+  if (!e5m6_) return apply<Attention>(tape, attributes, {q, k, v, Value(first_key)});
+  auto [o, codes, scales] = apply<E5M6Attention>(tape, attributes, {q, k, v, Value(first_key)});
+  o.keep_companions(e5m6_key, {codes, scales});
+  return o;
 }
 
 Value AttentionLayer::run_core(LayerContext& context, const Value& x) const {
@@ -46,7 +49,7 @@ Value AttentionLayer::run_core(LayerContext& context, const Value& x) const {
     q = turned(q, q_gain, s.q_heads);
     k = turned(k, k_gain, s.kv_heads);
   }
-  LocalAttention local;
+  LocalAttention local(keeps_e5m6(context, output));
   AttentionCore& core = context.attention ? *context.attention : local;
   return core.run(tape, s, q, k, v, context.batch.first_key);
 }

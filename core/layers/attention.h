@@ -23,8 +23,13 @@ struct AttentionLayer {
 // The default core: attention within this rank's rows.
 class LocalAttention : public AttentionCore {
  public:
+  // `e5m6`: the output is kept in E5M6, see keeps_e5m6 in core/layers/linear.h.
+  explicit LocalAttention(bool e5m6 = false) : e5m6_(e5m6) {}
   Value run(Tape& tape, const AttentionShape& shape, const Value& q, const Value& k, const Value& v,
             const Tensor& first_key) override;
+
+ private:
+  bool e5m6_;
 };
 
 }  // namespace shoestring

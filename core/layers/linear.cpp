@@ -33,6 +33,12 @@ std::array<Value, 2> fp8_codes(LayerContext& context, const Fp8Layer& layer, con
   return {kept[0], kept[1]};
 }
 
+bool keeps_e5m6(const LayerContext& context, const LinearLayer& layer) {
+  const Fp8Layer* fp8 = fp8_layer(context, *layer.weight);
+  return fp8 != nullptr && fp8->copy() == Fp8Copy::e5m6 && layer.in == nullptr &&
+         context.tape.recording();
+}
+
 Value LinearLayer::finish(LayerContext& context, Value value) const {
   if (bias) value = apply<AddBias>(context.tape, {}, {value}, {bias});
   return out ? out->cross(context.tape, value) : value;
@@ -42,8 +48,11 @@ Value LinearLayer::run(LayerContext& context, const Value& x) const {
   const Value value = in ? in->cross(context.tape, x) : x;
   if (Fp8Layer* layer = fp8_layer(context, *weight)) {
     const auto [codes, scales] = fp8_codes(context, *layer, value);
-    return finish(context, apply<Fp8Linear>(context.tape, {.layer = layer}, {value, codes, scales},
-                                            {weight}));
+    const std::vector<Value>* made = value.companions(e5m6_key);
+    const std::vector<Value> stored = made ? *made : std::vector<Value>(2);
+    return finish(context,
+                  apply<Fp8Linear>(context.tape, {.layer = layer},
+                                   {value, codes, scales, stored[0], stored[1]}, {weight}));
   }
   return finish(context, apply<Linear>(context.tape, {.exact = context.exact}, {value}, {weight}));
 }

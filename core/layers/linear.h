@@ -30,4 +30,9 @@ Fp8Layer* fp8_layer(const LayerContext& context, const Param& weight);
 // scales}, or two empty values.
 std::array<Value, 2> fp8_codes(LayerContext& context, const Fp8Layer& layer, const Value& x);
 
+// Whether the weight gradient of this training pass reads the input in E5M6: then the op that makes
+// the input keeps no other copy, and hands this one on among the input's companions.
+bool keeps_e5m6(const LayerContext& context, const LinearLayer& layer);
+inline constexpr uint64_t e5m6_key = ~uint64_t{0};  // of {codes, scales}
+
 }  // namespace shoestring

@@ -78,7 +78,7 @@ Value MlaLayer::run_core(LayerContext& context, const Value& q_source, const Val
   norm.used();
   const auto [k, v] = apply<LatentHeads>(
       tape, {.heads = s.kv_heads, .nope = nope, .rope = rope, .value = s.v_head_dim}, {up, key});
-  LocalAttention local;
+  LocalAttention local(keeps_e5m6(context, output));
   AttentionCore& core = context.attention ? *context.attention : local;
   return core.run(tape, s, turned, k, v, context.batch.first_key);
 }

@@ -50,27 +50,29 @@ Tensors<1> Fp8GroupedLinear::forward(Stream& stream, const Attributes& a, const 
 
 Tensors<2> Fp8GroupedLinear::grad_input(Stream& stream, const Attributes& a,
                                         const InputSaved& input, const Tensors<1>& w,
-                                        const Tensors<1>& dy) {
+                                        const Tensors<1>& dy, Owed& owed) {
   if (!dy[0]) return {};
   Fp8Experts experts(stream, *a.layer, borders_of(stream, input.offsets, dy[0].rows()));
-  const Tensor dx = experts.input_gradient(dy[0], w[0]);
+  const Tensor dx = experts.input_gradient(dy[0], w[0], owed);
   if (!a.swiglu) return {dx, Tensor()};
   const Tensor gu = experts.load(input.gate_up, dy[0].dtype());
   return {Swiglu::grad_input(stream, {}, {.gu = gu}, {dx})[0], Tensor()};
 }
 
 void Fp8GroupedLinear::grad_weight(Stream& stream, const Attributes& a, const WeightSaved& weight,
-                                   const Tensors<1>& dy, const Tensors<1>& dw) {
-  if (!dy[0]) return;
-  Fp8Experts experts(stream, *a.layer, borders_of(stream, weight.offsets, dy[0].rows()));
+                                   const Owed& owed, const Tensors<1>& dw) {
+  if (!owed) return;
+  const int64_t rows = owed.codes ? owed.codes.rows() : owed.values.rows();
+  Fp8Experts experts(stream, *a.layer, borders_of(stream, weight.offsets, rows));
   if (!a.swiglu) {
-    experts.weight_gradient(dy[0], weight.x, dw[0]);
+    experts.weight_gradient(owed, weight.x, dw[0]);
     return;
   }
   Swiglu::Saved nothing;
-  const Tensor gu = experts.load(weight.x, dy[0].dtype());
+  Tensor gu = experts.load(weight.x, a.layer->dtype());
   const Tensor product = Swiglu::forward(stream, {}, {gu}, nothing)[0];
-  experts.weight_gradient(dy[0], Fp8Layer::MadeAgain{.input = product, .full = weight.x.values},
+  gu = nothing.gu = {};
+  experts.weight_gradient(owed, Fp8Layer::MadeAgain{.input = product, .full = weight.x.values},
                           dw[0]);
 }
 

@@ -8,7 +8,7 @@
 // backward pass are then gate and up in FP8, as in core/ops/fp8_swiglu_linear.h.
 
 #include "core/fp8/experts.h"
-#include "core/op.h"
+#include "core/owing_op.h"
 
 namespace shoestring {
 
@@ -38,13 +38,14 @@ struct Fp8GroupedLinear {
       x.each(f);
     }
   };
+  using Owed = Fp8Kept;
   static Tensors<1> forward(Stream&, const Attributes&, const Tensors<2>& inputs,
                             const Tensors<1>& w, InputSaved&, WeightSaved&);
   static Tensors<2> grad_input(Stream&, const Attributes&, const InputSaved&, const Tensors<1>& w,
-                               const Tensors<1>& dy);
-  static void grad_weight(Stream&, const Attributes&, const WeightSaved&, const Tensors<1>& dy,
+                               const Tensors<1>& dy, Owed&);
+  static void grad_weight(Stream&, const Attributes&, const WeightSaved&, const Owed&,
                           const Tensors<1>& dw);
 };
-static_assert(WeightedOp<Fp8GroupedLinear>);
+static_assert(OwingOp<Fp8GroupedLinear>);
 
 }  // namespace shoestring

@@ -1,17 +1,20 @@
 #pragma once
 // fp8_linear: y = x w^T with the products of an FP8 recipe (core/fp8/layer.h). Shapes: x [.., I],
 // w [O, I], y [.., O], of one type (f32 or bf16); dw is f32 and is added to. Only the input's codes
-// are kept for the weight gradient (or what else the recipe says).
+// are kept for the weight gradient (or what else the recipe says), and of dy its codes along the
+// tokens.
 // Gradients: dx = dy w, dw += dy^T x, each as the recipe multiplies.
 
 #include "core/fp8/layer.h"
-#include "core/op.h"
+#include "core/owing_op.h"
 
 namespace shoestring {
 
 struct Fp8Linear {
   static constexpr std::string_view name = "fp8_linear";
-  static constexpr int num_inputs = 3;   // x; its codes and scales, empty where nothing wants them
+  // x; its FP8 codes and scales, and those of its E5M6 copy, each empty where nothing wants them or
+  // nobody made them.
+  static constexpr int num_inputs = 5;
   static constexpr int num_outputs = 1;  // y
   static constexpr int num_weights = 1;  // w
   struct Attributes {
@@ -25,14 +28,16 @@ struct Fp8Linear {
       x.each(f);
     }
   };
+  using Owed = Fp8Kept;
 
-  static Tensors<1> forward(Stream& stream, const Attributes& attributes, const Tensors<3>& x,
+  static Tensors<1> forward(Stream& stream, const Attributes& attributes, const Tensors<5>& x,
                             const Tensors<1>& w, InputSaved& input, WeightSaved& weight);
-  static Tensors<3> grad_input(Stream& stream, const Attributes& attributes,
-                               const InputSaved& input, const Tensors<1>& w, const Tensors<1>& dy);
+  static Tensors<5> grad_input(Stream& stream, const Attributes& attributes,
+                               const InputSaved& input, const Tensors<1>& w, const Tensors<1>& dy,
+                               Owed& owed);
   static void grad_weight(Stream& stream, const Attributes& attributes, const WeightSaved& weight,
-                          const Tensors<1>& dy, const Tensors<1>& dw);
+                          const Owed& owed, const Tensors<1>& dw);
 };
-static_assert(WeightedOp<Fp8Linear>);
+static_assert(OwingOp<Fp8Linear>);
 
 }  // namespace shoestring

@@ -26,24 +26,26 @@ Tensors<1> Fp8SwigluLinear::forward(Stream& stream, const Attributes& attributes
 
 Tensors<1> Fp8SwigluLinear::grad_input(Stream& stream, const Attributes& attributes,
                                        const InputSaved& input, const Tensors<1>& w,
-                                       const Tensors<1>& dy) {
+                                       const Tensors<1>& dy, Owed& owed) {
   if (!dy[0]) return {};
   const Fp8Tensor kept{input.codes, input.scales, attributes.layer->input()};
+  const Tensor dp = attributes.layer->input_gradient(stream, dy[0], w[0], owed);
   const Tensor gu = dequantise(stream, kept, dy[0].dtype());
-  const Tensor dp = attributes.layer->input_gradient(stream, dy[0], w[0]);
   return Swiglu::grad_input(stream, {}, {.gu = gu}, {dp});
 }
 
 void Fp8SwigluLinear::grad_weight(Stream& stream, const Attributes& attributes,
-                                  const WeightSaved& weight, const Tensors<1>& dy,
+                                  const WeightSaved& weight, const Owed& owed,
                                   const Tensors<1>& dw) {
-  if (!dy[0]) return;
-  const Fp8Tensor kept{weight.codes, weight.scales, attributes.layer->input()};
-  const Tensor gu = dequantise(stream, kept, dy[0].dtype());
+  if (!owed) return;
+  Fp8Layer& layer = *attributes.layer;
+  const Fp8Tensor kept{weight.codes, weight.scales, layer.input()};
+  Tensor gu = dequantise(stream, kept, layer.dtype());
   Swiglu::Saved nothing;
   const Tensor product = Swiglu::forward(stream, {}, {gu}, nothing)[0];
-  attributes.layer->weight_gradient(
-      stream, dy[0], Fp8Layer::MadeAgain{.input = product, .full = weight.product}, dw[0]);
+  gu = nothing.gu = {};
+  layer.weight_gradient(stream, owed, Fp8Layer::MadeAgain{.input = product, .full = weight.product},
+                        dw[0]);
 }
 
 }  // namespace shoestring

@@ -7,7 +7,7 @@
 //   dp = dy w,  dgu = dp * d swiglu / d gu at gu',  dw += dy^T swiglu(gu')
 
 #include "core/fp8/layer.h"
-#include "core/op.h"
+#include "core/owing_op.h"
 
 namespace shoestring {
 
@@ -34,14 +34,16 @@ struct Fp8SwigluLinear {
       f(codes), f(scales), f(product);
     }
   };
+  using Owed = Fp8Kept;
 
   static Tensors<1> forward(Stream& stream, const Attributes& attributes, const Tensors<1>& gu,
                             const Tensors<1>& w, InputSaved& input, WeightSaved& weight);
   static Tensors<1> grad_input(Stream& stream, const Attributes& attributes,
-                               const InputSaved& input, const Tensors<1>& w, const Tensors<1>& dy);
+                               const InputSaved& input, const Tensors<1>& w, const Tensors<1>& dy,
+                               Owed& owed);
   static void grad_weight(Stream& stream, const Attributes& attributes, const WeightSaved& weight,
-                          const Tensors<1>& dy, const Tensors<1>& dw);
+                          const Owed& owed, const Tensors<1>& dw);
 };
-static_assert(WeightedOp<Fp8SwigluLinear>);
+static_assert(OwingOp<Fp8SwigluLinear>);
 
 }  // namespace shoestring

@@ -47,9 +47,10 @@ TEST_P(Fp8ExpertsTest, AreLayersOfTheirOwn) {
   Fp8Experts experts(c.stream, c.layer(), borders);
   Fp8Kept kept;
   const Tensor y = experts.forward(x, c.weight(), &kept);
-  const Tensor dx = experts.input_gradient(dy, c.weight());
+  Fp8Kept owed;
+  const Tensor dx = experts.input_gradient(dy, c.weight(), owed);
   Tensor dw = Tensor::zeros(c.device, {3 * outputs, inputs}, Dtype::f32);
-  experts.weight_gradient(dy, kept, dw);
+  experts.weight_gradient(owed, kept, dw);
   for (size_t e : {size_t{0}, size_t{2}}) {
     Fp8Case alone("layers.0.mlp.down.weight", {outputs, inputs}, recipe);
     const auto at = static_cast<int64_t>(e);
@@ -60,10 +61,11 @@ TEST_P(Fp8ExpertsTest, AreLayersOfTheirOwn) {
     const Fp8Tensor x8 = quantise(alone.stream, xe, layer.input());
     EXPECT_TRUE(
         same_bits(y.rows(borders[e], borders[e + 1]), layer.forward(alone.stream, xe, x8, w)));
-    EXPECT_TRUE(
-        same_bits(dx.rows(borders[e], borders[e + 1]), layer.input_gradient(alone.stream, dye, w)));
+    Fp8Kept owed_alone;
+    EXPECT_TRUE(same_bits(dx.rows(borders[e], borders[e + 1]),
+                          layer.input_gradient(alone.stream, dye, w, owed_alone)));
     Tensor dwe = Tensor::zeros(alone.device, {outputs, inputs}, Dtype::f32);
-    layer.weight_gradient(alone.stream, dye, layer.keep(alone.stream, xe, x8), dwe);
+    layer.weight_gradient(alone.stream, owed_alone, layer.keep(alone.stream, xe, x8), dwe);
     EXPECT_TRUE(same_bits(dw.rows(at * outputs, (at + 1) * outputs), dwe));
   }
   // The expert without tokens learns nothing, and rows that belong to nobody are zeros.
@@ -100,11 +102,13 @@ TEST(Fp8Experts, ProductsThatStayFullAndTheProbe) {
     const Tensor x = spread_tensor(c->device, {rows, inputs}, Dtype::bf16, "x");
     const Tensor dy = spread_tensor(c->device, {rows, outputs}, Dtype::bf16, "dy");
     Fp8Experts experts(c->stream, c->layer(), borders);
-    Fp8Kept kept;
+    Fp8Kept kept, owed;
     experts.forward(x, c->weight(), &kept);
-    experts.input_gradient(dy, c->weight());
+    experts.input_gradient(dy, c->weight(), owed);
+    EXPECT_EQ(owed.values.block(), dy.block());  // for the probe, or for bf16
+    EXPECT_EQ(static_cast<bool>(owed.codes), c == &narrow);
     Tensor dw = Tensor::zeros(c->device, {3 * outputs, inputs}, Dtype::f32);
-    experts.weight_gradient(dy, kept, dw);
+    experts.weight_gradient(owed, kept, dw);
     EXPECT_EQ(kept.values.block(), x.block());
     EXPECT_EQ(static_cast<bool>(kept.codes), c == &narrow);
   }

@@ -75,6 +75,7 @@ TEST(Fp8Plan, AFallenLayerIsNoLongerHandedOut) {
 
 struct Results {
   Tensor y, dx, dw;
+  Fp8Kept owed;
 };
 
 class Fixture {
@@ -94,9 +95,9 @@ class Fixture {
     Results r;
     r.y = layer_.forward(stream_, x_, x8, w_);
     const Fp8Kept kept = layer_.keep(stream_, x_, x8);
-    r.dx = layer_.input_gradient(stream_, dy_, w_);
+    r.dx = layer_.input_gradient(stream_, dy_, w_, r.owed);
     r.dw = Tensor::zeros(device_, {70, 200}, Dtype::f32);
-    layer_.weight_gradient(stream_, dy_, kept, r.dw);
+    layer_.weight_gradient(stream_, r.owed, kept, r.dw);
     return r;
   }
   // What the recipe says, by the twin of the product.
@@ -149,6 +150,36 @@ TEST(Fp8Layer, MultipliesAsTheReportSays) {
 TEST(Fp8Layer, ThePowersOfTwoAndE5M6BehindAttention) {
   Fixture f(recipe(), "layers.1.attention.output.weight");
   f.expect_products(f.run(), {Dtype::f8e4m3, {128, 1}, ScaleKind::power_of_two}, true);
+}
+
+// One byte a value and its scales, made once for each direction: what dy leaves behind.
+TEST(Fp8Layer, TheWeightGradientIsOwedInCodes) {
+  for (const char* name : {"deepseek_v3", "mxfp8", "per_tensor", "block_gradients"}) {
+    Fixture f(recipe(name));
+    Stream stream = Stream::immediate(f.device());
+    const Fp8Kept owed = f.run().owed;
+    const Fp8Tensor want = quantise(stream, f.dy_, f.layer().gradient().transposed());
+    EXPECT_FALSE(owed.values) << name;
+    ASSERT_EQ(owed.codes.text(), want.codes.text()) << name;
+    ASSERT_EQ(owed.scales.text(), want.scales.text()) << name;
+    EXPECT_EQ(0, std::memcmp(owed.codes.raw(), want.codes.raw(), want.codes.bytes())) << name;
+    EXPECT_EQ(0, std::memcmp(owed.scales.raw(), want.scales.raw(), want.scales.bytes())) << name;
+    EXPECT_EQ(owed.codes.block()->kind(), MemoryKind::activations) << name;
+  }
+  Fixture input(recipe("deepseek_v3", [](PrecisionConfig& c) { c.dgrad = false; }));
+  const Fp8Kept alone = input.run().owed;
+  EXPECT_TRUE(alone.codes && !alone.values);
+  Fixture weight(recipe("deepseek_v3", [](PrecisionConfig& c) { c.wgrad = false; }));
+  EXPECT_EQ(weight.run().owed.values.block(), weight.dy_.block());
+}
+
+TEST(Fp8Layer, ACopyInE5M6ThatIsThereIsTaken) {
+  Fixture f(recipe(), "layers.1.attention.output.weight");
+  Stream stream = Stream::immediate(f.device());
+  const E5M6Tensor made = store_e5m6(stream, f.x_);
+  const Fp8Kept kept = f.layer().keep(stream, f.x_, {}, made);
+  EXPECT_EQ(kept.codes.block(), made.codes.block());
+  EXPECT_EQ(kept.scales.block(), made.scales.block());
 }
 
 TEST(Fp8Layer, OneScaleATensor) {

@@ -23,7 +23,7 @@ bool same_bits(const Tensor& a, const Tensor& b) {
 
 struct Outcome {
   Tensor y, dx, dw;
-  size_t kept = 0;
+  size_t kept = 0, owed = 0;
 };
 Outcome run(Fp8Case& c, bool swiglu, const Tensor& x, const Tensor& dy) {
   const Tensor borders = Tensor::from<int32_t>(c.device, {4}, offsets);
@@ -34,9 +34,11 @@ Outcome run(Fp8Case& c, bool swiglu, const Tensor& x, const Tensor& dy) {
   r.y =
       Fp8GroupedLinear::forward(c.stream, attributes, {x, borders}, {c.weight()}, input, weight)[0];
   weight.x.each([&](Tensor& t) { r.kept += t ? t.bytes() : 0; });
-  r.dx = Fp8GroupedLinear::grad_input(c.stream, attributes, input, {c.weight()}, {dy})[0];
+  Fp8Kept owed;
+  r.dx = Fp8GroupedLinear::grad_input(c.stream, attributes, input, {c.weight()}, {dy}, owed)[0];
+  owed.each([&](Tensor& t) { r.owed += t ? t.bytes() : 0; });
   r.dw = Tensor::zeros(c.device, c.weight().shape(), Dtype::f32);
-  Fp8GroupedLinear::grad_weight(c.stream, attributes, weight, {dy}, {r.dw});
+  Fp8GroupedLinear::grad_weight(c.stream, attributes, weight, owed, {r.dw});
   return r;
 }
 
@@ -45,13 +47,15 @@ TEST(Fp8GroupedLinear, IsTheExpertsProducts) {
   const Tensor x = spread_tensor(c.device, {rows, inputs}, Dtype::bf16, "x");
   const Tensor dy = spread_tensor(c.device, {rows, outputs}, Dtype::bf16, "dy");
   const Outcome got = run(c, false, x, dy);
-  EXPECT_EQ(got.kept, size_t{rows * inputs + 95 * 2 * 4});  // codes, a scale a tile
+  EXPECT_EQ(got.kept, size_t{rows * inputs + 95 * 2 * 4});        // codes, a scale a tile
+  EXPECT_EQ(got.owed, size_t{rows * outputs + 2 * outputs * 4});  // ditto; two experts have rows
   Fp8Experts experts(c.stream, c.layer(), {offsets.begin(), offsets.end()});
   Fp8Kept kept;
   EXPECT_TRUE(same_bits(got.y, experts.forward(x, c.weight(), &kept)));
-  EXPECT_TRUE(same_bits(got.dx, experts.input_gradient(dy, c.weight())));
+  Fp8Kept owed;
+  EXPECT_TRUE(same_bits(got.dx, experts.input_gradient(dy, c.weight(), owed)));
   Tensor dw = Tensor::zeros(c.device, {3 * outputs, inputs}, Dtype::f32);
-  experts.weight_gradient(dy, kept, dw);
+  experts.weight_gradient(owed, kept, dw);
   EXPECT_TRUE(same_bits(got.dw, dw));
 }
 
@@ -67,10 +71,11 @@ TEST(Fp8GroupedLinear, MakesTheProductOfGateAndUpAgain) {
   EXPECT_TRUE(same_bits(got.y, experts.forward(product, c.weight(), nullptr)));
   const Tensor again = experts.load(experts.store(gu), Dtype::bf16);
   const Tensor product_again = Swiglu::forward(c.stream, {}, {again}, saved)[0];
-  const Tensor dp = experts.input_gradient(dy, c.weight());
+  Fp8Kept owed;
+  const Tensor dp = experts.input_gradient(dy, c.weight(), owed);
   EXPECT_TRUE(same_bits(got.dx, Swiglu::grad_input(c.stream, {}, saved, {dp})[0]));
   Tensor dw = Tensor::zeros(c.device, {3 * outputs, inputs}, Dtype::f32);
-  experts.weight_gradient(dy, Fp8Layer::MadeAgain{product_again, Tensor()}, dw);
+  experts.weight_gradient(owed, Fp8Layer::MadeAgain{product_again, Tensor()}, dw);
   EXPECT_TRUE(same_bits(got.dw, dw));
 }
 

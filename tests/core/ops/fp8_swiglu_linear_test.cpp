@@ -25,9 +25,10 @@ Parts run(Fp8Case& c, const Tensor& gu, const Tensor& dy, size_t* kept = nullptr
   p.y = Fp8SwigluLinear::forward(c.stream, attributes, {gu}, {c.weight()}, input, weight)[0];
   if (kept != nullptr) *kept = weight.codes.bytes() + weight.scales.bytes();
   EXPECT_EQ(input.codes.block(), weight.codes.block());  // one copy for both phases
-  p.dgu = Fp8SwigluLinear::grad_input(c.stream, attributes, input, {c.weight()}, {dy})[0];
+  Fp8Kept owed;
+  p.dgu = Fp8SwigluLinear::grad_input(c.stream, attributes, input, {c.weight()}, {dy}, owed)[0];
   p.dw = Tensor::zeros(c.device, c.weight().shape(), Dtype::f32);
-  Fp8SwigluLinear::grad_weight(c.stream, attributes, weight, {dy}, {p.dw});
+  Fp8SwigluLinear::grad_weight(c.stream, attributes, weight, owed, {p.dw});
   return p;
 }
 
@@ -50,11 +51,12 @@ TEST(Fp8SwigluLinear, IsSwigluAndTheLayersProducts) {
   expect_same(got.y,
               c.layer().forward(c.stream, product, quantise(c.stream, product, e), c.weight()));
   const Tensor again = dequantise(c.stream, quantise(c.stream, gu, e), Dtype::bf16);
-  const Tensor dp = c.layer().input_gradient(c.stream, dy, c.weight());
+  Fp8Kept owed;
+  const Tensor dp = c.layer().input_gradient(c.stream, dy, c.weight(), owed);
   const Tensor product_again = Swiglu::forward(c.stream, {}, {again}, saved)[0];
   expect_same(got.dgu, Swiglu::grad_input(c.stream, {}, saved, {dp})[0]);
   Tensor dw = Tensor::zeros(c.device, {40, 200}, Dtype::f32);
-  c.layer().weight_gradient(c.stream, dy, Fp8Layer::MadeAgain{product_again, Tensor()}, dw);
+  c.layer().weight_gradient(c.stream, owed, Fp8Layer::MadeAgain{product_again, Tensor()}, dw);
   expect_same(got.dw, dw);
 }
 
@@ -78,9 +80,10 @@ TEST(Fp8SwigluLinear, AProbeChangesNothingAndSeesThreeProducts) {
 
 TEST(Fp8SwigluLinear, AbsentGradientsStayAbsent) {
   Fp8Case c("layers.0.mlp.down.weight", {8, 16});
-  EXPECT_FALSE(Fp8SwigluLinear::grad_input(c.stream, {&c.layer()}, {}, {c.weight()}, {})[0]);
+  Fp8Kept owed;
+  EXPECT_FALSE(Fp8SwigluLinear::grad_input(c.stream, {&c.layer()}, {}, {c.weight()}, {}, owed)[0]);
   Tensor dw = Tensor::zeros(c.device, {8, 16}, Dtype::f32);
-  Fp8SwigluLinear::grad_weight(c.stream, {&c.layer()}, {}, {}, {dw});
+  Fp8SwigluLinear::grad_weight(c.stream, {&c.layer()}, {}, owed, {dw});
   EXPECT_EQ(dw.data<float>()[0], 0);
 }
 
