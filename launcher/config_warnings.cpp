@@ -103,7 +103,9 @@ void add_optimiser(const RunConfig& c, Rules& rules) {
   const OptimConfig& o = c.optim;
   const ScheduleConfig& s = o.schedule;
   rules.add(o.optimizer != "muon", {"optim.muon."}, "optim.optimizer is \"adamw\"");
-  rules.add(o.moments == "f32" && c.train.dtype == "f32", {"optim.stochastic_rounding"},
+  RunConfig filled = c;
+  fill_in(filled);  // a recipe may set the moments
+  rules.add(filled.optim.moments == "f32" && c.train.dtype == "f32", {"optim.stochastic_rounding"},
             "optim.moments and train.dtype are f32, so nothing is rounded to bf16");
   rules.add(o.skip.loss_z == 0 && o.skip.norm_z == 0, {"optim.skip.window", "optim.skip.limit"},
             "optim.skip.loss_z and norm_z are 0: no step is skipped");

@@ -104,6 +104,7 @@ void require_inputs(const RunConfig& config) {
 
 // Whatever can be wrong between config, stores, tokenizer and machine is found here.
 Inputs open_inputs(RunConfig& config, MachineShare machine) {
+  fill_in(config);
   check_lengths(config);
   Complaints complaints;
   config.validate_data(complaints);
@@ -174,14 +175,16 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   store_marks = std::move(inputs.store_marks);
   token_ids = inputs.token_ids;
   loader = std::move(inputs.loader);
-  if (ranks.rank() == 0) warn_of_no_validation(config, *loader);
+  if (ranks.rank() == 0) {
+    warn_of_no_validation(config, *loader);
+    if (const std::string text = warning_of_moments(run); !text.empty()) log_warning(text);
+  }
   schedule = inputs.schedule;
   const Dtype compute_type = dtype_from_name(config.train.dtype);
   const Chunk chunk = whole_model(config.model);
   store = std::make_unique<ParamStore>(device, parameters_of(config.model, chunk), compute_type);
   source = std::make_unique<StoreSource>(*store);
   if (config.precision.on()) {
-    fill_in(config.precision);
     fp8 = std::make_unique<Fp8Plan>(resolve(config.precision), *store, config.model.layers);
     watchdog = std::make_unique<Fp8Watchdog>(config.precision.watchdog, config.model, *fp8);
   }

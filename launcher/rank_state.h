@@ -38,7 +38,7 @@ struct RankState {
   // do not fit together, or the run does not fit the machine.
   RankState(const RunConfig& config, Communicator& ranks, int threads, int ranks_here = 1);
 
-  RunConfig config;  // with the vocabulary filled in
+  RunConfig config;  // with the vocabulary and what the recipe says
   Communicator& ranks;
   Device device;
   Stream compute, communication;

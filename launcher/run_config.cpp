@@ -76,4 +76,23 @@ void RunConfig::validate(Complaints& c) const {
   }
 }
 
+void fill_in(RunConfig& config) {
+  fill_in(config.precision);
+  const bool recipe = config.precision.on();
+  if (!config.optim.moments) config.optim.moments = recipe ? *config.precision.moments : "f32";
+  if (recipe) config.precision.moments = config.optim.moments;
+}
+
+std::string warning_of_moments(const RunConfig& config) {
+  PrecisionConfig precision = config.precision;
+  fill_in(precision);
+  if (!precision.on() || !config.optim.moments || *config.optim.moments == *precision.moments) {
+    return "";
+  }
+  return cat("optim.moments = \"", *config.optim.moments, "\" wins over precision.moments = \"",
+             *precision.moments, "\", which ",
+             config.precision.moments ? "is given, too" : cat("recipe ", precision.recipe, " sets"),
+             "; leave one of them out");
+}
+
 }  // namespace shoestring

@@ -175,4 +175,10 @@ struct RunConfig {
   void validate_data(Complaints& c) const;
 };
 
+// Fills every key that the FP8 recipe decides: those of precision, and optim.moments. Where the
+// latter is given it wins, and precision.moments says the same.
+void fill_in(RunConfig& config);
+// What to warn of before that: an optim.moments that is not the recipe's. Empty: nothing.
+std::string warning_of_moments(const RunConfig& config);
+
 }  // namespace shoestring

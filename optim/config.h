@@ -3,6 +3,7 @@
 // the batch-size ramp.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -141,7 +142,7 @@ struct OptimConfig {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
   double weight_decay = 0.1;
   double clip = 1.0;
-  std::string moments = "f32";
+  std::optional<std::string> moments = {};  // f32 where neither this nor a recipe says otherwise
   bool stochastic_rounding = false;
   double ema_decay = 0;
   MuonConfig muon = {};
@@ -163,7 +164,9 @@ struct OptimConfig {
       Field{.help = "decoupled decay, times the learning rate; not on gains and biases", .min = 0});
     v("clip", clip, Field{.help = "largest global gradient norm; 0 = no clipping", .min = 0});
     v("moments", moments,
-      Field{.help = "element type of the optimiser's state", .choices = "f32|bf16"});
+      Field{.help = "element type of the optimiser's state; none: what precision.recipe says, f32 "
+                    "without one",
+            .choices = "f32|bf16"});
     v("stochastic_rounding", stochastic_rounding,
       Field{.help = "round bf16 moments and bf16 compute weights stochastically (replayable)"});
     v("ema_decay", ema_decay,

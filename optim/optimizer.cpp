@@ -12,9 +12,10 @@ namespace {
 constexpr int64_t chunk_elements = 65536;
 
 Dtype moments_dtype(const OptimConfig& config) {
-  const Dtype dtype = dtype_from_name(config.moments);
+  const std::string name = config.moments.value_or("f32");
+  const Dtype dtype = dtype_from_name(name);
   if (dtype != Dtype::f32 && dtype != Dtype::bf16) {
-    fail_usage(cat("optim.moments must be f32 or bf16, not '", config.moments, "'"));
+    fail_usage(cat("optim.moments must be f32 or bf16, not '", name, "'"));
   }
   return dtype;
 }

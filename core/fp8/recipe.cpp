@@ -16,6 +16,7 @@ struct Preset {
   std::string format = "e4m3", gradient_format = "e4m3";
   std::string activation_tile = "1x128", gradient_tile = "1x128", weight_tile = "128x128";
   std::string scales = "plain", attention_scales = "power_of_two", attention_copy = "e5m6";
+  std::string moments = "bf16";
 };
 Preset preset_of(const std::string& recipe) {
   if (recipe == "per_tensor") {
@@ -24,14 +25,16 @@ Preset preset_of(const std::string& recipe) {
             .gradient_tile = "tensor",
             .weight_tile = "tensor",
             .attention_scales = "plain",
-            .attention_copy = "fp8"};
+            .attention_copy = "fp8",
+            .moments = "f32"};
   }
   if (recipe == "mxfp8") {
     return {.activation_tile = "1x32",
             .gradient_tile = "1x32",
             .weight_tile = "1x32",
             .scales = "power_of_two",
-            .attention_copy = "fp8"};
+            .attention_copy = "fp8",
+            .moments = "f32"};
   }
   if (recipe == "block_gradients") return {.gradient_tile = "128x128"};
   return {};
@@ -84,6 +87,7 @@ void fill_in(PrecisionConfig& c) {
   default_to<int64_t>(c.accumulator_bits, 13);
   default_to<int64_t>(c.first_layers_bf16, 0);
   default_to<int64_t>(c.last_layers_bf16, 0);
+  default_to(c.moments, preset.moments);
 }
 
 Fp8Recipe resolve(PrecisionConfig c) {

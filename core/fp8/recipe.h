@@ -79,6 +79,7 @@ struct PrecisionConfig {
   std::optional<std::string> accumulator;
   std::optional<int64_t> promotion, accumulator_bits;
   std::optional<int64_t> first_layers_bf16, last_layers_bf16;
+  std::optional<std::string> moments;
   std::vector<std::string> keep_bf16 = {"router", "projection"};
   WatchdogConfig watchdog = {};
 
@@ -144,6 +145,9 @@ void PrecisionConfig::visit(V&& v) {
   v("first_layers_bf16", first_layers_bf16,
     Field{.help = "blocks at the beginning without FP8", .min = 0});
   v("last_layers_bf16", last_layers_bf16, Field{.help = "blocks at the end without FP8", .min = 0});
+  v("moments", moments,
+    Field{.help = "element type of the optimiser's moments; optim.moments, where it is given, wins",
+          .choices = "f32|bf16"});
   v("keep_bf16", keep_bf16,
     Field{.help = "matrices whose names contain one of these stay in train.dtype (of prediction "
                   "modules, \"projection\" joins embedding and stream)"});

@@ -240,14 +240,153 @@ TEST(Fp8TrainingOptions, SavesTheBytesThatItShould) {
   const int64_t tokens = 4 * 32, d = 256, f = 640, layers = 2;
   const double saved = 2.0 * static_cast<double>(2 * d + 3 * f) -
                        (1 + 4.0 / 128) * static_cast<double>(2 * d + 2 * f);
-  // Behind attention the values stay for attention's own gradient; E5M6 is kept beside them.
-  const double added = static_cast<double>(d) * (1.5 + 4.0 / 128);
-  const double want = static_cast<double>(tokens * layers) * (saved - added);
+  // Behind attention 12 bits and a 32nd, which attention's own gradient reads too.
+  const double behind = static_cast<double>(d) * (2 - 1.5 - 4.0 / 128);
+  const double want = static_cast<double>(tokens * layers) * (saved + behind);
   EXPECT_NEAR(static_cast<double>(full.activations - narrow.activations), want, 0.02 * want);
   // Codes of every matrix of the blocks: a byte an element and a scale a block.
   const int64_t elements = layers * ((256 + 2 * 128) * d + d * d + 3 * f * d);
   EXPECT_NEAR(static_cast<double>(narrow.weights - full.weights), static_cast<double>(elements),
               0.01 * static_cast<double>(elements));
+}
+
+// One copy behind attention for all who read it, or one beside the values that attention keeps.
+TEST(Fp8TrainingOptions, TheCopyBehindAttentionTakesTheBytesOfItsFormat) {
+  const ScratchFolder folder;
+  RunConfig config = fp8_config(folder, "bytes");
+  config.model.hidden = 256;
+  config.model.head_dim = 64;
+  config.train.micro_batch = 4;
+  auto kept = [&](const char* copy) {
+    config.precision.attention_output_copy = copy;
+    return bytes_of_a_step(config).activations;
+  };
+  const int64_t rows = 4 * 32 * config.model.layers, width = 256, scales = 4 * 2;
+  const int64_t full = kept("full");
+  EXPECT_EQ(full - kept("e5m6"), rows * (2 * width - (width * 12 / 8 + scales)));
+  EXPECT_EQ(kept("fp8") - full, rows * (width + scales));
+}
+
+// The backward pass of a micro-batch in one go, or with all weight gradients put off.
+struct Backward {
+  std::vector<float> gradients;
+  int64_t owed_bytes = 0;  // between the phases
+};
+Backward backward_of_a_step(const RunConfig& config, bool put_off) {
+  Backward result;
+  run_ranks(1, [&](Communicator& world) {
+    RankState rank(config, world, 1);
+    const Batch batch = rank.loader->batch(0, 0, 1);
+    const BatchTensors tensors = to_device(rank.device, batch.micro[0]);
+    Tape tape(rank.compute, *rank.source, Tape::Mode::training);
+    LayerContext context{.tape = tape,
+                         .batch = tensors,
+                         .recompute = recompute_from_name(config.train.recompute),
+                         .fp8 = rank.fp8.get()};
+    rank.store->zero_gradients();
+    std::vector<PredictionResult> predictions;
+    rank.model->run(context, {.loss_scale = 1.0 / 100, .predictions = &predictions});
+    if (put_off) {
+      tape.backward_input();
+      result.owed_bytes = tape.weight_arena().bytes();
+      tape.backward_weight();
+      EXPECT_EQ(tape.weight_arena().bytes(), 0);
+    } else {
+      tape.backward();
+    }
+    result.gradients.assign(rank.store->gradients().begin(), rank.store->gradients().end());
+  });
+  return result;
+}
+
+// What zero-bubble schedules hold between a micro-batch's two phases: codes of both operands.
+TEST(Fp8TrainingOptions, GradientsThatAreOwedAreHeldInCodes) {
+  const ScratchFolder folder;
+  RunConfig config = fp8_config(folder, "owed");
+  config.model.hidden = 256;
+  config.model.ffn = 640;
+  config.model.head_dim = 64;
+  config.train.micro_batch = 4;
+  const int64_t narrow = backward_of_a_step(config, true).owed_bytes;
+  config.precision = {};
+  const int64_t full = backward_of_a_step(config, true).owed_bytes;
+  // Inputs of qkv, output, gate and up; in bf16 the product of gate and up, in FP8 both of them.
+  // Gradients of the four outputs.
+  const int64_t rows = 4 * 32 * config.model.layers, d = 256, f = 640, qkv = d + 2 * 128;
+  const int64_t embedding = 4 * 32 * (4 + 2 * d);  // its ids and the gradient of its rows
+  EXPECT_EQ(full, rows * 2 * (3 * d + f + qkv + d + 2 * f + d) + embedding);
+  auto codes = [](int64_t columns) { return columns + columns * 4 / 128; };
+  EXPECT_EQ(narrow, rows * (2 * codes(d) + (d * 12 / 8 + d * 4 / 128) + codes(2 * f) + codes(qkv) +
+                            codes(d) + codes(2 * f) + codes(d)) +
+                        embedding);
+}
+
+TEST(Fp8TrainingOptions, PuttingOffWeightGradientsChangesNoBit) {
+  const ScratchFolder folder;
+  for (const char* recipe : {"deepseek_v3", "per_tensor", "mxfp8", "block_gradients"}) {
+    for (const char* policy : {"none", "attention", "block"}) {
+      for (const bool sparse : {false, true}) {
+        SCOPED_TRACE(cat(recipe, " ", policy, sparse ? " sparse" : " dense"));
+        RunConfig config =
+            sparse ? sparse_config(folder, "put_off") : fp8_config(folder, "put_off");
+        config.precision.recipe = recipe;
+        config.train.recompute = policy;
+        const Backward at_once = backward_of_a_step(config, false);
+        EXPECT_EQ(at_once.gradients, backward_of_a_step(config, true).gradients);
+        EXPECT_NE(at_once.gradients, std::vector<float>(at_once.gradients.size(), 0));
+      }
+    }
+  }
+}
+
+int64_t moment_bytes(const RunConfig& config) {
+  int64_t bytes = 0;
+  run_ranks(1, [&](Communicator& world) {
+    RankState rank(config, world, 1);
+    bytes = rank.device.ledger().current(MemoryKind::moments);
+  });
+  return bytes;
+}
+
+TEST(Fp8TrainingOptions, TheRecipeHasBf16MomentsUnlessTheOptimiserSaysOtherwise) {
+  const ScratchFolder folder;
+  RunConfig config = fp8_config(folder, "moments", "bf16");
+  const int64_t full = moment_bytes(config);
+  config.precision.recipe = "deepseek_v3";
+  EXPECT_EQ(moment_bytes(config) * 2, full);
+  config.optim.moments = "f32";
+  EXPECT_EQ(moment_bytes(config), full);
+  config.optim.moments.reset();
+  config.precision.moments = "f32";
+  EXPECT_EQ(moment_bytes(config), full);
+  config.precision = {};
+  config.precision.recipe = "per_tensor";
+  EXPECT_EQ(moment_bytes(config), full);
+}
+
+// A run that was begun with the other type goes on: the moments are rounded once, or widened.
+TEST(Fp8TrainingOptions, CheckpointsOfEitherMomentsAreTakenUp) {
+  const ScratchFolder folder;
+  for (const bool narrow_first : {false, true}) {
+    RunConfig config = fp8_config(folder, narrow_first ? "narrow" : "wide");
+    auto set = [&](bool narrow) {
+      config.optim.moments.reset();
+      if (!narrow) config.optim.moments = "f32";
+    };
+    set(narrow_first);
+    config.train.steps = 2;
+    train_small(config);
+    set(!narrow_first);
+    config.train.steps = 4;
+    const RunResult run = train_small(config);
+    ASSERT_EQ(run.steps.size(), 4u);
+    EXPECT_TRUE(std::isfinite(run.steps.back().at("loss").get<double>()));
+    const std::string text = read_file(config.run.directory + "/config.toml");
+    const std::string type = narrow_first ? "f32" : "bf16";
+    EXPECT_EQ(text.find(cat("\nmoments = \"", narrow_first ? "bf16" : "f32", "\"")),
+              std::string::npos);
+    EXPECT_NE(text.find(cat("\nmoments = \"", type, "\"")), std::string::npos);
+  }
 }
 
 }  // namespace

@@ -143,5 +143,33 @@ TEST(RunConfig, PublishedModelsHaveTheirSizes) {
   }
 }
 
+// The recipe names the moments; optim.moments wins, and the resolved config says one thing.
+TEST(RunConfig, MomentsComeFromTheRecipeOrTheOptimiser) {
+  auto filled = [](const std::string& text) {
+    auto config = parse_config<RunConfig>(text, "run.toml");
+    const std::string warning = warning_of_moments(config);
+    fill_in(config);
+    EXPECT_EQ(warning_of_moments(config), "");
+    EXPECT_EQ(config.precision.on() ? *config.precision.moments : "f32",
+              config.precision.on() ? *config.optim.moments : "f32");
+    return std::pair(*config.optim.moments, warning);
+  };
+  const std::string recipe = "[precision]\nrecipe = 'deepseek_v3'\n",
+                    f32 = "[optim]\nmoments = 'f32'\n";
+  EXPECT_EQ(filled(""), std::pair(std::string("f32"), std::string()));
+  EXPECT_EQ(filled(recipe), std::pair(std::string("bf16"), std::string()));
+  EXPECT_EQ(filled("[precision]\nrecipe = 'mxfp8'\n"),
+            std::pair(std::string("f32"), std::string()));
+  EXPECT_EQ(filled(recipe + "moments = 'f32'\n" + f32),
+            std::pair(std::string("f32"), std::string()));
+  const auto [type, warning] = filled(recipe + f32);
+  EXPECT_EQ(type, "f32");
+  EXPECT_EQ(warning,
+            "optim.moments = \"f32\" wins over precision.moments = \"bf16\", which recipe "
+            "deepseek_v3 sets; leave one of them out");
+  EXPECT_NE(filled(recipe + "moments = 'bf16'\n" + f32).second.find("which is given, too"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -83,7 +83,7 @@ void measure_rank(const StepOptions& options, const std::vector<MicroBatch>& bat
       {"exact", options.exact},
       {"ranks", options.ranks},
       {"checked", options.checked},
-      {"moments", options.optim.moments},
+      {"moments", *trainer.rank().config.optim.moments},
       {"threads_per_rank", trainer.rank().device.threads()},
       {"parameters", trainer.rank().store->parameters()},
       {"tokens_per_step", tokens_of(batch)},

@@ -48,6 +48,20 @@ TEST(Recipe, AKeyThatIsGivenReplacesThePresets) {
   fill_in(c);
   EXPECT_EQ(*c.activation_tile, "1x128");
   EXPECT_EQ(*c.weight_tile, "tensor");
+  EXPECT_EQ(*c.moments, "bf16");
+}
+
+// The report's recipe has bf16 moments, and so has its variant; the others are of other origin.
+TEST(Recipe, PresetsNameTheMoments) {
+  for (const char* name : {"deepseek_v3", "block_gradients", "per_tensor", "mxfp8"}) {
+    PrecisionConfig c;
+    c.recipe = name;
+    fill_in(c);
+    EXPECT_EQ(*c.moments, c.attention_output_copy == "e5m6" ? "bf16" : "f32") << name;
+    c.moments = "f32";
+    fill_in(c);
+    EXPECT_EQ(*c.moments, "f32") << name;
+  }
 }
 
 TEST(Recipe, WithoutOneNothingIsFilledIn) {
