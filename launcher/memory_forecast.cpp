@@ -17,6 +17,7 @@
 #include "core/ops/head_loss.h"
 #include "core/panel_product.h"
 #include "core/text.h"
+#include "launcher/fp8_forecast.h"
 #include "launcher/progress.h"
 
 namespace shoestring {
@@ -189,7 +190,7 @@ double state_bytes(const RunConfig& config, int ranks) {
     elements += product;
   }
   const double copies = config.train.dtype == "f32" ? 0 : 2;
-  const double moment = config.optim.moments == "f32" ? 4 : 2;
+  const double moment = config.optim.moments.value_or("f32") == "f32" ? 4 : 2;
   const double moments = (config.optim.optimizer == "adamw" ? 2 : 1) * moment;
   const double average = config.optim.ema_decay > 0 ? 4 : 0;
   const double share = config.parallel.zero_stage > 0 ? 1.0 / ranks : 1;
@@ -200,6 +201,27 @@ double state_bytes(const RunConfig& config, int ranks) {
 double batch_bytes(const LoadSegment& s, int ranks) {
   const int64_t micro_batches = (s.micro_batches + ranks - 1) / ranks;
   return 2 * 16 * static_cast<double>(micro_batches) * tokens_of(s);
+}
+
+int64_t bucket_bytes(const RunConfig& config, const ForecastInput& in) {
+  const int64_t bucket =
+      std::min(in.gradient_elements * 4, static_cast<int64_t>(config.parallel.bucket_mb * 1e6));
+  return bucket / in.ranks * (in.ranks - 1);
+}
+
+MemoryForecast forecast_narrow(const RunConfig& config, const ForecastInput& in) {
+  const Device device(DeviceKind::cpu, 0, in.threads);
+  const Fp8Forecast f = forecast_fp8(
+      config, {.sequences = in.sequences,
+               .length = in.length,
+               .threads = in.threads,
+               .head_workspace = head_workspace(config, device, in.sequences * in.length),
+               .attention_workspace = attention_workspace(config, in)});
+  return {.activations = f.activations + routing_bytes(config.model, in.sequences),
+          .workspace = f.workspace,
+          .communication = bucket_bytes(config, in),
+          .checkpoint = in.checkpoint_bytes,
+          .weight_codes = f.weight_codes};
 }
 
 double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineShare& machine) {
@@ -218,6 +240,7 @@ double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineSh
 }  // namespace
 
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in) {
+  if (config.precision.on()) return forecast_narrow(config, in);
   const int64_t tokens = in.sequences * in.length, modules = config.model.mtp.depth;
   const int64_t layers = config.model.layers + modules;
   const BlockSizes b = sizes_of(config.model, layers - 1);  // the last one
@@ -255,12 +278,7 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in)
                            (whole ? b.d : 0)),
       .workspace = attention_workspace(config, in)};
   // Gradients are shared during the backward pass.
-  int64_t communication = 0;
-  if (in.ranks > 1) {
-    const int64_t bucket =
-        std::min(in.gradient_elements * 4, static_cast<int64_t>(config.parallel.bucket_mb * 1e6));
-    communication = bucket / in.ranks * (in.ranks - 1);
-  }
+  const int64_t communication = bucket_bytes(config, in);
   // The gradient of the mlp's input: few rows take less than the packed weight.
   const MemoryForecast input{
       .activations = bytes(before + attention_then + 4 * b.d + 2 * b.f + held.attention),

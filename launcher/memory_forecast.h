@@ -26,7 +26,10 @@ struct MemoryForecast {
   int64_t workspace = 0;      // inside the op that runs at that moment: logits, attention's panels
   int64_t communication = 0;  // staging of a bucket's reduction
   int64_t checkpoint = 0;     // the copy; kept from its first use on
-  int64_t total() const { return activations + workspace + communication + checkpoint; }
+  int64_t weight_codes = 0;   // of an FP8 recipe; kept from the first step on
+  int64_t total() const {
+    return activations + workspace + communication + checkpoint + weight_codes;
+  }
 };
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& input);
 

@@ -135,7 +135,8 @@ void Reporter::print_forecast(const StepShape& shape) {
   progress_.line(cat("memory forecast: ", text(forecast_bytes_), " a rank (state ", text(state),
                      ", activations ", text(most.activations), ", workspace ", text(most.workspace),
                      ", communication ", text(most.communication), ", checkpoint copy ",
-                     text(most.checkpoint), ")"));
+                     text(most.checkpoint),
+                     c.precision.on() ? cat(", FP8 weights ", text(most.weight_codes)) : "", ")"));
 }
 
 double Reporter::seconds_left() const {

@@ -1,0 +1,318 @@
+#include "launcher/fp8_forecast.h"
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/fp8/layer.h"
+#include "core/layers/context.h"
+#include "core/model/transformer.h"
+#include "core/panel_product.h"
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Codes and scales of [rows, columns]; of experts, whose tiles restart, at most.
+int64_t bytes_of(const Fp8Encoding& e, int64_t rows, int64_t columns, int64_t experts = 1) {
+  if (e.tile.whole()) return rows * columns + 4 * experts;
+  const int64_t restarts = e.tile.rows > 1 ? experts - 1 : 0;
+  const int64_t tiles = (ceiling(rows, e.tile.rows) + restarts) * ceiling(columns, e.tile.columns);
+  return rows * columns + 4 * tiles;
+}
+
+// What every figure depends on.
+struct Case {
+  const RunConfig& config;
+  Fp8Recipe recipe;
+  std::set<std::string> narrow;  // names of the matrices that are multiplied in FP8
+  Recompute policy;
+  int64_t tokens, width;  // of a micro-batch; bytes of train.dtype
+  const Device& device;   // its threads
+
+  int64_t values(int64_t columns) const { return tokens * columns * width; }
+  const ModelConfig& model() const { return config.model; }
+};
+
+// One matrix over `rows` rows, of all experts together: y = x w^T. Figures are bytes.
+class Matrix {
+ public:
+  Matrix(const Case& c, const std::string& name, int64_t inputs, int64_t outputs,
+         int64_t experts = 1)
+      : c_(c), in_(inputs), out_(outputs), experts_(experts), rows_(c.tokens) {
+    narrow_ = c.narrow.contains(name);
+    const Fp8Recipe& r = c.recipe;
+    const bool behind = name.ends_with("attention.output.weight");
+    input_ = behind ? r.attention_output : r.activation;
+    gradient_ = r.gradient;
+    copy_ = behind ? r.attention_copy : r.copy;
+    if (name.ends_with("experts.gate_up.weight")) input_ = r.dispatch;
+    if (name.ends_with("experts.down.weight")) gradient_ = r.combine_gradient;
+    if (!r.wgrad || !narrow_) copy_ = Fp8Copy::full;
+    if (experts > 1) rows_ = c.tokens * c.model().moe.chosen;
+  }
+  bool narrow() const { return narrow_; }
+  Fp8Copy copy() const { return copy_; }
+  int64_t values(int64_t columns) const { return rows_ * columns * c_.width; }
+  int64_t x() const { return values(in_); }
+  int64_t y() const { return values(out_); }
+  // Any columns in the input's encoding.
+  int64_t codes(int64_t columns) const { return bytes_of(input_, rows_, columns, experts_); }
+  int64_t kept() const {
+    if (copy_ == Fp8Copy::full) return x();
+    if (copy_ == Fp8Copy::fp8) return codes(in_);
+    return rows_ * (ceiling(in_ * 12, 8) + 4 * ceiling(in_, 128));
+  }
+  // Of dy, until the weight gradient is made.
+  int64_t owed() const {
+    if (!narrow_ || !c_.recipe.wgrad) return y();
+    return bytes_of(gradient_.transposed(), rows_, out_, experts_);
+  }
+  // Inside the gradient of the input and of the weight, beside all these and dx.
+  int64_t input_workspace() const {
+    const int64_t rows = rows_at_once();
+    if (!narrow_ || !c_.recipe.dgrad) return std::max(owed(), whole({rows, in_, out_}));
+    const int64_t product = multiplied({rows, in_, out_}, rows * out_ + in_ * out_);
+    return std::max(bytes_of(gradient_, rows_, out_, experts_) + product, owed());
+  }
+  // An input that is made again is always quantised; one that is kept may serve as it is.
+  int64_t weight_workspace(bool made_again = false) const {
+    const int64_t rows = rows_at_once();
+    if (!narrow_ || !c_.recipe.wgrad) return whole({out_, in_, rows});
+    const Fp8Encoding turned = input_.transposed();
+    const bool serves = turned == input_ && copy_ == Fp8Copy::fp8 && !made_again;
+    return (copy_ == Fp8Copy::e5m6 ? x() : 0) +
+           (serves ? 0 : bytes_of(turned, rows_, in_, experts_)) +
+           multiplied({out_, in_, rows}, rows * (in_ + out_));
+  }
+
+ private:
+  // Experts go one by one; of an uneven load one has some times the mean.
+  int64_t rows_at_once() const {
+    constexpr int64_t uneven = 2;
+    return experts_ > 1 ? std::min(c_.tokens, uneven * ceiling(rows_, experts_)) : rows_;
+  }
+  // One product: `operands` codes as bf16, which the fast accumulator reads, and its panels.
+  int64_t multiplied(const PanelSizes& sizes, int64_t operands) const {
+    if (c_.recipe.arithmetic.accumulator != Accumulator::fast) return 0;
+    return 2 * operands + panel_product_bytes(c_.device, sizes, Dtype::bf16);
+  }
+  int64_t whole(const PanelSizes& sizes) const {
+    return c_.width == 2 ? panel_product_bytes(c_.device, sizes, Dtype::bf16) : 0;
+  }
+  const Case& c_;
+  int64_t in_, out_, experts_, rows_;
+  bool narrow_ = false;
+  Fp8Encoding input_, gradient_;
+  Fp8Copy copy_ = Fp8Copy::full;
+};
+
+// What a part keeps, and the most it holds while its gradients are made, what it keeps included.
+// `made`: what its ops gave one another and nobody keeps, which a recompute region of the whole
+// block holds again until they are done.
+struct Part {
+  int64_t kept = 0, peak = 0, made = 0;
+};
+
+// Gate, up and down of inner width f: y [d] from x [d]. `dy`: bytes of the gradient of y where
+// nothing else holds it.
+Part mlp_part(const Case& c, const Matrix& up, const Matrix& down, int64_t f, int64_t dy) {
+  const bool fused = down.narrow() && c.recipe.swiglu_inputs;
+  const bool drops = c.policy == Recompute::swiglu || c.policy == Recompute::norms;
+  const int64_t gu = down.values(2 * f), product = down.x();
+  const int64_t middle = fused ? down.codes(2 * f) : gu + down.kept();
+  const int64_t dropped = !fused && drops && down.copy() == Fp8Copy::full ? down.kept() : 0;
+  const int64_t all = up.kept() + middle;
+  Part part{.kept = all - dropped, .made = (fused ? gu : 0) + down.y() + up.x()};
+  const int64_t again = fused ? gu : 0;  // gate and up from their codes, in both phases
+  part.peak = std::max({
+      all + dy + product + down.input_workspace(),
+      all + dy + product + down.owed() + gu + again,
+      all + down.owed() + product + again + std::max(again, down.weight_workspace(fused)),
+      up.kept() + gu + up.x() + up.input_workspace(),
+      up.kept() + up.x() + up.owed() + up.weight_workspace(),
+  });
+  return part;
+}
+
+Part dense_part(const Case& c, const std::string& at, int64_t f) {
+  const int64_t d = c.model().hidden;
+  return mlp_part(c, {c, at + "gate_up.weight", d, 2 * f}, {c, at + "down.weight", f, d}, f, 0);
+}
+
+// The router reads the normalised values in train.dtype; the experts' outputs are kept for the
+// gradient of the gates.
+Part sparse_part(const Case& c, const std::string& block) {
+  const MoeConfig& m = c.model().moe;
+  const int64_t d = c.model().hidden, rows = c.values(m.chosen * d);
+  const std::string at = block + "moe.";
+  const Matrix up(c, at + "experts.gate_up.weight", d, 2 * m.ffn, m.experts);
+  const Matrix down(c, at + "experts.down.weight", m.ffn, d, m.experts);
+  const Part experts = mlp_part(c, up, down, m.ffn, rows);
+  const Part shared = m.shared > 0 ? dense_part(c, at + "shared.", m.shared * m.ffn) : Part();
+  const int64_t router = c.values(d) + 4 * c.tokens * (m.experts + 3 * m.chosen);
+  const int64_t dx = m.shared > 0 ? c.values(d) : 0;  // of the shared experts
+  Part part{.kept = router + experts.kept + rows + shared.kept,
+            .made = experts.made + shared.made + 2 * c.values(d)};
+  part.peak = std::max({router + experts.kept + rows + shared.peak,
+                        router + experts.kept + 2 * rows + dx, router + dx + experts.peak});
+  return part;
+}
+
+// The products before attention: what they keep (`first`: of the normalised input; `ups`: of the
+// latents), what norms over latents or heads keep, their roots a token, and the most that their
+// gradients hold beside those of q, k and v.
+struct Projections {
+  int64_t first = 0, ups = 0, norms = 0, roots = 0, peak = 0;
+  int64_t made = 0;  // between the products and q, k and v
+};
+
+int64_t backward_workspace(const Matrix& m) {
+  return std::max(m.input_workspace(), m.owed() + m.weight_workspace());
+}
+
+Projections latent_projections(const Case& c, const std::string& at) {
+  const ModelConfig& m = c.model();
+  const MlaConfig& a = m.mla;
+  const Matrix down(c, at + "kv_down.weight", m.hidden, a.kv_latent + a.rope_dim);
+  const Matrix up(c, at + "kv_up.weight", a.kv_latent, m.heads * (a.nope_dim + a.v_dim));
+  Projections p{.first = down.kept(),
+                .ups = up.kept(),
+                .norms = c.values(a.kv_latent + a.q_latent),
+                .roots = a.q_latent > 0 ? 2 : 1,
+                .peak = up.y() + up.x() + backward_workspace(up),
+                .made = down.y() + up.y() + c.values(m.heads * a.qk_dim() + a.q_latent)};
+  if (a.q_latent > 0) {
+    p.ups += Matrix(c, at + "q_up.weight", a.q_latent, m.heads * a.qk_dim()).kept();
+  }
+  return p;
+}
+
+Projections grouped_projections(const Case& c, const std::string& at, int64_t q, int64_t kv) {
+  const ModelConfig& m = c.model();
+  const Matrix qkv(c, at + "qkv.weight", m.hidden, q + 2 * kv);
+  return {.first = qkv.kept(),
+          .ups = 0,
+          .norms = m.qk_norm ? c.values(q + kv) : 0,
+          .roots = m.qk_norm ? m.heads + m.kv_heads : 0,
+          .peak = std::max(qkv.y(), qkv.x() + backward_workspace(qkv)),
+          .made = qkv.y()};
+}
+
+// What attention's projections and its core keep and hold, without the norm before them. Attention
+// reads q, k, v and its output; in E5M6 the output's product reads the same copy.
+Part attention_part(const Case& c, const std::string& block, int64_t workspace) {
+  const ModelConfig& m = c.model();
+  const bool latent = m.mla.on();
+  const std::string at = block + "attention.";
+  const int64_t hd = m.dim_of_head(), kv = m.kv_heads * hd;
+  const int64_t qkv = latent ? m.heads * (2 * m.mla.qk_dim() + m.mla.v_dim) : m.heads * hd + 2 * kv;
+  const Matrix output(c, at + "output.weight", m.attention_width(), m.hidden);
+  const Projections before =
+      latent ? latent_projections(c, at) : grouped_projections(c, at, m.heads * hd, kv);
+  const bool narrow = output.copy() == Fp8Copy::e5m6;
+  const int64_t kept_output =
+      (narrow ? 0 : output.x()) + (output.copy() == Fp8Copy::full ? 0 : output.kept());
+  const int64_t made = before.first + before.norms + before.ups;
+  const int64_t core = c.values(qkv) + kept_output + 4 * c.tokens * (m.heads + before.roots);
+  Part part{.kept = made + core,
+            .made = c.values(m.hidden) + output.x() + output.y() + before.made};
+  part.peak = std::max({made + core + output.x() + backward_workspace(output),
+                        made + core + output.x() * (narrow ? 2 : 1) + c.values(qkv) + workspace,
+                        made + c.values(qkv) + before.peak});
+  if (c.policy == Recompute::attention) {
+    const int64_t raw = c.values(m.mla.kv_latent + m.mla.rope_dim + m.mla.q_latent);
+    part.kept = latent ? before.first + raw : c.values(m.hidden);
+    part.peak += part.made;
+  }
+  return part;
+}
+
+// One block: its two halves with their norms, under the policy.
+class BlockBytes {
+ public:
+  BlockBytes(const Case& c, int64_t index, int64_t workspace) {
+    const ModelConfig& m = c.model();
+    const std::string name =
+        index < m.layers ? cat("layers.", index, ".") : cat("mtp.", index - m.layers, ".");
+    const bool sparse = m.moe.sparse(std::min(index, m.layers - 1));
+    const Part attention = attention_part(c, name, workspace);
+    const Part mlp = sparse ? sparse_part(c, name) : dense_part(c, name + "mlp.", m.ffn);
+    const int64_t sum = c.values(m.hidden) + 4 * c.tokens, stream = c.values(m.hidden);
+    const int64_t attention_whole = attention.kept;
+    kept_ = 2 * sum + attention.kept + mlp.kept;
+    peak_ = stream + std::max(2 * sum + attention_whole + mlp.peak, sum + attention.peak + stream);
+    if (c.policy == Recompute::norms && sparse) kept_ -= c.values(m.hidden);
+    if (c.policy == Recompute::norms) peak_ += c.values(m.hidden);
+    if (c.policy == Recompute::block) {
+      kept_ = c.values(m.hidden);
+      peak_ = kept_ + stream +
+              std::max(2 * sum + attention_whole + mlp.peak + attention.made + mlp.made,
+                       sum + attention.peak + stream + attention.made);
+    }
+  }
+  int64_t kept() const { return kept_; }
+  int64_t peak() const { return peak_; }
+
+ private:
+  int64_t kept_ = 0, peak_ = 0;
+};
+
+// Beside its block a prediction module keeps the embedding and what it is joined to, sums before
+// the head and the gradient that the head made in the forward pass.
+int64_t module_extra(const Case& c) {
+  return c.values(c.model().hidden * (c.policy == Recompute::block ? 3 : 6));
+}
+
+// One copy serves both products where its tiles are square.
+int64_t codes_of_weight(const Fp8Recipe& r, const ParamInfo& info, int64_t experts) {
+  const bool stacked = info.name.find(".experts.") != std::string::npos;
+  const int64_t count = stacked ? experts : 1, rows = info.shape[0] / count;
+  auto copy = [&](const Fp8Encoding& e) { return count * bytes_of(e, rows, info.shape[1]); };
+  const bool square = r.weight.transposed() == r.weight;
+  if (square) return r.fprop || r.dgrad ? copy(r.weight) : 0;
+  return (r.fprop ? copy(r.weight) : 0) + (r.dgrad ? copy(r.weight.transposed()) : 0);
+}
+
+}  // namespace
+
+Fp8Forecast forecast_fp8(const RunConfig& config, const Fp8ForecastInput& in) {
+  const ModelConfig& m = config.model;
+  const Device device(DeviceKind::cpu, 0, in.threads);
+  Case c{.config = config,
+         .recipe = resolve(config.precision),
+         .narrow = {},
+         .policy = recompute_from_name(config.train.recompute),
+         .tokens = in.sequences * in.length,
+         .width = static_cast<int64_t>(size_of(dtype_from_name(config.train.dtype))),
+         .device = device};
+  Fp8Forecast most;
+  for (const ParamInfo& p : parameters_of(m, whole_model(m))) {
+    if (!multiplies_in_fp8(c.recipe, p, m.layers)) continue;
+    c.narrow.insert(p.name);
+    most.weight_codes += codes_of_weight(c.recipe, p, m.moe.experts);
+  }
+  // Blocks from the first one on, their modules' own values with them; each one's gradients are
+  // made while all before it are kept, the last one's beside the head's.
+  const int64_t head = c.values(4 * m.hidden) + in.head_workspace;
+  // The batch: five i32 a token, of a module four; the roots of the last norms.
+  int64_t kept = 4 * c.tokens * (6 + 5 * m.mtp.depth), peak = 0;
+  for (int64_t i = 0; i < m.layers + m.mtp.depth; ++i) {
+    const BlockBytes block(c, i, in.attention_workspace);
+    if (i >= m.layers) kept += module_extra(c);
+    peak = std::max(peak, kept + block.peak());
+    kept += block.kept();
+  }
+  most.activations = std::max(peak, kept + head);
+  // Told apart for the reader alone: what is inside an op at the worst moment.
+  most.workspace = kept + head >= peak ? in.head_workspace : in.attention_workspace;
+  most.workspace = std::min(most.workspace, most.activations);
+  most.activations -= most.workspace;
+  return most;
+}
+
+}  // namespace shoestring

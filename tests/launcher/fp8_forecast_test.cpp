@@ -1,0 +1,145 @@
+#include "launcher/fp8_forecast.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "launcher/memory_forecast.h"
+#include "tests/launcher/training_fixture.h"
+
+namespace shoestring {
+namespace {
+
+using Change = std::function<void(RunConfig&)>;
+
+struct Case {
+  std::string name, recipe;
+  Change change;
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+void set_dense(RunConfig& c) {
+  c.model.layers = 3;
+  c.model.hidden = 128;
+  c.model.ffn = 352;
+}
+// Latent attention, experts after a dense block, one that all share, a prediction module.
+void set_sparse(RunConfig& c) {
+  set_dense(c);
+  c.model.kv_heads = 4;
+  c.model.mla = {.kv_latent = 48, .q_latent = 64, .nope_dim = 24, .rope_dim = 16, .v_dim = 32};
+  c.model.moe = {.experts = 8, .chosen = 3, .ffn = 96};
+  c.model.moe.shared = 1;
+  c.model.moe.first_dense = 1;
+  c.model.mtp.depth = 1;
+}
+
+RunConfig config_of(const ScratchFolder& folder, const Case& c) {
+  RunConfig config = small_config(folder);
+  config.model.max_positions = 512;
+  config.train.dtype = "bf16";
+  config.train.sequence_length = 256;
+  config.train.batch = 8;
+  config.train.micro_batch = 4;
+  config.train.steps = 2;
+  config.train.evaluate_sequences = 0;
+  config.precision.recipe = c.recipe;
+  c.change(config);
+  return config;
+}
+
+std::vector<Case> cases() {
+  const std::vector<std::pair<std::string, Change>> models = {{"dense", set_dense},
+                                                              {"sparse", set_sparse}};
+  std::vector<Case> list;
+  for (const auto& [model, set] : models) {
+    for (const char* recipe : {"deepseek_v3", "per_tensor", "mxfp8", "block_gradients"}) {
+      list.push_back({cat(model, "_", recipe), recipe, set});
+    }
+    const std::vector<std::pair<std::string, Change>> choices = {
+        {"exact", [](RunConfig& c) { c.precision.accumulator = "exact"; }},
+        {"whole_copies",
+         [](RunConfig& c) {
+           c.precision.copy = c.precision.attention_output_copy = "full";
+           c.precision.swiglu_inputs = "full";
+         }},
+        {"bf16_gradients", [](RunConfig& c) { c.precision.dgrad = c.precision.wgrad = false; }},
+        {"bf16_ends",
+         [](RunConfig& c) { c.precision.first_layers_bf16 = c.precision.last_layers_bf16 = 1; }},
+        {"f32", [](RunConfig& c) { c.train.dtype = "f32"; }},
+    };
+    for (const auto& [name, change] : choices) {
+      list.push_back({cat(model, "_", name), "deepseek_v3", [set = set, change = change](auto& c) {
+                        set(c);
+                        change(c);
+                      }});
+    }
+  }
+  return list;
+}
+
+class Fp8ForecastTest : public testing::TestWithParam<Case> {};
+
+// What a run says at its start against what the ledger saw by its end: enough, and not much more.
+TEST_P(Fp8ForecastTest, IsThePeakAndAtMost5PercentMore) {
+  const ScratchFolder folder;
+  const RunResult run = train_small(config_of(folder, GetParam()));
+  const double forecast = run.summary.at("ledger_forecast_bytes"),
+               peak = run.summary.at("ledger_peak_bytes");
+  EXPECT_GE(forecast, peak);
+  EXPECT_LE(forecast, 1.05 * peak);
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, Fp8ForecastTest, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name; });
+
+// The policies in which the codes themselves are made again, less closely.
+TEST(Fp8Forecast, PoliciesAreWithin10Percent) {
+  for (const char* policy : {"swiglu", "norms", "attention", "block"}) {
+    for (const auto& set : {set_dense, set_sparse}) {
+      const ScratchFolder folder;
+      RunConfig config = config_of(folder, {"", "deepseek_v3", set});
+      config.train.recompute = policy;
+      const RunResult run = train_small(config);
+      const double forecast = run.summary.at("ledger_forecast_bytes"),
+                   peak = run.summary.at("ledger_peak_bytes");
+      EXPECT_NEAR(forecast, peak, 0.1 * peak) << policy;
+    }
+  }
+}
+
+// A byte an element and a scale a block; both directions where tiles are not square.
+TEST(Fp8Forecast, CountsTheCodesOfWeights) {
+  RunConfig config;
+  set_dense(config);
+  config.model.vocabulary = 512;
+  auto codes = [&](const char* recipe) {
+    config.precision.recipe = recipe;
+    return forecast_fp8(config, {.sequences = 1, .length = 16}).weight_codes;
+  };
+  const int64_t d = 128, f = 352,
+                qkv = config.model.heads * config.model.dim_of_head() +
+                      2 * config.model.kv_heads * config.model.dim_of_head();
+  const int64_t elements = 3 * (qkv * d + d * config.model.attention_width() + 3 * f * d);
+  EXPECT_EQ(codes("per_tensor"), elements + 3 * 4 * 4);
+  EXPECT_EQ(codes("mxfp8"), 2 * (elements + elements / 32 * 4));
+  EXPECT_GT(codes("deepseek_v3"), elements);
+  EXPECT_LT(codes("deepseek_v3"), elements + elements / 1000);
+}
+
+TEST(Fp8Forecast, SavesBesideBf16AndGrowsWithTokens) {
+  RunConfig config;
+  config.model.vocabulary = 512;
+  config.train.dtype = "bf16";
+  const ForecastInput input{.sequences = 8, .length = 512};
+  const int64_t plain = forecast_memory(config, input).activations;
+  config.precision.recipe = "deepseek_v3";
+  const int64_t narrow = forecast_memory(config, input).activations;
+  EXPECT_LT(narrow, 0.85 * static_cast<double>(plain));
+  EXPECT_GT(narrow, 0.5 * static_cast<double>(plain));
+  const MemoryForecast f = forecast_memory(config, input);
+  EXPECT_EQ(f.total(), f.activations + f.workspace + f.weight_codes);
+}
+
+}  // namespace
+}  // namespace shoestring
