@@ -45,7 +45,8 @@ TEST(DataMixCommand, RefusesWhatCannotTrain) {
     write_file(folder / "run.toml", cat("[data]\nheld_out = 0\n", source));
     return DataMixOptions{.config = folder / "run.toml"};
   };
-  expect_error(ExitCode::usage, {"data.sources: is empty", "data.sources"}, [&] { data_mix(with("")); });
+  expect_error(ExitCode::usage, {"data.sources: is empty", "data.sources"},
+               [&] { data_mix(with("")); });
   const std::string source = cat("[[data.sources]]\npath = \"", folder / "a.h5", "\"\n");
   expect_error(ExitCode::usage, {"too few for a row"}, [&] { data_mix(with(source)); });
   expect_error(ExitCode::usage, {"no source has a weight"},
