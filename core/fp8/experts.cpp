@@ -78,12 +78,8 @@ Tensor Fp8Experts::forward(const Tensor& x, const Tensor& w, Fp8Kept* kept) {
       multiply_full(Form::forward, full, x, w);
       stream_.synchronize();
       probe->compare(layer_.param().index, LinearProduct::fprop, y, full);
-      for (int64_t e = 0; e < x8.count(); ++e) {
-        const auto at = static_cast<size_t>(e);
-        if (borders_[at] == borders_[at + 1]) continue;
-        probe->tell(layer_.param().index, LinearProduct::fprop,
-                    x.rows(borders_[at], borders_[at + 1]), x8.segment(e));
-      }
+      tell(LinearProduct::fprop, x, x8);
+      tell(LinearProduct::fprop, w, w8);
     }
   } else {
     multiply_full(Form::forward, y, x, w);
@@ -95,21 +91,27 @@ Tensor Fp8Experts::forward(const Tensor& x, const Tensor& w, Fp8Kept* kept) {
   return y;
 }
 
+void Fp8Experts::tell(LinearProduct product, const Tensor& x, const Fp8Segments& x8) {
+  for (int64_t e = 0; e < x8.count(); ++e) {
+    const int64_t begin = x8.borders[static_cast<size_t>(e)];
+    const int64_t end = x8.borders[static_cast<size_t>(e) + 1];
+    if (begin == end) continue;
+    layer_.probe()->tell(layer_.param().index, product, x.rows(begin, end), x8.segment(e));
+  }
+}
+
 void Fp8Experts::multiply_input(const Tensor& dx, const Tensor& dy, const Fp8Segments& dy8,
                                 const Tensor& w) {
-  multiply(Form::input, dx, dy8, layer_.weight_segments(stream_, w, matrices_, true));
+  const Fp8Segments w8 = layer_.weight_segments(stream_, w, matrices_, true);
+  multiply(Form::input, dx, dy8, w8);
   Fp8Probe* probe = layer_.probe();
   if (probe == nullptr) return;
   const Tensor full = rows_like(dy, inputs_);
   multiply_full(Form::input, full, dy, w);
   stream_.synchronize();
   probe->compare(layer_.param().index, LinearProduct::dgrad, dx, full);
-  for (int64_t e = 0; e < dy8.count(); ++e) {
-    const auto at = static_cast<size_t>(e);
-    if (borders_[at] == borders_[at + 1]) continue;
-    probe->tell(layer_.param().index, LinearProduct::dgrad, dy.rows(borders_[at], borders_[at + 1]),
-                dy8.segment(e));
-  }
+  tell(LinearProduct::dgrad, dy, dy8);
+  tell(LinearProduct::dgrad, w, w8);
 }
 
 Tensor Fp8Experts::input_gradient(const Tensor& dy, const Tensor& w, Fp8Kept& owed) {
@@ -137,8 +139,14 @@ Tensor Fp8Experts::input_gradient(const Tensor& dy, const Tensor& w, Fp8Kept& ow
   return dx;
 }
 
-void Fp8Experts::add_weight_gradient(const Fp8Kept& dy, const Fp8Segments& x8, const Tensor& dw) {
-  multiply(Form::weight, dw, {dy.codes, dy.scales, layer_.gradient().transposed(), borders_}, x8);
+void Fp8Experts::add_weight_gradient(const Fp8Kept& dy, const Fp8Segments& x8, const Tensor& full,
+                                     const Tensor& dw) {
+  const Fp8Segments dy8{dy.codes, dy.scales, layer_.gradient().transposed(), borders_};
+  multiply(Form::weight, dw, dy8, x8);
+  if (!layer_.probed() || !full || !dy.values) return;
+  stream_.synchronize();
+  tell(LinearProduct::wgrad, dy.values, dy8);
+  tell(LinearProduct::wgrad, full, x8);
 }
 
 void Fp8Experts::compare_weight(const Tensor& before, const Tensor& dy, const Tensor& full,
@@ -162,7 +170,7 @@ void Fp8Experts::weight_gradient(const Fp8Kept& dy, const Fp8Layer::MadeAgain& x
   const Tensor before =
       compares ? convert(stream_, dw, Dtype::f32, MemoryKind::workspace) : Tensor();
   add_weight_gradient(
-      dy, quantise_segments(stream_, x.input, layer_.input().transposed(), borders_), dw);
+      dy, quantise_segments(stream_, x.input, layer_.input().transposed(), borders_), x.input, dw);
   if (compares) compare_weight(before, dy.values, x.full, dw);
 }
 
@@ -178,7 +186,8 @@ void Fp8Experts::weight_gradient(const Fp8Kept& dy, const Fp8Kept& kept, const T
   const Fp8Encoding along_tokens = layer_.input().transposed();
   // Square tiles, and one scale for all, serve both directions as they are.
   const bool serves = along_tokens == stored.encoding;
-  add_weight_gradient(dy, serves ? stored : requantise_segments(stream_, stored, along_tokens), dw);
+  add_weight_gradient(dy, serves ? stored : requantise_segments(stream_, stored, along_tokens),
+                      kept.values, dw);
   if (compares) compare_weight(before, dy.values, kept.values, dw);
 }
 

@@ -165,8 +165,8 @@ Tensor Fp8Layer::input_gradient(Stream& stream, const Tensor& dy, const Tensor& 
   return dx;
 }
 
-void Fp8Layer::multiply_codes(Stream& stream, const Fp8Kept& dy, const Fp8Tensor& x8,
-                              const Tensor& dw) {
+void Fp8Layer::multiply_codes(Stream& stream, const Fp8Kept& dy, const Tensor& x,
+                              const Fp8Tensor& x8, const Tensor& dw) {
   const Fp8Tensor dy8{dy.codes, dy.scales, gradient_.transposed()};
   fp8_product(stream, {.c = dw,
                        .a = dy8,
@@ -174,9 +174,10 @@ void Fp8Layer::multiply_codes(Stream& stream, const Fp8Kept& dy, const Fp8Tensor
                        .transpose_a = true,
                        .accumulate = true,
                        .arithmetic = recipe_.arithmetic});
-  if (probe_ != nullptr && dy.values) {
+  if (probe_ != nullptr && dy.values && x) {
     stream.synchronize();
     tell(LinearProduct::wgrad, dy.values, dy8);
+    tell(LinearProduct::wgrad, x, x8);
   }
 }
 
@@ -186,7 +187,8 @@ void Fp8Layer::multiply_values(Stream& stream, const Fp8Kept& dy, const Tensor& 
     multiply_full(stream, dw, dy.values, x, {.transpose_a = true, .accumulate = true});
     return;
   }
-  multiply_codes(stream, dy, quantise(stream, x, input_.transposed(), MemoryKind::workspace), dw);
+  multiply_codes(stream, dy, x, quantise(stream, x, input_.transposed(), MemoryKind::workspace),
+                 dw);
 }
 
 template <class F>
@@ -223,7 +225,7 @@ void Fp8Layer::weight_gradient(Stream& stream, const Fp8Kept& dy, const Fp8Kept&
     }
     const Fp8Tensor stored{kept.codes, kept.scales, input_};
     const Fp8Encoding along_tokens = input_.transposed();
-    multiply_codes(stream, dy,
+    multiply_codes(stream, dy, kept.values,
                    along_tokens == input_ ? stored : requantise(stream, stored, along_tokens), dw);
   });
 }

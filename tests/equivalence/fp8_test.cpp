@@ -95,6 +95,8 @@ TEST(Fp8Sparse, TheWatchdogSeesExpertsToo) {
       ASSERT_TRUE(step.contains(key)) << key;
       EXPECT_GT(step.at(key), 0.005) << key;
       EXPECT_LT(step.at(key), 0.15) << key;
+      const std::string tiles = step.at(cat("fp8/amax/", matrix, ".weight/", product));
+      EXPECT_NE(tiles, "") << matrix << " " << product;
     }
   }
   for (const auto& [key, value] : step.items()) {

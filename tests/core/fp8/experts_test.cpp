@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
 
 #include "tests/core/fp8/fp8_twin.h"
 #include "tests/core/ops/fp8_case.h"
@@ -113,7 +114,13 @@ TEST(Fp8Experts, ProductsThatStayFullAndTheProbe) {
     EXPECT_EQ(static_cast<bool>(kept.codes), c == &narrow);
   }
   ASSERT_EQ(probe.figures().size(), 3u);
+  // Both operands of each product, tokens and all experts' matrices.
+  const double x = 190 * inputs, dy = 190 * outputs, w = 3 * outputs * inputs;
+  const std::map<LinearProduct, double> values = {{LinearProduct::fprop, x + w},
+                                                  {LinearProduct::dgrad, dy + w},
+                                                  {LinearProduct::wgrad, dy + x}};
   for (const auto& [key, figures] : probe.figures()) {
+    EXPECT_EQ(figures.values, values.at(key.second)) << name_of(key.second);
     EXPECT_GT(figures.relative_error(), 0.01) << name_of(key.second);
     EXPECT_LT(figures.relative_error(), 0.09) << name_of(key.second);
   }
