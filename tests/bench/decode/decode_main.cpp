@@ -13,6 +13,7 @@
 #include "core/model/transformer.h"
 #include "core/random.h"
 #include "launcher/config.h"
+#include "launcher/short_waits.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
@@ -173,6 +174,7 @@ int run(int argc, char** argv) {
 }  // namespace shoestring
 
 int main(int argc, char** argv) {
+  shoestring::wait_shortly(argv);
   try {
     return shoestring::run(argc, argv);
   } catch (const shoestring::Error& error) {

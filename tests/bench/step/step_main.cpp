@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "core/instruction_set.h"
+#include "launcher/short_waits.h"
 #include "nlohmann/json.hpp"
 #include "parallel/comm/checked.h"
 #include "parallel/comm/in_process.h"
@@ -150,6 +151,7 @@ int run(int argc, char** argv) {
 }  // namespace shoestring
 
 int main(int argc, char** argv) {
+  shoestring::wait_shortly(argv);
   try {
     shoestring::cap_instruction_set_from_environment();
     return shoestring::run(argc, argv);
