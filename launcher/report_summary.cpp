@@ -126,12 +126,14 @@ void Reporter::print_summary(const Closing& closing) {
   if (!last_sample_.empty()) progress_.line(cat("sample           ", last_sample_));
   if (closing.rate.is_number() && closing.flop.is_number()) {
     const bool with_peak = closing.mfu.is_number() && closing.mfu.get<double>() > 0;
-    progress_.line(cat("speed            ", text_of_count(closing.rate.get<double>()),
-                       " tokens/s, ", text_of_fixed(closing.flop.get<double>() / 1e9, 1),
-                       " GFLOP/s",
-                       with_peak ? cat(", MFU ", text_of_fixed(100 * closing.mfu.get<double>(), 1),
-                                       "% of the measured peak")
-                                 : ""));
+    progress_.line(cat(
+        "speed            ", text_of_count(closing.rate.get<double>()), " tokens/s, ",
+        text_of_fixed(closing.flop.get<double>() / 1e9, 1), " GFLOP/s",
+        with_peak
+            ? cat(", MFU ", text_of_fixed(100 * closing.mfu.get<double>(), 1),
+                  "% of the measured peak",
+                  closing.mfu.get<double>() > 1 ? ", which was measured while other work ran" : "")
+            : ""));
   }
   if (c.cost.price_per_hour > 0) {
     progress_.line(cat("cost             ", text_of_fixed(money(closing.wall), 4), " ",

@@ -69,18 +69,18 @@ expect "interrupted: run" "$last" "runs/quickstart 120 $austen"
 
 run
 expect "no options: goes on" "$last" "runs/quickstart 120 $austen"
-says "no options" "going on with the interrupted run in runs/quickstart, 1 minutes of austen"
+says "no options" "going on with the interrupted run in runs/quickstart, 1 min of austen"
 says "no options" "launcher/quickstart --new"
 
 run --minutes 2
 expect "other minutes: a new run" "$last" "runs/quickstart-2 240 $austen"
-says "other minutes" "a new run in runs/quickstart-2, 2 minutes of austen"
-says "other minutes" "runs/quickstart was interrupted (1 minutes of austen)"
+says "other minutes" "a new run in runs/quickstart-2, 2 min of austen"
+says "other minutes" "runs/quickstart was interrupted (1 min of austen)"
 says "other minutes" "launcher/quickstart --corpus austen --minutes 1"
 
 run --corpus kjv
 expect "another corpus: a new run" "$last" "runs/quickstart-3 600 .cache/quickstart/kjv.h5"
-says "another corpus" "runs/quickstart-2 was interrupted (2 minutes of austen)"
+says "another corpus" "runs/quickstart-2 was interrupted (2 min of austen)"
 
 rm "$work/interrupt"
 run --corpus kjv
@@ -106,7 +106,7 @@ expect "--new" "$last" "runs/quickstart-4 600 $austen"
 rm "$work/runs/quickstart-2/quickstart.minutes" # of a run that an older script began
 run --corpus austen
 expect "unknown minutes" "$last" "runs/quickstart-2 240 $austen"
-says "unknown minutes" "? minutes of austen"
+says "unknown minutes" "? min of austen"
 
 run --help
 says "--help" "launcher/quickstart --new"
@@ -115,7 +115,11 @@ says "--help" "the old one can go on later"
 echo 4096 >"$work/speed"
 run --new --minutes 1
 expect "a slower machine" "$last" "runs/quickstart-5 60 $austen"
-says "a slower machine" "4096 tokens/s: 60 steps in 1 minutes"
+says "a slower machine" "4096 tokens/s: 60 steps in about 1 min"
+echo 500 >"$work/speed"
+run --minutes 1 --folder "$work/slow"
+says "too slow for the time" "500 tokens/s: 20 steps in about 2.8 min"
+echo 4096 >"$work/speed"
 run --minutes 1 --folder "$work/apart"
 expect "--folder: run and store" "$last" \
   "$work/apart/runs/quickstart 60 $work/apart/data/austen.h5"
