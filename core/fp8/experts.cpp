@@ -186,8 +186,10 @@ void Fp8Experts::weight_gradient(const Fp8Kept& dy, const Fp8Kept& kept, const T
   const Fp8Encoding along_tokens = layer_.input().transposed();
   // Square tiles, and one scale for all, serve both directions as they are.
   const bool serves = along_tokens == stored.encoding;
+  const Tensor told =
+      compares && !serves ? dequantise_segments(stream_, stored, Dtype::f32) : kept.values;
   add_weight_gradient(dy, serves ? stored : requantise_segments(stream_, stored, along_tokens),
-                      kept.values, dw);
+                      told, dw);
   if (compares) compare_weight(before, dy.values, kept.values, dw);
 }
 

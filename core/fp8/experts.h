@@ -38,7 +38,7 @@ class Fp8Experts {
   void multiply(Form form, const Tensor& c, const Fp8Segments& a, const Fp8Segments& b) const;
   void multiply_full(Form form, const Tensor& c, const Tensor& a, const Tensor& b) const;
   void multiply_input(const Tensor& dx, const Tensor& dy, const Fp8Segments& dy8, const Tensor& w);
-  // x8 was made of `full`, which only a probe asks for.
+  // x8 was made of `full`, which only a probe asks for; it may be empty.
   void add_weight_gradient(const Fp8Kept& dy, const Fp8Segments& x8, const Tensor& full,
                            const Tensor& dw);
   void tell(LinearProduct product, const Tensor& x, const Fp8Segments& x8);

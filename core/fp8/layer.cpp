@@ -225,8 +225,11 @@ void Fp8Layer::weight_gradient(Stream& stream, const Fp8Kept& dy, const Fp8Kept&
     }
     const Fp8Tensor stored{kept.codes, kept.scales, input_};
     const Fp8Encoding along_tokens = input_.transposed();
-    multiply_codes(stream, dy, kept.values,
-                   along_tokens == input_ ? stored : requantise(stream, stored, along_tokens), dw);
+    const bool serves = along_tokens == input_;
+    Tensor told = kept.values;  // of a copy made again, what the copy stands for
+    if (probe_ != nullptr && told && !serves) told = dequantise(stream, stored, Dtype::f32);
+    multiply_codes(stream, dy, told, serves ? stored : requantise(stream, stored, along_tokens),
+                   dw);
   });
 }
 

@@ -83,7 +83,7 @@ class Fp8Layer {
                       const Tensor& w);
   Fp8Kept owe(Stream& stream, const Tensor& dy, const Fp8Tensor& dy8) const;
   void multiply_values(Stream& stream, const Fp8Kept& dy, const Tensor& x, const Tensor& dw);
-  // x8 was made of x, which only a probe asks for.
+  // x8 was made of x, which only a probe asks for; it may be empty.
   void multiply_codes(Stream& stream, const Fp8Kept& dy, const Tensor& x, const Fp8Tensor& x8,
                       const Tensor& dw);
   // Runs `add`, which adds to dw, and compares what it added.
