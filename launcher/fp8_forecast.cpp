@@ -16,6 +16,7 @@ namespace shoestring {
 namespace {
 
 int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t whole_lines(int64_t bytes) { return ceiling(bytes, 64) * 64; }  // as buffers are made
 
 // Codes and scales of [rows, columns]; of experts, whose tiles restart, at most.
 int64_t bytes_of(const Fp8Encoding& e, int64_t rows, int64_t columns, int64_t experts = 1) {
@@ -272,7 +273,10 @@ int64_t module_extra(const Case& c) {
 int64_t codes_of_weight(const Fp8Recipe& r, const ParamInfo& info, int64_t experts) {
   const bool stacked = info.name.find(".experts.") != std::string::npos;
   const int64_t count = stacked ? experts : 1, rows = info.shape[0] / count;
-  auto copy = [&](const Fp8Encoding& e) { return count * bytes_of(e, rows, info.shape[1]); };
+  auto copy = [&](const Fp8Encoding& e) {
+    const int64_t codes = info.shape.elements(), all = count * bytes_of(e, rows, info.shape[1]);
+    return whole_lines(codes) + whole_lines(all - codes);
+  };
   const bool square = r.weight.transposed() == r.weight;
   if (square) return r.fprop || r.dgrad ? copy(r.weight) : 0;
   return (r.fprop ? copy(r.weight) : 0) + (r.dgrad ? copy(r.weight.transposed()) : 0);

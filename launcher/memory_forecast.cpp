@@ -159,6 +159,14 @@ int64_t routing_bytes(const ModelConfig& m, int64_t sequences) {
   return m.moe.on() ? (m.layers + m.mtp.depth) * (sequences + 8) * m.moe.experts * 8 : 0;
 }
 
+// Of a weight's gradient, where core/matmul.cpp makes it of panels.
+int64_t weight_product_bytes(const RunConfig& config, const Device& device,
+                             const PanelSizes& sizes) {
+  const Dtype dtype = dtype_from_name(config.train.dtype);
+  const bool elsewhere = dtype == Dtype::f32 && instruction_set().starts_with("avx512");
+  return elsewhere && !config.train.exact ? 0 : panel_product_bytes(device, sizes, dtype);
+}
+
 // A chunk of logits (core/ops/head_loss.cpp), the packed operands of the product at work and, in
 // exact mode, the weight gradient by itself.
 int64_t head_workspace(const RunConfig& config, const Device& device, int64_t tokens) {
@@ -166,13 +174,9 @@ int64_t head_workspace(const RunConfig& config, const Device& device, int64_t to
   const int64_t v = config.model.vocabulary, d = config.model.hidden;
   const int64_t rows = std::min(tokens, HeadLoss::chunk_rows({}, v, dtype));
   const int64_t stride = ((v + 15) / 16 | 1) * 16;
-  int64_t product = std::max(panel_product_bytes(device, {rows, v, d}, dtype),
-                             panel_product_bytes(device, {rows, d, v}, dtype));
-  // As core/matmul.cpp chooses.
-  const bool elsewhere = dtype == Dtype::f32 && instruction_set().starts_with("avx512");
-  if (config.train.exact || !elsewhere) {
-    product = std::max(product, panel_product_bytes(device, {v, d, rows}, dtype));
-  }
+  const int64_t product = std::max({panel_product_bytes(device, {rows, v, d}, dtype),
+                                    panel_product_bytes(device, {rows, d, v}, dtype),
+                                    weight_product_bytes(config, device, {v, d, rows})});
   return rows * stride * 4 + product + (config.train.exact ? v * d * 4 : 0);
 }
 
@@ -260,7 +264,7 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in)
   const int64_t labels = (5 + 5 * modules) * 4;  // a batch: five i32 a token; roots of modules
   auto bytes = [&](int64_t values) { return tokens * (values * width + statistics + labels); };
 
-  // Four moments compete. The head's loss: every block's values, the last norm's and its gradient.
+  // Five moments compete. The head's loss: every block's values, the last norm's and its gradient.
   const Device device(DeviceKind::cpu, 0, in.threads);
   const int64_t root = tokens * 4;  // the last norm's
   const MemoryForecast head{
@@ -272,6 +276,13 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in)
   const MemoryForecast mlp{.activations = bytes(before + attention_then + b.mlp_backward() +
                                                 held.mlp + (whole ? b.d : 0)),
                            .workspace = 0};
+  // The gradient of a dense mlp's second weight, with its rows packed: those of gate and up are to
+  // come.
+  MemoryForecast down = mlp;
+  if (b.chosen == 0) {
+    down.activations -= tokens * 2 * b.f * width;
+    down.workspace = weight_product_bytes(config, device, {b.d, b.f, tokens});
+  }
   // The gradient of attention: the mlp is done; gradients of q, k, v, o and the stream.
   const MemoryForecast attention{
       .activations = bytes(before + b.attention() + b.q + b.k + b.v + b.o + b.d + held.attention +
@@ -284,7 +295,7 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in)
       .activations = bytes(before + attention_then + 4 * b.d + 2 * b.f + held.attention),
       .workspace = panel_product_bytes(device, {tokens, b.d, 2 * b.f}, dtype)};
   MemoryForecast most = head;
-  for (MemoryForecast other : {mlp, input, attention}) {
+  for (MemoryForecast other : {mlp, down, input, attention}) {
     other.communication = communication;
     if (other.total() > most.total()) most = other;
   }

@@ -86,7 +86,7 @@ TEST_P(Fp8ForecastTest, IsThePeakAndAtMost5PercentMore) {
   const RunResult run = train_small(config_of(folder, GetParam()));
   const double forecast = run.summary.at("ledger_forecast_bytes"),
                peak = run.summary.at("ledger_peak_bytes");
-  EXPECT_GE(forecast, peak);
+  EXPECT_GE(forecast, peak) << forecast - peak << " bytes above: " << run.steps.back();
   EXPECT_LE(forecast, 1.05 * peak);
 }
 
@@ -108,7 +108,8 @@ TEST(Fp8Forecast, PoliciesAreWithin10Percent) {
   }
 }
 
-// A byte an element and a scale a block; both directions where tiles are not square.
+// A byte an element and a scale a block, in buffers of whole cache lines; both directions where
+// tiles are not square.
 TEST(Fp8Forecast, CountsTheCodesOfWeights) {
   RunConfig config;
   set_dense(config);
@@ -121,10 +122,9 @@ TEST(Fp8Forecast, CountsTheCodesOfWeights) {
                 qkv = config.model.heads * config.model.dim_of_head() +
                       2 * config.model.kv_heads * config.model.dim_of_head();
   const int64_t elements = 3 * (qkv * d + d * config.model.attention_width() + 3 * f * d);
-  EXPECT_EQ(codes("per_tensor"), elements + 3 * 4 * 4);
+  EXPECT_EQ(codes("per_tensor"), elements + 3 * 4 * 64);
   EXPECT_EQ(codes("mxfp8"), 2 * (elements + elements / 32 * 4));
-  EXPECT_GT(codes("deepseek_v3"), elements);
-  EXPECT_LT(codes("deepseek_v3"), elements + elements / 1000);
+  EXPECT_EQ(codes("deepseek_v3"), elements + 3 * 4 * 64);
 }
 
 TEST(Fp8Forecast, SavesBesideBf16AndGrowsWithTokens) {
