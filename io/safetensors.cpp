@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <set>
 #include <tuple>
 #include <utility>
 
@@ -11,6 +10,7 @@
 #include "core/counted.h"
 #include "core/text.h"
 #include "io/convert_elements.h"
+#include "io/json_check.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
@@ -56,28 +56,14 @@ const TypeFact& fact_of(Dtype dtype) {
   return *at;
 }
 
-// The JSON library keeps the last of two equal keys; the format forbids them. Nor does any header
-// nest deeper than a tensor's lists.
+// No header nests deeper than a tensor's lists.
 Json parse_strictly(std::string_view text, const std::string& path) {
-  constexpr int deepest = 3;
-  std::vector<std::set<std::string>> keys;
-  auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start) {
-      if (depth >= deepest) fail_data(cat(path, ": the header is nested too deeply"));
-    }
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end && !keys.empty()) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
-      fail_data(cat(path, ": the header has the key \"", value.get<std::string>(), "\" twice"));
-    }
-    return true;
-  };
+  constexpr size_t deepest = 3;
   if (text.empty() || text.front() != '{') {
     fail_data(cat(path, " is not a safetensors file: its header does not begin with {"));
   }
-  Json json = Json::parse(text.begin(), text.end(), watch, false);
-  if (!json.is_object()) fail_data(cat(path, ": the header is not valid JSON"));
-  return json;
+  check_json_object(text, path, deepest);
+  return Json::parse(text.begin(), text.end());
 }
 
 [[noreturn]] void fail_tensor(const std::string& path, const std::string& name,

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstring>
 #include <random>
 
@@ -177,7 +178,22 @@ TEST(Safetensors, RefusesEveryBrokenRule) {
   refused(R"({"__metadata__":[]})", 0, "__metadata__");
   refused("{\"a", 0, "valid JSON");
   refused("{\"\xff\":1}", 0, "valid JSON");
-  refused("{\"a\":" + std::string(100000, '['), 0, "nested too deeply");
+  refused("{\"a\":" + std::string(100000, '['), 0, "nested deeper than 3");
+}
+
+// In time that grows with the header: each of these tensors once cost a walk over all before it.
+TEST(Safetensors, ReadsHeadersOfManyTensors) {
+  constexpr size_t count = 200'000;
+  std::string json = "{";
+  for (size_t i = 0; i < count; ++i) {
+    append(json, i == 0 ? "" : ",", "\"layers.", i, R"(.weight":{"dtype":"U8","shape":[1],)",
+           R"("data_offsets":[)", i, ",", i + 1, "]}");
+  }
+  json += "}";
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(parse_safetensors_header(json, count, "many").tensors.size(), count);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  EXPECT_LT(took.count(), 30) << "seconds";
 }
 
 TEST(Safetensors, RefusesImpossibleLengths) {
