@@ -13,6 +13,8 @@
 namespace shoestring {
 namespace {
 
+constexpr int64_t first_positions = 64;  // of the rotary table: a prompt's, before it grows
+
 // The output of a block is a sum that the next norm makes while it reads.
 void tell_output(Tape& tape, const Residual& x, double multiplier, const std::string& name) {
   const Tensor delta = x.delta ? x.delta.tensor() : Tensor();
@@ -23,11 +25,7 @@ void tell_output(Tape& tape, const Residual& x, double multiplier, const std::st
 }  // namespace
 
 Transformer::Transformer(const ModelConfig& config, ParamStore& store, const Chunk& chunk)
-    : config_(config),
-      chunk_(chunk),
-      store_(&store),
-      rope_(make_rope_table(store.device(), config.rope, config.rotated_dims(),
-                            config.max_positions)) {
+    : config_(config), chunk_(chunk), store_(&store) {
   blocks_.resize(static_cast<size_t>(chunk.last_block - chunk.first_block));
   for (int64_t i = chunk.first_block; i < chunk.last_block; ++i) {
     bind_block(blocks_[static_cast<size_t>(i - chunk.first_block)], i, store);
@@ -42,7 +40,22 @@ Transformer::Transformer(const ModelConfig& config, ParamStore& store, const Chu
 
 void Transformer::set_rope(const RopeConfig& rope) {
   config_.rope = rope;
-  rope_ = make_rope_table(store_->device(), rope, config_.rotated_dims(), config_.max_positions);
+  rope_ = {};
+}
+
+// A row is a function of its position alone, so a longer table has the same bits; ops that were
+// recorded keep the one they were given. Positions beyond the model's are the ops' error.
+const RopeTable& Transformer::rope_for(const BatchTensors& batch) const {
+  const auto positions = batch.positions.span<int32_t>();
+  const int64_t last =
+      positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end());
+  const int64_t rows = rope_.cos ? rope_.cos.rows() : 0;
+  if (rows == 0 || (last >= rows && rows < config_.max_positions)) {
+    const int64_t grown = std::max({last + 1, 2 * rows, first_positions});
+    rope_ = make_rope_table(store_->device(), config_.rope, config_.rotated_dims(),
+                            std::min(grown, config_.max_positions));
+  }
+  return rope_;
 }
 
 NormLayer Transformer::bind_norm(const std::string& name, ParamStore& store) const {
@@ -134,7 +147,7 @@ Residual Transformer::embed(LayerContext& context) const {
 }
 
 Residual Transformer::run_blocks(LayerContext& context, Residual x) const {
-  context.rope = &rope_;
+  context.rope = &rope_for(context.batch);
   const bool regions = context.recompute == Recompute::block;
   int region = -1;
   for (size_t i = 0; i < blocks_.size(); ++i) {

@@ -29,7 +29,7 @@ class Transformer {
   Transformer(const ModelConfig& config, ParamStore& store, const Chunk& chunk);
 
   const ModelConfig& config() const { return config_; }
-  // Another table for the steps that follow: a stage with longer sequences stretches the positions.
+  // Other angles for the steps that follow: a stage with longer sequences stretches the positions.
   void set_rope(const RopeConfig& rope);
   // Another lambda of the prediction modules' losses, likewise.
   void set_mtp_weight(double weight) { config_.mtp.weight = weight; }
@@ -48,6 +48,7 @@ class Transformer {
   HeadLoss::Result run(LayerContext& context, const LossOptions& options) const;
 
  private:
+  const RopeTable& rope_for(const BatchTensors& batch) const;
   Value run_final_norm(LayerContext& context, const Residual& x) const;
   NormLayer bind_norm(const std::string& name, ParamStore& store) const;
   void bind_block(DecoderBlock& block, int64_t index, ParamStore& store) const;
@@ -70,7 +71,8 @@ class Transformer {
   ModelConfig config_;
   Chunk chunk_;
   ParamStore* store_;
-  RopeTable rope_;
+  // Rows up to the last position that was used: a model may allow millions. One thread runs it.
+  mutable RopeTable rope_;
   std::vector<DecoderBlock> blocks_;
   std::vector<MtpModule> modules_;
   NormLayer final_norm_;
