@@ -164,7 +164,8 @@ void read_deepseek_experts(const ConfigKeys& keys, ModelFamily family, MoeConfig
   moe.experts = keys.whole_or("n_routed_experts", v3 ? 256 : 64, any_count);
   moe.chosen = keys.whole("num_experts_per_tok", any_count);
   moe.ffn = keys.whole("moe_intermediate_size", any_width);
-  moe.shared = keys.whole_or("n_shared_experts", v3 ? 1 : 2, {0, 1024});
+  const int64_t shared = keys.is_null("n_shared_experts") ? 0 : v3 ? 1 : 2;
+  moe.shared = keys.whole_or("n_shared_experts", shared, {0, 1024});
   moe.first_dense = keys.whole_or("first_k_dense_replace", v3 ? 3 : 0, or_none(any_layers));
   moe.every = keys.whole_or("moe_layer_freq", 1, any_layers);
   read_deepseek_router(keys, family, moe);

@@ -26,8 +26,7 @@ ModelFamily latent_family(const ModelConfig& m) {
   require(v3 || m.mtp.depth == 0, "DeepSeek-V2 has no prediction modules (model.mtp.depth)");
   if (!m.moe.on()) return ModelFamily::deepseek_v3;
   const MoeConfig& e = m.moe;
-  require(e.shared > 0, "DeepSeek's layers have shared experts (model.moe.shared is 0)");
-  require(e.every == 1, "DeepSeek's layers are sparse from one on (model.moe.every must be 1)");
+  require(e.every == 1, "DeepSeek's layers are all sparse from one on (model.moe.every must be 1)");
   if (v3) {
     require(e.group_score == "top2" || e.groups_chosen == e.groups,
             "of sigmoid scores a group counts by its two best (model.moe.group_score = \"top2\")");
@@ -56,7 +55,8 @@ ModelFamily sparse_family(const ModelConfig& m) {
             "of Qwen3-MoE's layers every n-th is sparse (model.moe.shift must be 1)");
     return ModelFamily::qwen3_moe;
   }
-  require(e.first_dense == 0 && e.every == 1, "all of Mixtral's layers are sparse");
+  require(e.first_dense == 0 && e.every == 1,
+          "all of Mixtral's layers are sparse (model.moe.first_dense must be 0, every 1)");
   require(e.renormalise, "Mixtral renormalises the chosen scores (model.moe.renormalise)");
   return ModelFamily::mixtral;
 }

@@ -48,6 +48,7 @@ bool HuggingFaceFolder::is_at(const std::string& path) {
 HuggingFaceFolder::HuggingFaceFolder(const std::string& path)
     : shards_(path), config_(read_config(path)) {
   settle_prediction();
+  settle_frequency();
   check_count();
   const std::vector<FolderTensor> tensors = folder_tensors(config_.family, config_.model);
   check_tensors(tensors);
@@ -58,12 +59,26 @@ HuggingFaceFolder::HuggingFaceFolder(const std::string& path)
 // The config of a model that transformers saved still counts modules whose weights it left out.
 void HuggingFaceFolder::settle_prediction() {
   ModelConfig& m = config_.model;
+  std::vector<std::string> prefixes;
+  for (int64_t k = 0; k < m.mtp.depth; ++k) {
+    prefixes.push_back(cat("model.layers.", m.layers + k, "."));
+  }
   for (const std::string& name : shards_.names()) {
-    for (int64_t k = 0; k < m.mtp.depth; ++k) {
-      if (name.starts_with(cat("model.layers.", m.layers + k, "."))) return;
+    for (const std::string& prefix : prefixes) {
+      if (name.starts_with(prefix)) return;
     }
   }
   m.mtp.depth = 0;
+}
+
+void HuggingFaceFolder::settle_frequency() {
+  const ModelConfig& m = config_.model;
+  if (!is_deepseek(config_.family) || m.moe.every == 1) return;
+  for (int64_t i = m.moe.first_dense; i < m.layers; ++i) {
+    if (m.moe.sparse(i) || !shards_.has(cat("model.layers.", i, ".mlp.gate.weight"))) continue;
+    config_.model.moe.every = 1;
+    return;
+  }
 }
 
 // Before lists are made whose length a config may invent.
@@ -106,11 +121,17 @@ void HuggingFaceFolder::check_tensors(const std::vector<FolderTensor>& wanted) c
       missing.push_back(cat(tensor.name, " ", shape_text(tensor.shape), " for ", tensor.parameter));
       continue;
     }
-    if (config_.blocks.on()) known.insert(tensor.scale_name());
+    const bool blocks = config_.blocks.on() && is_fp8(shards_.entry(tensor.name));
+    if (blocks) known.insert(tensor.scale_name());
     const std::string mismatch = mismatch_of(tensor);
     if (!mismatch.empty()) wrong.push_back(mismatch);
   }
   for (const FolderCopy& copy : folder_copies(config_.model)) known.insert(copy.name);
+  for (const FolderTensor& tensor : empty_tensors(config_.family, config_.model)) {
+    if (shards_.has(tensor.name) && shards_.entry(tensor.name).shape == tensor.shape) {
+      known.insert(tensor.name);
+    }
+  }
   for (const std::string& name : shards_.names()) {
     if (!known.contains(name) && !is_ignorable(name)) {
       unexpected.push_back(cat(name, " ", shape_text(shards_.entry(name).shape)));

@@ -22,7 +22,9 @@ class HuggingFaceFolder {
   explicit HuggingFaceFolder(const std::string& path);
 
   const std::string& path() const { return shards_.folder(); }
-  // Without prediction modules where the files leave them out, as transformers does when it saves.
+  // Without prediction modules where the files leave them out, as transformers does when it saves;
+  // with every later layer sparse where they are, whatever DeepSeek's moe_layer_freq says, which
+  // transformers does not look at.
   const HuggingFaceConfig& config() const { return config_; }
   bool has(const std::string& parameter) const { return parts_.contains(parameter); }
   Dtype type_of(const std::string& parameter) const;  // bf16 when all of it is stored so, else f32
@@ -33,6 +35,7 @@ class HuggingFaceFolder {
 
  private:
   void settle_prediction();
+  void settle_frequency();
   void check_count() const;
   void check_tensors(const std::vector<FolderTensor>& wanted) const;
   std::string mismatch_of(const FolderTensor& tensor) const;

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "core/check.h"
 
@@ -19,6 +20,9 @@ std::array<float, 256> values_of_codes() {
   }
   return table;
 }
+
+// A scale below would lose its digits, or be 0 and make NaN of the block.
+constexpr float least_scale = std::numeric_limits<float>::min();
 
 // Of the columns [first, last) of all rows.
 float largest_magnitude(std::span<const float> values, int64_t columns, int64_t first,
@@ -60,7 +64,7 @@ void quantise_blocks(const Fp8Layout& layout, std::span<const float> values,
     for (int64_t first = 0; first < layout.columns; first += layout.blocks.columns) {
       const int64_t last = std::min(first + layout.blocks.columns, layout.columns);
       const float largest = largest_magnitude(part, layout.columns, first, last);
-      const float scale = largest > 0 ? largest / Float8E4M3::max : 1;
+      const float scale = largest > 0 ? std::max(largest / Float8E4M3::max, least_scale) : 1;
       scales.push_back(scale);
       for (size_t row = 0; row < part.size(); row += columns) {
         for (int64_t c = first; c < last; ++c) {

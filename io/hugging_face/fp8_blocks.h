@@ -24,9 +24,9 @@ struct Fp8Layout {
 void dequantise_blocks(const Fp8Layout& layout, std::span<const uint8_t> codes,
                        std::span<const float> scales, int64_t begin, float* out);
 
-// The blocks' scales are the largest magnitude / 448 (1 for a block of zeros), codes the nearest
-// values, ties to even. `values` are whole rows from the first of a block on; scales of their
-// blocks are appended.
+// The blocks' scales are the largest magnitude / 448, at least the smallest normal number (1 for a
+// block of zeros), codes the nearest values, ties to even. `values` are finite, whole rows from the
+// first of a block on; scales of their blocks are appended.
 void quantise_blocks(const Fp8Layout& layout, std::span<const float> values,
                      std::vector<uint8_t>& codes, std::vector<float>& scales);
 

@@ -175,6 +175,19 @@ std::vector<FolderTensor> folder_tensors(ModelFamily family, const ModelConfig& 
   return lister.take();
 }
 
+std::vector<FolderTensor> empty_tensors(ModelFamily family, const ModelConfig& model) {
+  std::vector<FolderTensor> list;
+  if (!is_deepseek(family) || !model.moe.on() || model.moe.shared > 0) return list;
+  for (int64_t i = 0; i < model.layers + model.mtp.depth; ++i) {
+    if (!model.moe.sparse(std::min(i, model.layers - 1))) continue;
+    const std::string at = cat("model.layers.", i, ".mlp.shared_experts.");
+    list.push_back({.name = at + "gate_proj.weight", .shape = {0, model.hidden}, .parameter = ""});
+    list.push_back({.name = at + "up_proj.weight", .shape = {0, model.hidden}, .parameter = ""});
+    list.push_back({.name = at + "down_proj.weight", .shape = {model.hidden, 0}, .parameter = ""});
+  }
+  return list;
+}
+
 std::vector<FolderCopy> folder_copies(const ModelConfig& model) {
   std::vector<FolderCopy> list;
   const char* head = model.tied_embeddings ? "embedding.weight" : "head.weight";

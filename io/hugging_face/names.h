@@ -35,6 +35,10 @@ struct FolderCopy {
 std::vector<FolderTensor> folder_tensors(ModelFamily family, const ModelConfig& model);
 std::vector<FolderCopy> folder_copies(const ModelConfig& model);
 
+// Tensors without elements that transformers expects nevertheless: of a DeepSeek model without
+// shared experts, those experts' matrices. A file may leave them out.
+std::vector<FolderTensor> empty_tensors(ModelFamily family, const ModelConfig& model);
+
 // How many folder_tensors() would list, without listing them.
 int64_t count_folder_tensors(const ModelConfig& model);
 

@@ -1,6 +1,7 @@
 #include "io/hugging_face/save.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <vector>
@@ -64,6 +65,9 @@ std::vector<Planned> plan_tensors(const HuggingFaceConfig& config) {
     if (tensor.begin == 0) whole[tensor.parameter] = tensor;
     list.push_back(plan_tensor(config, std::move(tensor)));
   }
+  for (FolderTensor& tensor : empty_tensors(config.family, config.model)) {
+    list.push_back(plan_tensor(config, std::move(tensor)));
+  }
   for (const FolderCopy& copy : folder_copies(config.model)) {
     if (!copy.written) continue;
     FolderTensor tensor = whole.at(copy.parameter);
@@ -105,6 +109,17 @@ void write_plain(const HuggingFaceExport& model, const Planned& plan, Safetensor
   }
 }
 
+// One of them would take its whole block with it.
+void require_finite(const FolderTensor& tensor, int64_t at, const std::vector<float>& values) {
+  const auto bad =
+      std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+  if (bad == values.end()) return;
+  fail_data(cat("element ", at + (bad - values.begin()), " of ", tensor.name, " (",
+                tensor.parameter, ") is ", *bad,
+                ", which FP8 blocks cannot hold; export a checkpoint from before, or without --fp8",
+                " to look at the weights"));
+}
+
 // A strip of whole blocks at a time.
 void write_blocks(const HuggingFaceExport& model, const Planned& plan, SafetensorsWriter& writer) {
   const Fp8Layout layout = layout_of(plan.tensor, model.config.blocks);
@@ -115,6 +130,7 @@ void write_blocks(const HuggingFaceExport& model, const Planned& plan, Safetenso
     const int64_t count = std::min(strip, all - at), begin = plan.tensor.begin + at;
     values.resize(static_cast<size_t>(count));
     model.read(plan.tensor.parameter, begin, begin + count, values.data());
+    require_finite(plan.tensor, at, values);
     quantise_blocks(layout, values, codes, scales);
     writer.write(plan.tensor.name, at, count, reinterpret_cast<const std::byte*>(codes.data()));
   }

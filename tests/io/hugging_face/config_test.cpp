@@ -120,6 +120,12 @@ TEST(HuggingFaceConfig, ReadsDeepSeek) {
   EXPECT_FALSE(v2.model.moe.renormalise);
   v2_json["topk_method"] = "greedy";
   EXPECT_EQ(parse_json(v2_json).model.moe.groups, 1);
+  // Null is none to DeepSeek's code; a missing key is what the class fills in.
+  v2_json["n_shared_experts"] = c["n_shared_experts"] = nullptr;
+  EXPECT_EQ(parse_json(v2_json).model.moe.shared, 0);
+  EXPECT_EQ(parse_json(c).model.moe.shared, 0);
+  v2_json.erase("n_shared_experts");
+  EXPECT_EQ(parse_json(v2_json).model.moe.shared, 2);
 }
 
 TEST(HuggingFaceConfig, TakesEitherNameOfTheExpertsCount) {

@@ -21,6 +21,14 @@ TEST(Family, IsFoundForEachModel) {
   ModelConfig dense = small_models().at(ModelFamily::deepseek_v3);
   dense.moe = {};
   EXPECT_EQ(family_of(dense), ModelFamily::deepseek_v3);
+  for (const ModelFamily family : {ModelFamily::deepseek_v2, ModelFamily::deepseek_v3}) {
+    ModelConfig alone = small_models().at(family);
+    alone.moe.shared = 0;
+    EXPECT_EQ(family_of(alone), family) << "without shared experts";
+  }
+  ModelConfig qwen = small_models().at(ModelFamily::qwen3_moe);
+  qwen.moe.every = 2;  // decoder_sparse_step, counted from one
+  EXPECT_EQ(family_of(qwen), ModelFamily::qwen3_moe);
 }
 
 TEST(Family, RefusesModelsThatNobodyElseComputes) {
@@ -38,15 +46,16 @@ TEST(Family, RefusesModelsThatNobodyElseComputes) {
   refused(F::mixtral, "model.moe.scores", [](auto& m) { m.moe.scores = "sigmoid"; });
   refused(F::mixtral, "bias_speed", [](auto& m) { m.moe.balance.bias_speed = 0.1; });
   refused(F::mixtral, "shared", [](auto& m) { m.moe.shared = 1; });
-  refused(F::mixtral, "Mixtral", [](auto& m) { m.moe.first_dense = 1; });
+  refused(F::mixtral, "model.moe.first_dense", [](auto& m) { m.moe.first_dense = 1; });
+  refused(F::mixtral, "every", [](auto& m) { m.moe.every = 2; });
   refused(F::mixtral, "renormalise", [](auto& m) { m.moe.renormalise = false; });
   refused(F::mixtral, "scaling", [](auto& m) { m.moe.scaling = 2; });
   refused(F::qwen3_moe, "shift", [](auto& m) { m.moe.every = 2, m.moe.shift = 0; });
   refused(F::deepseek_v2, "renormalise", [](auto& m) { m.moe.renormalise = true; });
   refused(F::deepseek_v2, "group_score", [](auto& m) { m.moe.group_score = "top2"; });
   refused(F::deepseek_v2, "mtp", [](auto& m) { m.mtp.depth = 1; });
-  refused(F::deepseek_v3, "shared", [](auto& m) { m.moe.shared = 0; });
-  refused(F::deepseek_v3, "every", [](auto& m) { m.moe.every = 2; });
+  refused(F::deepseek_v3, "model.moe.every", [](auto& m) { m.moe.every = 2; });
+  refused(F::deepseek_v2, "model.moe.every", [](auto& m) { m.moe.every = 3; });
   refused(F::deepseek_v3, "group_score", [](auto& m) { m.moe.group_score = "max"; });
   refused(F::deepseek_v3, "window", [](auto& m) { m.window = 8; });
 }

@@ -145,6 +145,55 @@ TEST(HuggingFaceFolder, RefusesBlocksWithoutScales) {
                [&] { HuggingFaceFolder folder(scratch.path()); });
 }
 
+// A scale without codes is a tensor that fills nothing.
+TEST(HuggingFaceFolder, RefusesScalesBesidePlainWeights) {
+  const ScratchFolder scratch;
+  HuggingFaceExport model = small_export(ModelFamily::llama);
+  model.config.blocks = {.rows = 16, .columns = 16};
+  save_hugging_face(model, scratch.path());
+  const std::string weight = "model.layers.0.mlp.up_proj.weight";
+  edit_tensors(scratch.path(), {weight}, {{weight, {48, 32}}});
+  expect_error(ExitCode::data, {"fill no parameter", weight + "_scale_inv"},
+               [&] { HuggingFaceFolder folder(scratch.path()); });
+  edit_tensors(scratch.path(), {weight + "_scale_inv"}, {});
+  EXPECT_TRUE(HuggingFaceFolder(scratch.path()).has("layers.0.mlp.gate_up.weight"));
+}
+
+TEST(HuggingFaceFolder, ReadsDeepSeekWithoutSharedExperts) {
+  for (const ModelFamily family : {ModelFamily::deepseek_v2, ModelFamily::deepseek_v3}) {
+    const ScratchFolder scratch;
+    HuggingFaceExport model = small_export(family);
+    model.config.model.moe.shared = 0;
+    save_hugging_face(model, scratch.path());
+    EXPECT_EQ(HuggingFaceFolder(scratch.path()).config().model.moe.shared, 0);
+    const std::string gate = "model.layers.1.mlp.shared_experts.gate_proj.weight";
+    edit_tensors(scratch.path(), {gate}, {});  // without one it is the same model
+    EXPECT_FALSE(HuggingFaceFolder(scratch.path()).has("layers.1.moe.shared.gate_up.weight"));
+    edit_tensors(scratch.path(), {}, {{gate, {12, 32}}});
+    expect_error(ExitCode::data, {"fill no parameter", gate},
+                 [&] { HuggingFaceFolder folder(scratch.path()); });
+  }
+}
+
+// transformers makes all later layers sparse and keeps the key; DeepSeek's own code follows it.
+TEST(HuggingFaceFolder, FollowsTheTensorsWhereTheFrequencyDoesNot) {
+  for (const int64_t every : {1, 2}) {
+    const ScratchFolder scratch;
+    HuggingFaceExport model = small_export(ModelFamily::deepseek_v3);
+    model.config.model.layers = 4;
+    model.config.model.moe.every = every;
+    model.config.model.mtp.depth = 0;
+    save_hugging_face(model, scratch.path());
+    nlohmann::json config = nlohmann::json::parse(read_file(scratch / "config.json"));
+    config["moe_layer_freq"] = 2;
+    write_file(scratch / "config.json", config.dump());
+    const HuggingFaceFolder folder(scratch.path());
+    EXPECT_EQ(folder.config().model.moe.every, every);
+    EXPECT_EQ(folder.has("layers.3.mlp.down.weight"), every == 2);
+    EXPECT_EQ(folder.has("layers.3.moe.experts.down.weight"), every == 1);
+  }
+}
+
 // Lists are not made for a config that invents a model.
 TEST(HuggingFaceFolder, RefusesAConfigOfAnotherSizeAtOnce) {
   const ScratchFolder scratch;

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 
 namespace shoestring {
@@ -86,6 +88,22 @@ TEST(Fp8Blocks, OfZerosStayZeros) {
   quantise_blocks(cut_layout, values, codes, scales);
   EXPECT_EQ(codes, std::vector<uint8_t>(values.size(), 0));
   EXPECT_EQ(scales, std::vector<float>(4, 1.0f));
+}
+
+// The largest magnitude / 448 of such a block is 0 in f32.
+TEST(Fp8Blocks, OfNextToNothingStayNumbers) {
+  for (const float tiny : {1e-45f, 1e-43f, 1e-40f, 3e-38f, 5e-36f}) {
+    std::vector<float> values(200 * 150, 0.0f), back(values.size());
+    values[7] = -tiny;
+    std::vector<uint8_t> codes;
+    std::vector<float> scales;
+    quantise_blocks(cut_layout, values, codes, scales);
+    EXPECT_GE(scales[0], std::numeric_limits<float>::min());
+    dequantise_blocks(cut_layout, codes, scales, 0, back.data());
+    for (size_t i = 0; i < back.size(); ++i) {
+      EXPECT_NEAR(back[i], values[i], std::max(std::abs(values[i]) / 16, 2e-41f)) << tiny;
+    }
+  }
 }
 
 }  // namespace

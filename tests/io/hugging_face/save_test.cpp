@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "io/safetensors_shards.h"
 #include "tests/io/hugging_face/folder_fixture.h"
 
@@ -52,6 +55,42 @@ TEST(SaveHuggingFace, WritesF32AndTheModulesCopies) {
   shards.read("model.layers.2.shared_head.head.weight", 17, 18, Dtype::f32,
               reinterpret_cast<std::byte*>(&copy));
   EXPECT_EQ(copy, weight_at("head.weight", 17));
+}
+
+TEST(SaveHuggingFace, RefusesBlocksOfWhatIsNoNumber) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), INFINITY, -INFINITY}) {
+    const ScratchFolder folder;
+    HuggingFaceExport model = small_export(ModelFamily::llama);
+    model.config.blocks = {.rows = 16, .columns = 16};
+    model.read = [bad](const std::string& parameter, int64_t begin, int64_t end, float* out) {
+      read_weights(parameter, begin, end, out);
+      const int64_t at = 700;
+      if (parameter == "layers.1.attention.output.weight" && begin <= at && at < end) {
+        out[at - begin] = bad;
+      }
+    };
+    expect_error(ExitCode::data, {"model.layers.1.self_attn.o_proj.weight", "element 700", "--fp8"},
+                 [&] { save_hugging_face(model, folder.path()); });
+  }
+}
+
+// As transformers saves and expects them.
+TEST(SaveHuggingFace, WritesSharedExpertsWithoutElements) {
+  for (const ModelFamily family : {ModelFamily::deepseek_v2, ModelFamily::deepseek_v3}) {
+    for (const bool fp8 : {false, true}) {
+      const ScratchFolder folder;
+      HuggingFaceExport model = small_export(family);
+      model.config.model.moe.shared = 0;
+      if (fp8) model.config.blocks = {.rows = 16, .columns = 16};
+      save_hugging_face(model, folder.path());
+      const SafetensorsShards shards(folder.path());
+      const std::string at = "model.layers.1.mlp.shared_experts.";
+      EXPECT_EQ(shards.entry(at + "gate_proj.weight").shape, (std::vector<int64_t>{0, 32}));
+      EXPECT_EQ(shards.entry(at + "up_proj.weight").shape, (std::vector<int64_t>{0, 32}));
+      EXPECT_EQ(shards.entry(at + "down_proj.weight").shape, (std::vector<int64_t>{32, 0}));
+      EXPECT_FALSE(shards.has("model.layers.0.mlp.shared_experts.up_proj.weight")) << "dense";
+    }
+  }
 }
 
 TEST(SaveHuggingFace, LeavesATiedHeadOut) {
