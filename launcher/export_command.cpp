@@ -46,6 +46,7 @@ HuggingFaceConfig config_of(const ModelSource& source, const ExportOptions& opti
     fail_usage(cat("--dtype is ", dtype, " but must be bf16 or f32"));
   }
   HuggingFaceConfig config{.model = source.model()};
+  if (options.no_mtp) config.model.mtp.depth = 0;
   config.family = family_of(config.model);
   if (source.folder()) {
     config.begin_ids = source.folder()->config().begin_ids;
@@ -59,15 +60,9 @@ HuggingFaceConfig config_of(const ModelSource& source, const ExportOptions& opti
   return config;
 }
 
-// The run's, of one of its checkpoints.
-std::string folder_of(const ModelSource& source) {
-  if (source.folder()) return source.path();
-  return fs::absolute(source.path()).parent_path().parent_path().string();
-}
-
 // What the run says about itself.
 std::string summary_of(const ModelSource& source) {
-  const std::string path = folder_of(source) + "/summary.json";
+  const std::string path = source.home() + "/summary.json";
   return fs::is_regular_file(path) ? read_small_file(path, file_limit) : "";
 }
 
@@ -120,7 +115,7 @@ void run_export(const ExportOptions& options) {
   if (tokenizer.empty()) {
     log_warning(cat(options.out, " has no tokenizer: none is beside the model; name one with ",
                     "--tokenizer PATH"));
-    put_ids(generation_ids(folder_of(source)), model.config);
+    put_ids(generation_ids(source.home()), model.config);
   } else {
     put_ids(export_tokenizer({.path = tokenizer,
                               .folder = out.temporary(),

@@ -13,6 +13,7 @@ struct ExportOptions {
   std::string format = "hf";
   std::string dtype = {};  // "bf16" or "f32"; empty: the run's train.dtype
   bool fp8 = false;        // matrices as E4M3 with a scale for each block of 128 x 128
+  bool no_mtp = false;     // leaves prediction modules out
   std::string shard_size = "5GB";
   std::string tokenizer = {};  // empty: the one beside the model
   bool force = false;          // replaces what is at `out`

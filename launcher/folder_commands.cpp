@@ -45,6 +45,8 @@ void add_export(CLI::App& app, CommandAction& action) {
   command->add_option("--dtype", o->dtype, "bf16 or f32; default: the run's")->type_name("TYPE");
   command->add_flag("--fp8", o->fp8,
                     "matrices as FP8 with a scale for each block of 128 x 128 (DeepSeek-V3)");
+  command->add_flag("--no-mtp", o->no_mtp,
+                    "without prediction modules, which transformers reports as unexpected keys");
   command->add_option("--shard-size", o->shard_size, "a file's tensors, such as 500MB or 2GiB")
       ->type_name("SIZE")
       ->capture_default_str();

@@ -8,6 +8,7 @@
 #include "core/text.h"
 #include "io/utf8_check.h"
 #include "launcher/progress.h"
+#include "launcher/text_borders.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
@@ -38,6 +39,9 @@ void run_generate(const GenerateOptions& options) {
   LoadedModel loaded(options.model);
   const Tokenizer& tokenizer = loaded.need_tokenizer();  // before anything is printed
   GenerateRequest request = options.request;
+  const TextBorders borders = text_borders(loaded);
+  request.begin_ids = borders.begin;
+  request.end_ids = borders.end;
   if (request.prompts.empty()) request.prompts.emplace_back();
   for (size_t i = 0; i < request.prompts.size(); ++i) {
     require_utf8(request.prompts[i], cat("prompt ", i));

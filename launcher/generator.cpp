@@ -112,20 +112,31 @@ struct Sequence {
   bool done = false;
 };
 
+std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const GenerateRequest& request,
+                                   const std::string& prompt) {
+  std::vector<int32_t> ids = tokenizer.encode(prompt);
+  const std::vector<int32_t>& begin = request.begin_ids;
+  const bool there =
+      ids.size() >= begin.size() && std::equal(begin.begin(), begin.end(), ids.begin());
+  if (!there) ids.insert(ids.begin(), begin.begin(), begin.end());
+  if (!ids.empty()) return ids;
+  if (!tokenizer.end_of_text_id()) {
+    fail_usage("an empty prompt needs a tokenizer with an end-of-text token; give a prompt");
+  }
+  return {*tokenizer.end_of_text_id()};
+}
+
 std::vector<Sequence> encode_prompts(const Tokenizer& tokenizer, const GenerateRequest& request,
                                      const ModelConfig& model) {
   if (request.max_tokens < 0) {
     fail_usage(cat("--max-tokens must be at least 0 but is ", request.max_tokens));
   }
+  if (std::find(request.stop.begin(), request.stop.end(), "") != request.stop.end()) {
+    fail_usage("--stop is empty, and every text would end before it began; leave it out");
+  }
   std::vector<Sequence> list;
   for (size_t i = 0; i < request.prompts.size(); ++i) {
-    std::vector<int32_t> ids = tokenizer.encode(request.prompts[i]);
-    if (ids.empty()) {
-      if (!tokenizer.end_of_text_id()) {
-        fail_usage("an empty prompt needs a tokenizer with an end-of-text token; give a prompt");
-      }
-      ids.push_back(*tokenizer.end_of_text_id());
-    }
+    std::vector<int32_t> ids = encode_prompt(tokenizer, request, request.prompts[i]);
     const auto needed = static_cast<int64_t>(ids.size()) + request.max_tokens;
     if (needed > model.max_positions) {
       fail_usage(cat("prompt ", i, " has ", counted(static_cast<int64_t>(ids.size()), "token"),
@@ -141,11 +152,17 @@ std::vector<Sequence> encode_prompts(const Tokenizer& tokenizer, const GenerateR
   return list;
 }
 
+bool ends_text(int32_t id, const Tokenizer& tokenizer, const GenerateRequest& request) {
+  const std::vector<int64_t>& ends = request.end_ids;
+  return tokenizer.end_of_text_id() == id || tokenizer.eos_id() == id ||
+         std::find(ends.begin(), ends.end(), id) != ends.end();
+}
+
 // Takes the next token of one sequence and hands out its text.
 void advance(Sequence& s, size_t index, std::span<const float> logits, const Tokenizer& tokenizer,
              const GenerateRequest& request) {
   const int32_t id = s.sampler.next(logits, s.ids);
-  if (tokenizer.end_of_text_id() == id || tokenizer.eos_id() == id) {
+  if (ends_text(id, tokenizer, request)) {
     s.done = true;
   } else {
     s.ids.push_back(id);

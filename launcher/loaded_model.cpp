@@ -11,7 +11,9 @@ LoadedModel::LoadedModel(const ModelRequest& request, ModelSource from)
       step(from.step()),
       device(DeviceKind::cpu, 0, request.threads),
       stream(Stream::immediate(device)),
-      checkpoint_path(from.path()) {
+      checkpoint_path(from.path()),
+      home(from.home()) {
+  if (from.folder()) end_ids = from.folder()->config().end_ids;
   const std::string dtype = request.dtype.empty() ? config.train.dtype : request.dtype;
   const Chunk chunk = whole_model(config.model);
   store = std::make_unique<ParamStore>(device, parameters_of(config.model, chunk),

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/model/transformer.h"
 #include "io/tokenizer/tokenizer.h"
@@ -34,6 +35,8 @@ struct LoadedModel {
   std::optional<Tokenizer> tokenizer;
   std::string tokenizer_path, tokenizer_error;  // why the model's own cannot be read
   std::string checkpoint_path, trained_hash;    // of the tokenizer that the model was trained with
+  std::string home;                             // the run's folder, or the Hugging Face folder
+  std::vector<int64_t> end_ids;                 // that a config.json names
 
   // The tokenizer; a usage error that says how to name one, a data error when it is not the one
   // that the model was trained with.

@@ -67,6 +67,10 @@ ModelSource::ModelSource(const std::string& path) : path_(path) {
   tokenizer_path_ = find_tokenizer(path_, config_);
 }
 
+std::string ModelSource::home() const {
+  return folder_ ? path_ : fs::absolute(path_).parent_path().parent_path().string();
+}
+
 ModelConfig ModelSource::model() const {
   ModelConfig model = config_.model;
   if (!config_.stages.empty()) {

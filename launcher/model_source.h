@@ -24,6 +24,8 @@ class ModelSource {
 
   // The checkpoint's folder, or the Hugging Face folder.
   const std::string& path() const { return path_; }
+  // The run's folder, of one of its checkpoints; the Hugging Face folder.
+  std::string home() const;
   // Null for a checkpoint.
   const HuggingFaceFolder* folder() const { return folder_ ? &*folder_ : nullptr; }
   // Of the run that made it. For a Hugging Face folder the defaults, with its model and type.

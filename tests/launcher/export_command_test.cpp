@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/model/parameters.h"
+#include "io/safetensors_shards.h"
 #include "launcher/import_command.h"
 #include "nlohmann/json.hpp"
 #include "tests/launcher/folder_model_fixture.h"
@@ -103,6 +104,26 @@ TEST(ExportCommand, WritesFp8Blocks) {
   EXPECT_GT(codes, 30);
   const auto config = nlohmann::json::parse(read_file(folder / "a/config.json"));
   EXPECT_EQ(config["quantization_config"]["weight_block_size"], nlohmann::json({128, 128}));
+}
+
+TEST(ExportCommand, LeavesPredictionModulesOutOnRequest) {
+  const ScratchFolder folder;
+  const std::string with = folder / "with", without = folder / "without";
+  run_export({.model = golden_folder("deepseek_v3_mtp"), .out = with});
+  run_export({.model = golden_folder("deepseek_v3_mtp"), .out = without, .no_mtp = true});
+  const ModelSource a(with), b(without);
+  EXPECT_GT(a.model().mtp.depth, 0);
+  EXPECT_EQ(b.model().mtp.depth, 0);
+  const auto config = nlohmann::json::parse(read_file(without + "/config.json"));
+  EXPECT_EQ(config["num_nextn_predict_layers"], 0);
+  const std::string module = cat("model.layers.", a.model().layers, ".");
+  const SafetensorsShards some(without), all(with);
+  size_t left_out = 0;
+  for (const std::string& name : all.names()) {
+    left_out += name.starts_with(module) ? 1 : 0;
+    EXPECT_EQ(some.has(name), !name.starts_with(module)) << name;
+  }
+  EXPECT_GT(left_out, 10u);
 }
 
 TEST(ExportCommand, RefusesWhatCannotBeExported) {

@@ -52,6 +52,34 @@ TEST(GenerateCommand, AndOthersWorkWithASentencePieceLikeTokenizer) {
   train_small(again);
 }
 
+// End ids of generation_config.json, and the token that tokenizer.json puts before a text.
+TEST(GenerateCommand, FollowsTheFilesBesideTheModel) {
+  const ScratchFolder folder;
+  const std::string run = train_text_model(folder), file = run + "/tokenizer.json";
+  const auto ids = [&](const std::string& prompt) {
+    const BinaryResult result = run_binary({"generate", "--model", run, "--prompt", prompt,
+                                            "--max-tokens", "9", "--temperature", "0", "--json"});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return nlohmann::json::parse(result.out)["outputs"][0]["ids"].get<std::vector<int32_t>>();
+  };
+  const std::vector<int32_t> plain = ids("Anne"), begun = ids("<|endoftext|>Anne");
+  ASSERT_EQ(plain.size(), 9u);
+  EXPECT_NE(plain, begun);
+  nlohmann::json json = nlohmann::json::parse(read_file(file));
+  json["post_processor"] = nlohmann::json::parse(R"({"type": "Sequence", "processors": [
+      {"type": "ByteLevel"}, {"type": "TemplateProcessing", "single": [
+      {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+      {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {}}]})");
+  write_file(file, json.dump());
+  EXPECT_EQ(ids("Anne"), begun);
+  EXPECT_EQ(run_binary({"tokenize", "--tokenizer", file}, "Anne\n").out.find("[0"),
+            std::string::npos)
+      << "without special tokens";
+  write_file(run + "/generation_config.json", cat("{\"eos_token_id\": [", begun[4], ", 7]}"));
+  const std::vector<int32_t> cut(begun.begin(), std::find(begun.begin(), begun.end(), begun[4]));
+  EXPECT_EQ(ids("Anne"), cut);
+}
+
 TEST(GenerateCommand, RefusesAnotherTokenizer) {
   const ScratchFolder folder;
   const std::string run = train_text_model(folder), other = test_data("tokenizer/gpt2.json");
@@ -76,6 +104,7 @@ TEST(GenerateCommand, RefusesBadRequestsBeforeItPrints) {
   const std::vector<std::pair<std::vector<std::string>, int>> cases = {
       {{"--prompt", "Anne", "--max-tokens", "100000"}, 2},
       {{"--prompt", "Anne", "--top-p", "2"}, 2},
+      {{"--prompt", "Anne", "--stop", ""}, 2},
       {{"--prompt", "a\xff"}, 3}};
   for (const auto& [more, code] : cases) {
     std::vector<std::string> words = {"generate", "--model", run};

@@ -126,7 +126,40 @@ TEST_F(Generator, EndsBeforeAStopString) {
   EXPECT_EQ(joined, cut);
 }
 
+TEST_F(Generator, EndsAtAnyIdThatEndsAText) {
+  GenerateRequest r = request({"Sir Walter", "Anne"}, 16);
+  r.sampler.temperature = 0;
+  const std::vector<std::vector<int32_t>> whole = run(r).ids;
+  const int32_t end = whole[0].at(5);
+  r.end_ids = {100000, end};
+  const GenerateResult cut = run(r);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(cut.ids[i], std::vector<int32_t>(whole[i].begin(),
+                                               std::find(whole[i].begin(), whole[i].end(), end)));
+  }
+  EXPECT_LE(cut.ids[0].size(), 5u);
+}
+
+TEST_F(Generator, BeginsEachPromptAsItIsTold) {
+  const int32_t first = *loaded_->tokenizer->end_of_text_id();
+  const std::string name(loaded_->tokenizer->id_to_bytes(first));
+  const auto ids = [&](const std::string& prompt, std::vector<int32_t> begin) {
+    GenerateRequest r = request({prompt}, 12);
+    r.begin_ids = std::move(begin);
+    return run(r).ids[0];
+  };
+  const std::vector<int32_t> spelt = ids(name + "Anne", {});
+  EXPECT_NE(ids("Anne", {}), spelt);
+  EXPECT_EQ(ids("Anne", {first}), spelt);
+  EXPECT_EQ(ids(name + "Anne", {first}), spelt) << "not twice";
+  EXPECT_EQ(ids("", {first}), ids("", {}))
+      << "an empty prompt begins with the end of a text anyway";
+}
+
 TEST_F(Generator, RefusesWhatDoesNotFit) {
+  GenerateRequest stop = request({"Anne"}, 8);
+  stop.stop = {"x", ""};
+  expect_error(ExitCode::usage, {"--stop"}, [&] { run(stop); });
   expect_error(ExitCode::usage, {"64", "positions"}, [&] { run(request({"Anne"}, 64)); });
   expect_error(ExitCode::usage, {"--max-tokens", "-1"}, [&] { run(request({"Anne"}, -1)); });
   const GenerateResult none = run(request({"Anne"}, 0));
