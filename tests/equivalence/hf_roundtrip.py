@@ -1,5 +1,6 @@
 """Exports tiny models of every family and loads them in transformers: the same logits, no missing
-and no unexpected key; and what transformers saves, the program reads.
+and no unexpected key; and what transformers saves, the program reads. Exports in FP8 are multiplied
+by their scales here and compared with what the program makes of them.
 
 Usage: hf_roundtrip.py SHOESTRING FOLDER     (with a Python that has torch and transformers)
 
@@ -13,8 +14,9 @@ import sys
 import tempfile
 
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, __version__, logging
+from safetensors.torch import load_file, save_file
+from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, DeepseekV2Config,
+                          DeepseekV3Config, __version__, logging)
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -36,13 +38,13 @@ def logits_of(folder, ids):
 
 def is_module(key, folder):
     """transformers ignores the prediction module of 61 layers only and reports that of others."""
-    config = json.loads((folder / "config.json").read_text())
+    config = config_of(folder)
     return key.startswith(f"model.layers.{config['num_hidden_layers']}.")
 
 
 def attends_otherwise(folder):
     """transformers 4's DeepSeek-V2 leaves YaRN's mscale out of the softmax's scale."""
-    config = json.loads((folder / "config.json").read_text())
+    config = config_of(folder)
     return (__version__.startswith("4.") and config["model_type"] == "deepseek_v2"
             and (config.get("rope_parameters") or {}).get("mscale_all_dim", 0) > 0)
 
@@ -58,6 +60,159 @@ def ours(binary, folder, ids, temporary):
     return load_file(temporary / "logits.safetensors")["logits"]
 
 
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def check_no_modules(binary, folder, ids, temporary):
+    """Without prediction modules there is no unexpected key at all."""
+    run(binary, "export", folder, "--no-mtp", "--out", temporary / "bare", "--dtype", "f32")
+    logits, facts, _ = logits_of(temporary / "bare", ids)
+    if facts["missing_keys"] or facts["unexpected_keys"]:
+        sys.exit(f"{folder.name} --no-mtp: missing {facts['missing_keys']}, "
+                 f"unexpected {facts['unexpected_keys']}")
+    return logits
+
+
+def dequantise(folder, to):
+    """A folder with the values that the codes and their blocks' scales stand for."""
+    config = config_of(folder)
+    rows, columns = config.pop("quantization_config")["weight_block_size"]
+    stored = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        stored.update(load_file(file))
+    weights, codes = {}, 0
+    for name, values in stored.items():
+        if name.endswith("_scale_inv"):
+            continue
+        if name + "_scale_inv" in stored:
+            assert values.dtype == torch.float8_e4m3fn, name
+            scale = stored[name + "_scale_inv"]
+            scale = scale.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+            values = values.float() * scale[:values.shape[0], :values.shape[1]]
+            codes += 1
+        weights[name] = values.float().contiguous()
+    to.mkdir()
+    save_file(weights, to / "model.safetensors", {"format": "pt"})
+    (to / "config.json").write_text(json.dumps(config))
+    return codes
+
+
+def check_fp8(binary, folder, golden, temporary):
+    fp8, plain = temporary / "fp8", temporary / "dequantised"
+    run(binary, "export", folder, "--fp8", "--out", fp8, "--dtype", "f32", "--shard-size", "40KB")
+    codes = dequantise(fp8, plain)
+    logits, facts, _ = logits_of(plain, golden["ids"])
+    unexpected = [k for k in facts["unexpected_keys"] if not is_module(k, plain)]
+    apart = distance(ours(binary, fp8, golden["ids"], temporary), logits)
+    if attends_otherwise(folder):
+        apart = 0
+    if codes < 5 or facts["missing_keys"] or unexpected or apart > TOLERANCE:
+        sys.exit(f"{folder.name} --fp8: {codes} quantised tensors, missing "
+                 f"{facts['missing_keys']}, unexpected {unexpected}, distance {apart:.2e}")
+    return codes, apart
+
+
+def check_without_shared_experts(binary, temporary):
+    for kind in (DeepseekV2Config, DeepseekV3Config):
+        torch.manual_seed(3)
+        config = kind(vocab_size=96, hidden_size=32, intermediate_size=48, moe_intermediate_size=12,
+                      num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
+                      n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=0, n_group=1,
+                      topk_group=1, kv_lora_rank=16, q_lora_rank=12, qk_nope_head_dim=8,
+                      qk_rope_head_dim=4, v_head_dim=6, first_k_dense_replace=1,
+                      max_position_embeddings=64, norm_topk_prob=kind is DeepseekV3Config,
+                      initializer_range=0.3)
+        made = temporary / kind.model_type
+        AutoModelForCausalLM.from_config(config).save_pretrained(made / "saved")
+        ids = torch.randint(0, 96, (2, 20))
+        want, _, _ = logits_of(made / "saved", ids)
+        here = distance(ours(binary, made / "saved", ids, temporary), want)
+        run(binary, "export", made / "saved", "--out", made / "hf", "--dtype", "f32")
+        logits, facts, _ = logits_of(made / "hf", ids)
+        there = distance(logits, want)
+        if facts["missing_keys"] or facts["unexpected_keys"] or max(here, there) > TOLERANCE:
+            sys.exit(f"{kind.model_type} without shared experts: {facts}, {here:.2e}, {there:.2e}")
+        print(f"{kind.model_type} without shared experts: no missing and no unexpected key; "
+              f"distance here {here:.1e}, in transformers {there:.1e}")
+
+
+TRAINED = """
+threads = 2
+tokenizer = "{tokenizer}"
+[run]
+directory = "{folder}/run"
+[train]
+steps = 40
+batch = 8
+micro_batch = 4
+sequence_length = 64
+measure_peak = false
+[model]
+layers = 2
+hidden = 64
+ffn = 128
+max_positions = 64
+{model}
+[optim]
+lr = 5e-3
+[data]
+held_out = 0.1
+[[data.sources]]
+name = "text"
+path = "{folder}/text.h5"
+"""
+TRAINED_MODELS = {
+    "llama": "heads = 4\nkv_heads = 2",
+    "deepseek_v3": """heads = 4
+[model.mla]
+kv_latent = 24
+q_latent = 32
+nope_dim = 16
+rope_dim = 8
+v_dim = 16
+[model.moe]
+experts = 8
+chosen = 2
+ffn = 32
+shared = 1
+first_dense = 1
+scores = "sigmoid"
+[model.moe.balance]
+bias_speed = 0.01
+[model.mtp]
+depth = 1
+""",
+}
+
+
+def check_trained(binary, data, temporary):
+    """A run of a few steps on real text, exported: text, ids and logits as here."""
+    tokenizer = data / "tokenizer" / "trained_gpt2.json"
+    for name, model in TRAINED_MODELS.items():
+        folder = temporary / f"trained_{name}"
+        folder.mkdir()
+        run(binary, "data", "pack", data / "tiny" / "persuasion.jsonl", "--tokenizer", tokenizer,
+            "--out", folder / "text.h5", "--quiet")
+        (folder / "run.toml").write_text(
+            TRAINED.format(tokenizer=tokenizer, folder=folder, model=model))
+        run(binary, "train", folder / "run.toml")
+        run(binary, "export", folder / "run", "--out", folder / "hf", "--dtype", "f32", "--no-mtp")
+        words = AutoTokenizer.from_pretrained(folder / "hf")
+        ids = torch.tensor([words("Sir Walter Elliot, of Kellynch Hall, in Somersetshire, was a "
+                                  "man who, for his own amusement")["input_ids"]])
+        logits, facts, _ = logits_of(folder / "hf", ids)
+        apart = distance(ours(binary, folder / "run", ids, temporary), logits)
+        loss = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:].long()).item()
+        if facts["missing_keys"] or facts["unexpected_keys"] or apart > TOLERANCE:
+            sys.exit(f"trained {name}: missing {facts['missing_keys']}, unexpected "
+                     f"{facts['unexpected_keys']}, distance {apart:.2e}")
+        if loss > 0.9 * torch.tensor(float(logits.shape[-1])).log():
+            sys.exit(f"trained {name}: a loss of {loss:.2f} in transformers, as if untrained")
+        print(f"trained {name}: no missing and no unexpected key, loss of a sentence {loss:.2f}, "
+              f"distance in transformers {apart:.1e}")
+
+
 def check(binary, folder, temporary):
     golden = load_file(folder / "golden.safetensors")
     run(binary, "import", folder, "--out", temporary / "run")
@@ -66,7 +221,9 @@ def check(binary, folder, temporary):
     logits, facts, model = logits_of(temporary / "hf", golden["ids"])
     missing = list(facts["missing_keys"])
     unexpected = [k for k in facts["unexpected_keys"] if not is_module(k, temporary / "hf")]
-    there = distance(logits, golden["logits"])
+    bare = check_no_modules(binary, temporary / "hf", golden["ids"], temporary)
+    there = max(distance(logits, golden["logits"]), distance(bare, golden["logits"]))
+    codes, apart = check_fp8(binary, folder, golden, temporary)
     model.save_pretrained(temporary / "saved", max_shard_size="50KB")
     back = distance(ours(binary, temporary / "saved", golden["ids"], temporary), golden["logits"])
     if attends_otherwise(folder):
@@ -77,7 +234,7 @@ def check(binary, folder, temporary):
         sys.exit(f"{folder.name}: missing {missing}, unexpected {unexpected}, "
                  f"distances {there:.2e}, {back:.2e}")
     print(f"{folder.name}: no missing and no unexpected key; distance in transformers {there:.1e}, "
-          f"back here {back:.1e} of the logits' deviation")
+          f"back here {back:.1e}, FP8 ({codes} tensors) {apart:.1e} of the logits' deviation")
 
 
 def main():
@@ -86,6 +243,9 @@ def main():
     for name in names:
         with tempfile.TemporaryDirectory() as temporary:
             check(binary, root / name, pathlib.Path(temporary))
+    with tempfile.TemporaryDirectory() as temporary:
+        check_without_shared_experts(binary, pathlib.Path(temporary))
+        check_trained(binary, root.parent, pathlib.Path(temporary))
     print(f"{len(names)} models")
 
 

@@ -9,9 +9,10 @@
 #include "core/model/transformer.h"
 #include "io/hugging_face/names.h"
 #include "io/safetensors.h"
+#include "launcher/export_command.h"
 #include "launcher/model_source.h"
 #include "nlohmann/json.hpp"
-#include "tests/io/store_fixture.h"
+#include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
 namespace {
@@ -167,6 +168,33 @@ const char* const sparse_gradients[] = {"qwen3_moe", "mixtral", "deepseek_v2", "
                                         "deepseek_v3_mtp"};
 INSTANTIATE_TEST_SUITE_P(Sparse, GoldenGradients, ::testing::ValuesIn(sparse_gradients),
                          [](const auto& info) { return std::string(info.param); });
+
+// A run that learned a selection bias and one that goes on from it without moving it: the weights
+// still choose by the bias, which no softmax family knows.
+TEST(HuggingFaceExport, RefusesASelectionBiasOfSoftmaxFamilies) {
+  for (const bool qwen : {false, true}) {
+    const ScratchFolder folder;
+    RunConfig first = small_config(folder, "first");
+    first.train.steps = 2;
+    first.model.qk_norm = qwen;
+    first.model.moe = {.experts = 4, .chosen = 2, .ffn = 16, .shift = 1};
+    RunConfig plain = first, second = first;
+    first.model.moe.balance.bias_speed = 0.1;
+    train_small(first);
+    second.run.directory = folder / "second";
+    second.train.init_from = first.run.directory;
+    train_small(second);
+    plain.run.directory = folder / "plain";
+    train_small(plain);
+    expect_error(ExitCode::usage, {"model.moe.balance.bias_speed"},
+                 [&] { run_export({.model = first.run.directory, .out = folder / "a"}); });
+    expect_error(ExitCode::usage, {"moe.router.bias is not zero", "DeepSeek-V3"},
+                 [&] { run_export({.model = second.run.directory, .out = folder / "b"}); });
+    EXPECT_FALSE(std::filesystem::exists(folder / "b"));
+    run_export({.model = plain.run.directory, .out = folder / "c"});
+    EXPECT_EQ(ModelSource(folder / "c").model().moe.experts, 4);
+  }
+}
 
 }  // namespace
 }  // namespace shoestring
