@@ -189,6 +189,7 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
     watchdog = std::make_unique<Fp8Watchdog>(config.precision.watchdog, config.model, *fp8);
   }
   model = std::make_unique<Transformer>(config.model, *store, chunk);
+  model->reserve_positions(longest_sequence(config));
   auto whole = [&](const Param& p) { return updated_by_muon(p.info, config.optim); };
   parallel = std::make_unique<DataParallel>(ranks, communication, sharing_of(config),
                                             store->elements(), extents_of(*store, whole));

@@ -40,7 +40,16 @@ Transformer::Transformer(const ModelConfig& config, ParamStore& store, const Chu
 
 void Transformer::set_rope(const RopeConfig& rope) {
   config_.rope = rope;
+  const int64_t rows = rope_.cos ? rope_.cos.rows() : 0;
   rope_ = {};
+  reserve_positions(rows);
+}
+
+void Transformer::reserve_positions(int64_t positions) const {
+  const int64_t rows = rope_.cos ? rope_.cos.rows() : 0;
+  const int64_t wanted = std::min(positions, config_.max_positions);
+  if (wanted <= rows) return;
+  rope_ = make_rope_table(store_->device(), config_.rope, config_.rotated_dims(), wanted);
 }
 
 // A row is a function of its position alone, so a longer table has the same bits; ops that were
@@ -50,10 +59,8 @@ const RopeTable& Transformer::rope_for(const BatchTensors& batch) const {
   const int64_t last =
       positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end());
   const int64_t rows = rope_.cos ? rope_.cos.rows() : 0;
-  if (rows == 0 || (last >= rows && rows < config_.max_positions)) {
-    const int64_t grown = std::max({last + 1, 2 * rows, first_positions});
-    rope_ = make_rope_table(store_->device(), config_.rope, config_.rotated_dims(),
-                            std::min(grown, config_.max_positions));
+  if (last >= rows || rows == 0) {
+    reserve_positions(std::max({last + 1, 2 * rows, first_positions}));
   }
   return rope_;
 }

@@ -31,6 +31,9 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   // Other angles for the steps that follow: a stage with longer sequences stretches the positions.
   void set_rope(const RopeConfig& rope);
+  // Makes the rotary table for so many positions now, as those who know the longest sequence do: it
+  // would grow when a longer one comes.
+  void reserve_positions(int64_t positions) const;
   // Another lambda of the prediction modules' losses, likewise.
   void set_mtp_weight(double weight) { config_.mtp.weight = weight; }
 
