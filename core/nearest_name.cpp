@@ -33,7 +33,7 @@ std::string nearest_name(std::string_view name, std::span<const std::string> kno
   int best_distance = 0;
   for (const std::string& candidate : known) {
     size_t longer = std::max(name.size(), candidate.size());
-    int allowed = std::max(longer >= 4 ? 2 : 1, static_cast<int>(longer / 3));
+    int allowed = std::max(longer >= 5 ? 2 : 1, static_cast<int>(longer / 3));
     int distance = edit_distance(name, candidate);
     if (distance > allowed || distance >= static_cast<int>(longer)) continue;
     if (best.empty() || distance < best_distance) {

@@ -12,7 +12,7 @@ namespace shoestring {
 int edit_distance(std::string_view a, std::string_view b);
 
 // The known name with the smallest distance, or "" when none is near: more than a third of the
-// longer name would have to change (two edits are always near for names of four bytes and more).
+// longer name would have to change (two edits are always near for names of five bytes and more).
 // The first of several equally near ones wins.
 std::string nearest_name(std::string_view name, std::span<const std::string> known);
 

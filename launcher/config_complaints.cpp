@@ -20,10 +20,30 @@ void find_elsewhere(const FieldList& list, const std::string& section, std::stri
   }
 }
 
+bool is_part_of_key(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
+}
+
 }  // namespace
+
+bool names_key(std::string_view text, std::string_view key) {
+  for (size_t at = text.find(key); at != std::string_view::npos; at = text.find(key, at + 1)) {
+    const size_t end = at + key.size();
+    const bool begins = at == 0 || !is_part_of_key(text[at - 1]);
+    if (begins && (end == text.size() || !is_part_of_key(text[end]))) return true;
+  }
+  return false;
+}
+
+bool by_override(const std::string& position) { return position.starts_with("--set"); }
 
 void ConfigComplaints::add(std::string position, std::string_view key, std::string message) {
   complaints_.push_back({std::move(position), std::string(key), std::move(message)});
+}
+
+void ConfigComplaints::add_unread(std::string position, std::string message) {
+  add(std::move(position), "", std::move(message));
+  unread_ = true;
 }
 
 void ConfigComplaints::add_unknown(const FieldList& root, const FieldList& section,
@@ -32,15 +52,19 @@ void ConfigComplaints::add_unknown(const FieldList& root, const FieldList& secti
   std::string message = cat("unknown key '", name, "'");
   if (!section_key.empty()) append(message, " in [", section_key, "]");
   std::vector<std::string> known = names_of(section), elsewhere;
+  find_elsewhere(section, section_key, name, elsewhere);  // what is below lies nearest
   find_elsewhere(root, "", name, elsewhere);
-  if (std::string nearest = nearest_name(name, known); !nearest.empty()) {
+  const std::string nearest = nearest_name(name, known);
+  if (!nearest.empty()) {
     append(message, "; did you mean '", nearest, "'?");
   } else if (!elsewhere.empty()) {
     append(message, "; did you mean '", elsewhere.front(), "'?");
-  } else {
+  }
+  // A key of that name in another section may be a guess.
+  if (nearest.empty() && (elsewhere.empty() || !section_key.empty())) {
     std::string all;
     for (const std::string& k : known) append(all, all.empty() ? "" : ", ", k);
-    append(message, "; the keys here are ", all);
+    append(message, elsewhere.empty() ? "; the keys here are " : " The keys here are ", all);
   }
   add(position, join_key(section_key, name), std::move(message));
 }
@@ -68,7 +92,26 @@ std::string ConfigComplaints::position_of(std::string key) const {
   return whole == positions_.end() ? "" : whole->second;
 }
 
-void ConfigComplaints::validate(const FieldList& root) { validate(root, ""); }
+// Whoever broke a rule between keys by --set looks for the mistake there, not in the file.
+std::string ConfigComplaints::position_of_rule(const std::string& key, const std::string& section,
+                                               std::string_view message) const {
+  const auto own = positions_.find(key);
+  if (own != positions_.end() && by_override(own->second)) return own->second;
+  const std::string start = section.empty() ? "" : section + ".";
+  std::string in_file;
+  for (const auto& [other, position] : positions_) {
+    const bool here = other.starts_with(start) && other.size() > start.size();
+    const bool named = here && names_key(message, std::string_view(other).substr(start.size()));
+    if (!named && (other.empty() || !names_key(message, other))) continue;
+    if (by_override(position)) return position;
+    if (in_file.empty()) in_file = position;
+  }
+  return own == positions_.end() && !in_file.empty() ? in_file : position_of(key);
+}
+
+void ConfigComplaints::validate(const FieldList& root) {
+  if (!unread_) validate(root, "");
+}
 
 void ConfigComplaints::validate(const FieldList& list, const std::string& section) {
   if (list.validate) {
@@ -76,7 +119,9 @@ void ConfigComplaints::validate(const FieldList& list, const std::string& sectio
     list.validate(found);
     for (const Complaints::Item& item : found.items()) {
       std::string key = join_key(section, item.key);
-      if (!has(key)) add(position_of(key), key, cat(key, ": ", item.message));
+      if (!has(key)) {
+        add(position_of_rule(key, section, item.message), key, cat(key, ": ", item.message));
+      }
     }
   }
   for (const FieldNode& node : list.nodes) {

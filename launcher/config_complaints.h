@@ -10,11 +10,19 @@
 
 namespace shoestring {
 
+// Is the key in the text, as a word of its own? "heads" is not in "kv_heads".
+bool names_key(std::string_view text, std::string_view key);
+// Does the position say that --set gave the value?
+bool by_override(const std::string& position);
+
 class ConfigComplaints {
  public:
   // `position`: "a.toml:3:9", "--set #2" or "" when nothing set the key. The message starts with
   // the key where one is concerned.
   void add(std::string position, std::string_view key, std::string message);
+  // Of a file that could not be read or understood: what it leaves unset is no mistake of its own,
+  // so validate() stays silent.
+  void add_unread(std::string position, std::string message);
   // Names the nearest key of the section, or the same key in another section.
   void add_unknown(const FieldList& root, const FieldList& section, const std::string& section_key,
                    std::string_view name, const std::string& position);
@@ -24,7 +32,9 @@ class ConfigComplaints {
   void was_set(const std::string& key, std::string position);
   const KeyPositions& positions() const { return positions_; }
 
-  // Runs every validate(); a key that was already complained of is not complained of again.
+  // Runs every validate(); a rule between keys stands at the one of those it names that --set
+  // changed, if any, else at its own key. A key that was already complained of is not complained of
+  // again.
   void validate(const FieldList& root);
 
   // Throws one usage error that holds every complaint, in the order they were found.
@@ -36,10 +46,13 @@ class ConfigComplaints {
   };
   bool has(std::string_view key) const;
   std::string position_of(std::string key) const;
+  std::string position_of_rule(const std::string& key, const std::string& section,
+                               std::string_view message) const;
   void validate(const FieldList& list, const std::string& section);
 
   std::vector<Complaint> complaints_;
   KeyPositions positions_;
+  bool unread_ = false;
 };
 
 }  // namespace shoestring

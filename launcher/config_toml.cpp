@@ -237,8 +237,8 @@ std::vector<Include> includes_of(const toml::table& table, const Assigner& assig
     if (const auto* path = value.as_string()) {
       includes.push_back({path->get(), position});
     } else {
-      complaints.add(position, "include",
-                     cat("include must be a path or a list of paths but is ", node_text(value)));
+      complaints.add_unread(
+          position, cat("include must be a path or a list of paths but is ", node_text(value)));
     }
   };
   if (const auto* list = node->as_array()) {
@@ -277,16 +277,16 @@ void TomlReader::read_file(const std::string& path, const std::string& included_
   std::error_code ignored;
   std::string canonical = std::filesystem::weakly_canonical(path, ignored).string();
   if (std::find(open_files_.begin(), open_files_.end(), canonical) != open_files_.end()) {
-    complaints_.add(included_from, "include", cat("'", path, "' includes itself"));
+    complaints_.add_unread(included_from, cat("'", path, "' includes itself"));
     return;
   }
   if (std::filesystem::is_directory(path, ignored)) {
-    complaints_.add(included_from, "", cat("cannot read '", path, "': it is a directory"));
+    complaints_.add_unread(included_from, cat("cannot read '", path, "': it is a directory"));
     return;
   }
   std::ifstream file(path, std::ios::binary);
   if (!file) {
-    complaints_.add(included_from, "", cat("cannot read '", path, "': ", std::strerror(errno)));
+    complaints_.add_unread(included_from, cat("cannot read '", path, "': ", std::strerror(errno)));
     return;
   }
   std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
@@ -301,11 +301,11 @@ void TomlReader::read_text(std::string_view text, const std::string& name) {
     document = toml::parse(text, name);
   } catch (const toml::parse_error& error) {
     const auto& begin = error.source().begin;
-    complaints_.add(cat(name, ":", begin.line, ":", begin.column), "",
-                    cat("not valid TOML: ", error.description()));
+    complaints_.add_unread(cat(name, ":", begin.line, ":", begin.column),
+                           cat("not valid TOML: ", error.description()));
     return;
   } catch (const ParserTripped&) {
-    complaints_.add(name, "", "not valid TOML: a value is missing or cut off");
+    complaints_.add_unread(name, "not valid TOML: a value is missing or cut off");
     return;
   }
   Assigner assigner(root_, complaints_, name, false);

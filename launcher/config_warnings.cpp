@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/text.h"
 #include "launcher/config.h"
+#include "launcher/config_complaints.h"
 #include "launcher/plan.h"
 
 namespace shoestring {
@@ -57,9 +58,10 @@ void add_loop(const RunConfig& c, Rules& rules) {
 void add_model(const RunConfig& c, Rules& rules) {
   const ModelConfig& m = c.model;
   rules.add(m.mla.on(), {"model.head_dim"},
-            "the widths of latent attention's heads are in model.mla");
+            "model.mla.kv_latent > 0: the widths of latent attention's heads are in model.mla");
   rules.add(m.mla.on() && m.kv_heads != m.heads, {"model.kv_heads"},
-            "in latent attention each of model.heads has its own key and value");
+            "model.mla.kv_latent > 0: in latent attention each of model.heads has its own key and "
+            "value");
   rules.add(!m.mla.on(), {"model.mla."}, "model.mla.kv_latent = 0: no latent attention");
   rules.add(!m.moe.on(), {"model.moe."}, "model.moe.experts = 0: the model is dense");
   rules.add(m.moe.groups == 1, {"model.moe.group_score"}, "model.moe.groups = 1: all in one group");
@@ -108,7 +110,10 @@ void add_optimiser(const RunConfig& c, Rules& rules) {
   rules.add(filled.optim.moments == "f32" && c.train.dtype == "f32", {"optim.stochastic_rounding"},
             "optim.moments and train.dtype are f32, so nothing is rounded to bf16");
   rules.add(o.skip.loss_z == 0 && o.skip.norm_z == 0, {"optim.skip.window", "optim.skip.limit"},
-            "optim.skip.loss_z and norm_z are 0: no step is skipped");
+            "optim.skip.loss_z and optim.skip.norm_z are 0: no step is skipped");
+  rules.add(c.train.steps <= o.skip.window, {"optim.skip.loss_z", "optim.skip.norm_z"},
+            cat("the first optim.skip.window = ", o.skip.window,
+                " steps are never skipped, and the run ends after train.steps = ", c.train.steps));
   const std::string at = "optim.schedule.";
   const std::string why = cat("optim.schedule.kind = \"", s.kind, "\" does not use it");
   rules.add(s.kind == "constant", {at + "total"}, why);
@@ -133,9 +138,21 @@ void add_data(const RunConfig& c, int64_t end, Rules& rules) {
   }
 }
 
-std::string place_of(const KeyPositions& positions, const std::string& key) {
+// Whoever turns a feature off by --set knows that the file's settings of it rest.
+bool turned_off_by_override(const std::string& why, const KeyPositions& positions) {
+  return std::any_of(positions.begin(), positions.end(), [&](const auto& p) {
+    return by_override(p.second) && !p.first.empty() && names_key(why, p.first);
+  });
+}
+
+std::string position_of(const KeyPositions& positions, const std::string& key) {
   const auto at = positions.find(key);
-  return at == positions.end() || at->second.empty() ? "" : at->second + ": ";
+  return at == positions.end() ? "" : at->second;
+}
+
+std::string place_of(const KeyPositions& positions, const std::string& key) {
+  const std::string position = position_of(positions, key);
+  return position.empty() ? "" : position + ": ";
 }
 
 // Some ranks may have fewer micro-batches than others, but none at all is a waste of machines.
@@ -147,6 +164,14 @@ std::string warning_of_idle_ranks(const LoadSegment& s, int64_t ranks) {
              s.sequences, "), which leaves ", ranks - s.micro_batches,
              " without work; start at most ", s.micro_batches,
              ", or set a larger train.batch or a smaller train.micro_batch");
+}
+
+bool nothing_held_out(const RunConfig& c) {
+  const auto& sources = c.data.sources;
+  return c.train.evaluate_sequences > 0 && !sources.empty() &&
+         std::all_of(sources.begin(), sources.end(), [&](const SourceConfig& source) {
+           return source.held_out.value_or(c.data.held_out) == 0;
+         });
 }
 
 // Nothing of a run that cannot be: its start says why.
@@ -172,6 +197,8 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
   add_precision(config, rules);
   add_optimiser(config, rules);
   add_data(config, *end, rules);
+  rules.add(ranks == 1, {"parallel.zero_stage"},
+            "a single rank has nobody to share the optimiser's state with");
   RunConfig plain;
   plain.data.sources.resize(config.data.sources.size());
   plain.stages.resize(config.stages.size());
@@ -179,8 +206,16 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
   for (const ConfigDifference& d : diff_configs(config, plain)) {
     const std::string why = d.left.empty() ? "" : rules.why(d.key);
     if (why.empty()) continue;
+    const bool asked_for = by_override(position_of(positions, d.key));
+    if (!asked_for && turned_off_by_override(why, positions)) continue;
     warnings.push_back(
         cat(place_of(positions, d.key), d.key, " = ", d.left, " has no effect: ", why));
+  }
+  if (nothing_held_out(config)) {
+    warnings.push_back(
+        cat(place_of(positions, "data.held_out"), "data.held_out = 0: no document is held out, so ",
+            "nothing will be validated; set a fraction above 0, or train.evaluate_sequences = 0 ",
+            "where that is meant"));
   }
   std::erase_if(segments, [&](const LoadSegment& s) { return s.from_tokens >= *end; });
   const auto fewest = std::min_element(

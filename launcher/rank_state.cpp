@@ -39,15 +39,6 @@ int64_t fill_in_vocabulary(RunConfig& config, const TokenStores& stores) {
   return needed;
 }
 
-void check_lengths(const RunConfig& config) {
-  const int64_t longest = longest_sequence(config);
-  if (longest <= config.model.max_positions) return;
-  const char* key = config.train.sequence_length == longest ? "train.sequence_length"
-                                                            : "sequence_length of a stage";
-  fail_usage(cat(key, " = ", longest, " is longer than model.max_positions = ",
-                 config.model.max_positions, "; raise the latter or shorten the sequences"));
-}
-
 // A sample must fit when it is asked for, not when it is due.
 void check_sample(const RunConfig& config, const Tokenizer& tokenizer) {
   const TrainSection& t = config.train;
@@ -105,7 +96,6 @@ void require_inputs(const RunConfig& config) {
 // Whatever can be wrong between config, stores, tokenizer and machine is found here.
 Inputs open_inputs(RunConfig& config, MachineShare machine) {
   fill_in(config);
-  check_lengths(config);
   Complaints complaints;
   config.validate_data(complaints);
   for (const auto& item : complaints.items()) fail_usage(cat(item.key, " ", item.message));

@@ -1,5 +1,7 @@
 #include "launcher/run_config.h"
 
+#include <algorithm>
+
 #include "core/counted.h"
 #include "core/text.h"
 
@@ -11,6 +13,40 @@ void check_multiple(Complaints& c, std::string_view key, int64_t batch, int64_t 
   c.add(key, cat("the batch of ", counted(batch, "sequence"),
                  " is not a multiple of micro_batch = ", micro_batch, "; the next one is ",
                  (batch / micro_batch + 1) * micro_batch));
+}
+
+// Of the run's stages, the micro-batch from a token count on.
+int64_t micro_batch_at(const RunConfig& config, int64_t tokens) {
+  int64_t micro_batch = config.train.micro_batch;
+  for (const StageSection& stage : config.stages) {
+    if (stage.from_tokens <= tokens) micro_batch = stage.micro_batch.value_or(micro_batch);
+  }
+  return micro_batch;
+}
+
+void check_ramp(const RunConfig& config, Complaints& c) {
+  const RampConfig& ramp = config.optim.ramp;
+  int64_t begin = 0;
+  for (size_t i = 0; i < std::min(ramp.tokens.size(), ramp.sequences.size()); ++i) {
+    std::vector<int64_t> borders = {begin};
+    for (const StageSection& stage : config.stages) {
+      if (stage.from_tokens > begin && stage.from_tokens < ramp.tokens[i]) {
+        borders.push_back(stage.from_tokens);
+      }
+    }
+    for (int64_t from : borders) {
+      const size_t before = c.items().size();
+      check_multiple(c, cat("optim.ramp.sequences.", i), ramp.sequences[i],
+                     micro_batch_at(config, from));
+      if (c.items().size() > before) break;
+    }
+    begin = ramp.tokens[i];
+  }
+}
+
+std::string text_of_length(const RunConfig& config, int64_t length) {
+  return cat("is ", length, ", longer than model.max_positions = ", config.model.max_positions,
+             "; raise the latter or shorten the sequences");
 }
 
 }  // namespace
@@ -33,11 +69,25 @@ void CheckpointSection::validate(Complaints& c) const {
 }
 
 void RunConfig::validate_data(Complaints& c) const {
-  if (!data.sources.empty()) return;
-  c.add("data.sources", "is empty; pack a corpus with `shoestring data pack` and name it there");
+  if (data.sources.empty()) {
+    c.add("data.sources", "is empty; pack a corpus with `shoestring data pack` and name it there");
+  }
+  const int64_t positions = model.max_positions, length = train.sequence_length;
+  if (length > positions) c.add("train.sequence_length", text_of_length(*this, length));
+  for (size_t i = 0; i < stages.size(); ++i) {
+    const StageSection& stage = stages[i];
+    const int64_t own = stage.sequence_length.value_or(0);
+    if (own > positions) c.add(cat("stages.", i, ".sequence_length"), text_of_length(*this, own));
+    if (stage.weights.empty() || stage.weights.size() == data.sources.size()) continue;
+    c.add(cat("stages.", i, ".weights"),
+          cat("has ", counted(static_cast<int64_t>(stage.weights.size()), "weight"), ", but there ",
+              data.sources.size() == 1 ? "is " : "are ",
+              counted(static_cast<int64_t>(data.sources.size()), "source"), " in data.sources"));
+  }
 }
 
 void RunConfig::validate(Complaints& c) const {
+  check_ramp(*this, c);
   if (device == "cuda") {
     c.add("device", "is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");
   }

@@ -171,7 +171,7 @@ struct RunConfig {
   }
   // Rules between sections: batches, stages.
   void validate(Complaints& c) const;
-  // What only a run asks for: data to train on.
+  // What only a run asks for: data to train on, in sequences that fit the model.
   void validate_data(Complaints& c) const;
 };
 

@@ -32,6 +32,8 @@ TEST(NearestName, SaysNothingWhenNoneIsNear) {
   EXPECT_EQ(nearest_name("momentum", known), "");
   EXPECT_EQ(nearest_name("b", known), "");  // replacing the whole name is not near
   EXPECT_EQ(nearest_name("x", {}), "");
+  known = {"ramp"};
+  EXPECT_EQ(nearest_name("name", known), "");  // half of it is not near
 }
 
 TEST(NearestName, FirstOfEqualsWins) {

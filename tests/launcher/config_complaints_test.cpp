@@ -40,6 +40,25 @@ TEST(ConfigComplaints, RulesStandAtTheKeyOrItsSection) {
             "stages.0.name: is empty");
 }
 
+TEST(ConfigComplaints, NamesKeysAsWholeWords) {
+  EXPECT_TRUE(names_key("model.heads = 5 does not divide hidden", "hidden"));
+  EXPECT_TRUE(names_key("heads", "heads"));
+  EXPECT_FALSE(names_key("model.kv_heads = 2", "heads"));
+  EXPECT_FALSE(names_key("heads.size", "heads"));
+  EXPECT_TRUE(by_override("--set #2"));
+  EXPECT_FALSE(by_override("a.toml:1:1"));
+}
+
+// What a file leaves unset that could not be read is no second mistake.
+TEST(ConfigComplaints, AnUnreadFileIsOneMistake) {
+  SampleConfig config;
+  config.train.steps = 13;
+  ConfigComplaints c;
+  c.add_unread("", "cannot read 'a.toml'");
+  c.validate(fields_of(config));
+  EXPECT_EQ(thrown(c), "cannot read 'a.toml'");
+}
+
 TEST(ConfigComplaints, AKeyIsComplainedOfOnce) {
   SampleConfig config;
   config.train.steps = 13;

@@ -86,6 +86,7 @@ std::vector<Case> cases() {
       {"precision.watchdog.strikes", "2", cat(fp8, " ", dog, " precision.watchdog.limit=0"),
        cat(fp8, " ", dog)},
       {"optim.skip.window", "64", "", "optim.skip.norm_z=4"},
+      {"optim.skip.norm_z", "4", "train.steps=128", "train.steps=129"},
       {"optim.schedule.total", "1000", "optim.schedule.kind=constant", ""},
       {"optim.schedule.min_ratio", "0.2", "optim.schedule.kind=multi_step", ""},
       {"optim.schedule.decay_shape", "linear", "", "optim.schedule.kind=wsd"},
@@ -107,6 +108,41 @@ TEST(ConfigWarnings, EverySettingThatAnotherTurnsOff) {
         << setting << " with " << c.without;
     EXPECT_EQ(warnings("", with).find(said), std::string::npos) << setting << " with " << c.with;
   }
+}
+
+// What --set turned off rests in the file; what --set itself asks for is told of.
+TEST(ConfigWarnings, AFeatureThatAnOverrideTurnsOffDrawsNone) {
+  const std::string file = "[optim.skip]\nloss_z = 4\nwindow = 32\n";
+  EXPECT_EQ(warnings(file), "");
+  EXPECT_EQ(warnings(file, {"optim.skip.loss_z=0"}), "");
+  EXPECT_EQ(warnings(file, {"optim.skip.loss_z=0", "optim.skip.window=16"}),
+            "--set #2: optim.skip.window = 16 has no effect: optim.skip.loss_z and "
+            "optim.skip.norm_z are 0: no step is skipped\n");
+  EXPECT_EQ(warnings("[optim.skip]\nloss_z = 0\nwindow = 32\n", {"optim.lr=0.1"}),
+            "run.toml:3:10: optim.skip.window = 32 has no effect: optim.skip.loss_z and "
+            "optim.skip.norm_z are 0: no step is skipped\n");
+}
+
+TEST(ConfigWarnings, SkippingThatNeverBegins) {
+  EXPECT_EQ(warnings("[train]\nsteps = 100\n[optim.skip]\nloss_z = 4\n"),
+            "run.toml:4:10: optim.skip.loss_z = 4.0 has no effect: the first optim.skip.window = "
+            "128 steps are never skipped, and the run ends after train.steps = 100\n");
+}
+
+TEST(ConfigWarnings, ShardingOnOneRank) {
+  const std::string run = "[train]\nbatch = 8\n[parallel]\nzero_stage = 1\n";
+  EXPECT_EQ(warnings(run, {}, 2), "");
+  EXPECT_EQ(warnings(run, {}, 1),
+            "run.toml:4:14: parallel.zero_stage = 1 has no effect: a single rank has nobody to "
+            "share the optimiser's state with\n");
+}
+
+TEST(ConfigWarnings, NothingHeldOut) {
+  const std::string text = "data.held_out = 0: no document is held out";
+  const std::string run = "[data]\nheld_out = 0\n[[data.sources]]\npath = 'a'\n";
+  EXPECT_EQ(warnings(run).find("run.toml:2:12: " + text), 0u) << warnings(run);
+  EXPECT_EQ(warnings(run + "held_out = 0.1\n").find(text), std::string::npos);
+  EXPECT_EQ(warnings(run, {"train.evaluate_sequences=0"}), "");
 }
 
 // Also of elements of lists of tables, and by what the whole run comes to.

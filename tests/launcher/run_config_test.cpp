@@ -1,4 +1,5 @@
 #include "launcher/run_config.h"
+
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -7,6 +8,7 @@
 #include "core/model/parameters.h"
 #include "core/text.h"
 #include "launcher/config.h"
+#include "tests/io/store_fixture.h"
 
 namespace shoestring {
 namespace {
@@ -51,6 +53,57 @@ TEST(RunConfig, ImpossibleBatches) {
             "micro_batch = 3; the next one is 9");
 }
 
+std::string complaint_of_run(const std::string& text, std::vector<std::string> overrides = {}) {
+  const ScratchFolder folder;
+  const std::string file = folder / "run.toml";
+  write_file(file, text + "[[data.sources]]\npath = 'a.h5'\n");
+  try {
+    read_config<RunConfig>({.file = file, .overrides = std::move(overrides)}, nullptr,
+                           [](const RunConfig& run, Complaints& c) { run.validate_data(c); });
+  } catch (const Error& e) {
+    const std::string message = e.what();
+    return message.starts_with(file) ? "run.toml" + message.substr(file.size()) : message;
+  }
+  return "(accepted)";
+}
+
+TEST(RunConfig, WhatDoesNotFitHasItsPlace) {
+  const std::string model = "[model]\nmax_positions = 64\n";
+  EXPECT_EQ(complaint_of_run(model + "[train]\nsequence_length = 65\n"),
+            "run.toml:4:19: train.sequence_length: is 65, longer than model.max_positions = 64; "
+            "raise the latter or shorten the sequences");
+  EXPECT_EQ(complaint_of_run(model + "[train]\nsequence_length = 64\n"), "(accepted)");
+  EXPECT_EQ(complaint_of_run("[train]\nsequence_length = 65\n", {"model.max_positions=64"})
+                .find("--set #1: train.sequence_length"),
+            0u);
+  const std::string stage = "[train]\nsequence_length = 64\n[[stages]]\n";
+  EXPECT_EQ(complaint_of_run(model + stage + "sequence_length = 128\n"),
+            "run.toml:6:19: stages.0.sequence_length: is 128, longer than model.max_positions = "
+            "64; raise the latter or shorten the sequences");
+  EXPECT_EQ(complaint_of_run("[[stages]]\nweights = [1, 2]\n"),
+            "run.toml:2:11: stages.0.weights: has 2 weights, but there is 1 source in "
+            "data.sources");
+}
+
+TEST(RunConfig, ARampOfImpossibleBatches) {
+  const std::string train = "[train]\nbatch = 8\nmicro_batch = 4\n";
+  EXPECT_EQ(complaint(train + "[optim.ramp]\ntokens = [9, 99]\nsequences = [4, 6]\n"),
+            "run.toml:6:17: optim.ramp.sequences.1: the batch of 6 sequences is not a multiple of "
+            "micro_batch = 4; the next one is 8");
+  EXPECT_EQ(complaint(train + "[optim.ramp]\ntokens = [9]\nsequences = [6]\n"
+                              "[[stages]]\nmicro_batch = 2\n"),
+            "(accepted)");
+}
+
+// Where --set broke a rule, the place is --set, whichever key of the file the rule belongs to.
+TEST(RunConfig, WhatAnOverrideBreaksIsNotTheFilesMistake) {
+  const std::string text = "[model]\nhidden = 64\nheads = 4\nkv_heads = 2\n";
+  EXPECT_EQ(complaint_of_run(text), "(accepted)");
+  const std::string message = complaint_of_run(text, {"model.heads=5"});
+  EXPECT_NE(message.find("--set #1: model."), std::string::npos) << message;
+  EXPECT_EQ(message.find("run.toml:"), std::string::npos) << message;
+}
+
 TEST(RunConfig, StagesAscend) {
   EXPECT_EQ(complaint("[[stages]]\nfrom_tokens = 5\n[[stages]]\nfrom_tokens = 5\n"),
             "run.toml:4:15: stages.1.from_tokens: must be above the previous stage's 5 but is 5");
@@ -65,7 +118,7 @@ TEST(RunConfig, RulesBetweenFields) {
   EXPECT_EQ(complaint("[run]\ndirectory = ''\n"),
             "run.toml:2:13: run.directory: is empty; name a folder, for example runs/first");
   EXPECT_EQ(complaint("tokenizer = 'a.json'\n[train]\nsample_every = 5\n"),
-            "run.toml:2:1: train.sample_prompt: is empty, but sample_every asks for samples");
+            "run.toml:3:16: train.sample_prompt: is empty, but sample_every asks for samples");
   EXPECT_EQ(complaint("[train]\nsample_every = 5\nsample_prompt = 'It was'\n"),
             "run.toml:2:16: train.sample_every: is 5, but there is no tokenizer to make samples "
             "with; set tokenizer to the one that the stores were packed with, or sample_every = 0");
