@@ -44,6 +44,9 @@ struct CheckpointContent {
   std::string state;   // JSON text of small facts
   std::vector<TensorPiece> pieces;
   bool last = false;  // nothing is saved after it: of a failure finish() tells, and nothing warns
+  // Numbers computed with this very state were good. Otherwise the checkpoint before it stays
+  // beside it until the next save, which means that they were.
+  bool proven = false;
 };
 
 struct CheckpointOptions {

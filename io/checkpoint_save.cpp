@@ -118,20 +118,27 @@ void CheckpointSave::wait_until(const std::function<bool()>& look, const std::st
   }
 }
 
-void CheckpointSave::give_up(const std::string& message) {
+bool CheckpointSave::give_up(const std::string& message) {
   file_.reset();
-  if (options_.ranks == 1) return remove_folder(temporary_);
+  if (options_.ranks == 1) {
+    remove_folder(temporary_);
+    return false;
+  }
   // The folder stays, without data, until the other ranks have seen it.
   remove_quietly(cat(temporary_, "/", name_of_rank_file(options_.rank)));
   try {
     if (options_.rank == 0) {
       DurableFile(temporary_ + failed_marker, DurableFile::Mode::create).close();
-    } else if (!exists(temporary_ + failed_marker) && exists(temporary_)) {
-      write_note(rank_note(temporary_, options_.rank),
-                 rank_error_text(cat("rank ", options_.rank, ": ", message)));
+      return false;
     }
+    if (exists(temporary_ + failed_marker)) return true;
+    if (!exists(temporary_)) return false;
+    write_note(rank_note(temporary_, options_.rank),
+               rank_error_text(cat("rank ", options_.rank, ": ", message)));
+    return true;
   } catch (const Error&) {
     // Not even a short note fits on the disk: the other ranks wait until their deadline.
+    return false;
   }
 }
 

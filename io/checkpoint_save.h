@@ -23,8 +23,9 @@ class CheckpointSave {
   void begin();          // makes the folder and lays the file out
   void write(size_t i);  // piece i, from its data or its function
   void commit();         // all pieces are written; returns when the checkpoint has its final name
-  // After any of these threw: tells the other ranks and frees the disk space.
-  void give_up(const std::string& message);
+  // After any of these threw: tells the other ranks and frees the disk space. True on another rank
+  // than 0 when rank 0 gets to know of the failure or had told of its own.
+  bool give_up(const std::string& message);
 
   const CheckpointContent& content() const { return content_; }
   int64_t bytes() const { return bytes_; }  // of this rank's file, after commit()

@@ -2,6 +2,8 @@
 #include <chrono>
 #include <cstring>
 #include <mutex>
+#include <optional>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -11,6 +13,7 @@
 #include "core/text.h"
 #include "io/checkpoint.h"
 #include "io/checkpoint_save.h"
+#include "io/durable_file.h"
 
 namespace shoestring {
 namespace {
@@ -35,6 +38,11 @@ CheckpointContent checked(const CheckpointContent& content) {
     if (piece.end > piece.begin || piece.shape.elements() == 0) result.pieces.push_back(piece);
   }
   return result;
+}
+
+std::string without(std::string text, std::string_view part) {
+  if (const size_t at = text.find(part); at != std::string::npos) text.erase(at, part.size());
+  return text;
 }
 
 // The first pieces, as many as the limit allows.
@@ -77,6 +85,7 @@ struct CheckpointWriter::State {
   std::string failure;                      // of the last save; empty: it is on the disk
   std::vector<std::string> failed_folders;  // rank 0's, until every rank has passed them
   std::vector<int64_t> passed_over;         // steps of folders that the run could not go on from
+  std::optional<int64_t> unproven;          // the newest on the disk, with one more than `keep`
   mutable std::mutex mutex;
   CheckpointStats stats;
 
@@ -85,6 +94,8 @@ struct CheckpointWriter::State {
   }
   void count_copy(uint64_t bytes);
   size_t copy_pieces(CheckpointContent& content);
+  void prune(int64_t latest, int64_t keep);
+  void begin(CheckpointSave& save);
   void attempt(CheckpointSave& save, const std::function<void()>& work);
   void write_and_commit(CheckpointSave& save, size_t pieces);
   void start(const std::shared_ptr<CheckpointSave>& save, size_t copied);
@@ -118,7 +129,23 @@ size_t CheckpointWriter::State::copy_pieces(CheckpointContent& content) {
   return count;
 }
 
-// Any failure ends this save, not the training.
+void CheckpointWriter::State::prune(int64_t latest, int64_t keep) {
+  try {
+    folder.retain(latest, keep, options.keep_every, passed_over);
+  } catch (const Error& e) {
+    log_warning(cat("an old checkpoint stays: ", e.what()));
+  }
+}
+
+// That there is a newer state to save proves the one before, which makes room on the disk first.
+void CheckpointWriter::State::begin(CheckpointSave& save) {
+  const auto before = std::exchange(unproven, std::nullopt);
+  if (before && *before < save.content().step) prune(*before, options.keep);
+  save.begin();
+}
+
+// Any failure ends this save, not the training. Of several ranks' one warns: rank 0, or whoever
+// could not tell rank 0.
 void CheckpointWriter::State::attempt(CheckpointSave& save, const std::function<void()>& work) {
   if (!failure.empty()) return;
   const Clock::time_point start = Clock::now();
@@ -126,10 +153,11 @@ void CheckpointWriter::State::attempt(CheckpointSave& save, const std::function<
     work();
   } catch (const std::exception& e) {
     failure = cat("the checkpoint of step ", save.content().step, " was not saved: ", e.what());
-    save.give_up(e.what());
+    const bool told = save.give_up(e.what());
     if (options.ranks > 1 && options.rank == 0) failed_folders.push_back(save.temporary());
-    if (!save.content().last) {
-      log_warning(cat(failure, "; training goes on and the next save tries again"));
+    if (!save.content().last && !told) {
+      log_warning(
+          cat(without(failure, run_again), "; training goes on and the next save tries again"));
     }
   }
   std::lock_guard lock(mutex);
@@ -145,12 +173,11 @@ void CheckpointWriter::State::write_and_commit(CheckpointSave& save, size_t piec
     ++stats.saves;
   }
   if (options.rank != 0) return;
-  try {
-    std::erase(passed_over, save.content().step);  // it is good now
-    folder.retain(save.content().step, options.keep, options.keep_every, passed_over);
-  } catch (const Error& e) {
-    log_warning(cat("an old checkpoint stays: ", e.what()));
-  }
+  const int64_t step = save.content().step;
+  std::erase(passed_over, step);  // it is good now
+  const bool surplus = options.keep == 1 && !save.content().proven;
+  prune(step, surplus ? 2 : options.keep);
+  if (surplus) unproven = step;
   // Every rank took part in this save, so none looks at these any more.
   for (const std::string& path : std::exchange(failed_folders, {})) remove_folder(path);
 }
@@ -159,7 +186,7 @@ void CheckpointWriter::State::start(const std::shared_ptr<CheckpointSave>& save,
   const size_t pieces = save->content().pieces.size();
   if (copied < pieces || !options.background) {
     attempt(*save, [&] {
-      save->begin();
+      begin(*save);
       for (size_t i = copied; i < pieces; ++i) save->write(i);
     });
     if (!options.background) return attempt(*save, [&] { write_and_commit(*save, copied); });
@@ -167,7 +194,7 @@ void CheckpointWriter::State::start(const std::shared_ptr<CheckpointSave>& save,
   auto rest = [this, save, copied, begun = copied < pieces, rank = log_rank()] {
     set_log_rank(rank);
     attempt(*save, [&] {
-      if (!begun) save->begin();
+      if (!begun) begin(*save);
       write_and_commit(*save, copied);
     });
   };

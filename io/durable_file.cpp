@@ -23,10 +23,10 @@ std::string reason(int error) { return std::string(std::strerror(error)); }
 [[noreturn]] void fail_write(const std::string& path, uint64_t position, int error) {
   const std::string start = cat("cannot write ", path, " at byte ", position, ": ", reason(error));
   if (error == ENOSPC || error == EDQUOT) {
-    fail_data(cat(start, "; free some space on that disk and run the same command again"));
+    fail_data(cat(start, "; free some space on that disk", run_again));
   }
   if (error == EFBIG) {
-    fail_data(cat(start, "; raise the file size limit (ulimit -f) and run the same command again"));
+    fail_data(cat(start, "; raise the file size limit (ulimit -f)", run_again));
   }
   fail_data(start);
 }

@@ -9,6 +9,9 @@
 
 namespace shoestring {
 
+// How the advice about a full disk ends: wrong where the program itself tries again.
+inline constexpr std::string_view run_again = " and run the same command again";
+
 // A writable file. Errors (full disk, quota, file size limit, input/output error) are data errors
 // that name the file and the byte position; nothing is written past a failure.
 class DurableFile {

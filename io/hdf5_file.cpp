@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "io/durable_file.h"
 
 namespace shoestring {
 namespace {
@@ -270,7 +271,7 @@ void write_hdf5_layout(const std::string& path, Hdf5Layout& layout) {
   for (const auto& [name, value] : layout.texts) write_text(file, path, name, value);
   for (const auto& [name, value] : layout.numbers) write_numbers(file, path, name, {value});
   require(H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0, path,
-          "write the file; if the disk is full, free some space and run the same command again");
+          cat("write the file; if the disk is full, free some space", run_again));
 }
 
 Hdf5Layout read_hdf5_layout(const std::string& path, const std::vector<std::string>& datasets) {

@@ -41,10 +41,15 @@ std::optional<Checkpoint> find_resume_point(Communicator& ranks, Stream& stream,
                                             const std::function<void(const std::string&)>& warn) {
   int64_t newest = std::numeric_limits<int64_t>::max();
   std::optional<Checkpoint> found;
+  const auto own = static_cast<size_t>(ranks.rank());
+  std::vector<std::string> held;  // what rank 0 most likely warns of itself
+  const auto hold = [&](const std::string& text) { own == 0 ? warn(text) : held.push_back(text); };
   while (true) {
-    if (!found || found->step() > newest) found = Checkpoint::latest(directory, warn, newest);
+    if (!found || found->step() > newest) found = Checkpoint::latest(directory, hold, newest);
     const auto steps = gather(ranks, stream, found ? found->step() : none);
     const auto [least, most] = least_and_most(steps);
+    if (steps[own] < steps[0]) std::for_each(held.begin(), held.end(), warn);
+    held.clear();
     if (steps[least] == steps[most]) break;
     if (steps[least] == none) {
       fail_data(cat("rank ", least, " finds no checkpoint up to the step ", steps[most],
@@ -53,7 +58,9 @@ std::optional<Checkpoint> find_resume_point(Communicator& ranks, Stream& stream,
                     "missing there"));
     }
     newest = steps[least];
-    if (found && found->step() > newest) {
+    const auto first =
+        std::find_if(steps.begin(), steps.end(), [&](int64_t step) { return step > newest; });
+    if (found && first == steps.begin() + ranks.rank()) {
       warn(cat("the checkpoint of step ", found->step(), " is passed over: rank ", least,
                " has none that is good after step ", newest));
     }

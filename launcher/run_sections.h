@@ -48,7 +48,11 @@ struct CheckpointSection {
       Field{.help = "save every so many steps, and at the end; 0 = at the end only",
             .unit = "steps",
             .min = 0});
-    v("keep", keep, Field{.help = "how many of the last checkpoints stay", .min = 1, .max = 1e6});
+    v("keep", keep,
+      Field{.help = "how many of the last checkpoints stay; the one before the last also with 1, "
+                    "until a finite loss shows that the last is good",
+            .min = 1,
+            .max = 1e6});
     v("keep_every", keep_every,
       Field{.help = "checkpoints at multiples of this stay for good; 0 = none",
             .unit = "steps",

@@ -155,7 +155,13 @@ void restore_average(ParamStore& store, const Checkpoint& checkpoint) {
 void restore(RankState& rank, const Checkpoint& checkpoint) {
   const auto facts = nlohmann::json::parse(checkpoint.state(), nullptr, false);
   if (!facts.is_object() || !facts.contains("updates")) {
-    fail_data("the checkpoint's facts are not those of a training run");
+    const std::string& path = checkpoint.path();
+    if (facts.is_object() && facts.contains("imported_from")) {
+      fail_data(cat(path, " holds imported weights without the state of a training run, which ",
+                    "cannot go on from there; to begin a run with them set train.init_from = \"",
+                    rank.config.run.directory, "\" and another run.directory"));
+    }
+    fail_data(cat(path, ": its facts are not those of a training run; set another run.directory"));
   }
   check_same_model(*rank.store, checkpoint);
   require_same_run(rank, checkpoint);

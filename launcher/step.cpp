@@ -5,11 +5,8 @@
 
 #include "core/check.h"
 #include "core/text.h"
-#include "io/checkpoint_folder.h"
-#include "launcher/run_directory.h"
 #include "launcher/step_flop.h"
 #include "optim/norm.h"
-#include "parallel/comm/rank_failure.h"
 #include "parallel/ordered_sums.h"
 #include "parallel/reducing_source.h"
 
@@ -31,16 +28,6 @@ std::string text_of_bad_weight(const RankState& rank) {
   return bad ? cat("tensor ", bad->name, " (element ", bad->element, " of the weight is ",
                    bad->value, ")")
              : "tensor logits";
-}
-
-std::string text_of_remedy(const RankState& rank) {
-  const CheckpointFolder folder(RunDirectory(rank.config.run.directory).checkpoints());
-  const bool kept = rank.ranks.size() == 1 && rank.step > 0;  // as the trainer does
-  return cat("; nothing was updated. Start again, which ",
-             kept                     ? cat("goes on after step ", rank.step)
-             : folder.steps().empty() ? std::string("begins anew: no checkpoint was saved yet")
-                                      : std::string("goes on from the last checkpoint"),
-             ", with a lower learning rate (optim.lr, or lr_multiplier of a stage)");
 }
 
 }  // namespace
@@ -71,11 +58,11 @@ void StepRunner::check_loss(const Batch& batch, size_t slot, int64_t first_not_f
   if (std::isfinite(sum)) return;
   const MicroBatch& micro = batch.micro[slot];
   const int64_t row = std::max<int64_t>(first_not_finite, 0) / micro.length;
-  fail(cat("the loss is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1, ", ",
-           text_of_bad_weight(rank_), ", sample ", micro.sample_ids.at(static_cast<size_t>(row)),
-           ", position ", std::max<int64_t>(first_not_finite, 0) % micro.length,
-           text_of_remedy(rank_), " or with optim.skip, which leaves out steps that stand out"),
-       no_place);
+  throw StepNotFinite(cat("the loss is not finite: rank ", rank_.ranks.rank(), ", step ",
+                          batch.step + 1, ", ", text_of_bad_weight(rank_), ", sample ",
+                          micro.sample_ids.at(static_cast<size_t>(row)), ", position ",
+                          std::max<int64_t>(first_not_finite, 0) % micro.length,
+                          "; nothing was updated"));
 }
 
 StepRunner::MicroBatchResult StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
@@ -175,11 +162,10 @@ void StepRunner::fail_gradient(const Batch& batch) const {
   for (FlatRange owned : rank_.parallel->owned_ranges()) {
     const auto bad = first_non_finite(rank_.store->params(), gradients, owned);
     if (!bad) continue;
-    fail(cat("a gradient is not finite: rank ", rank_.ranks.rank(), ", step ", batch.step + 1,
-             ", tensor ", bad->name, ", element ", bad->element, " is ", bad->value, ", samples ",
-             shape.first_sample, " to ", shape.first_sample + shape.samples() - 1,
-             text_of_remedy(rank_)),
-         no_place);
+    throw StepNotFinite(cat("a gradient is not finite: rank ", rank_.ranks.rank(), ", step ",
+                            batch.step + 1, ", tensor ", bad->name, ", element ", bad->element,
+                            " is ", bad->value, ", samples ", shape.first_sample, " to ",
+                            shape.first_sample + shape.samples() - 1, "; nothing was updated"));
   }
   // The rank that owns the element names it. This one waits here for that rank's abort: to give up
   // first would take the owner out of the exchange of norms that it may still be in.

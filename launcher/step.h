@@ -10,11 +10,13 @@
 #include <vector>
 
 #include "core/batch.h"
+#include "core/check.h"
 #include "core/layers/context.h"
 #include "launcher/rank_state.h"
 #include "launcher/run_trace.h"
 #include "launcher/step_routing.h"
 #include "launcher/step_statistics.h"
+#include "parallel/comm/rank_failure.h"
 
 namespace shoestring {
 
@@ -39,12 +41,19 @@ struct StepReport {
   std::vector<Fp8Fallback> fallen = {};  // matrices that left FP8
 };
 
+// A loss or gradient that is not finite. The same weights and batch give it again.
+class StepNotFinite : public Error {
+ public:
+  explicit StepNotFinite(std::string message)
+      : Error(std::move(message), ExitCode::fault, no_place) {}
+};
+
 class StepRunner {
  public:
   StepRunner(RankState& rank, RunTrace& trace) : rank_(rank), trace_(trace), routing_(rank) {}
 
   // Raises rank.step, and rank.updates unless the step is skipped. A loss or gradient that is not
-  // finite is an error that names rank, step, tensor and sample ids; nothing is updated.
+  // finite is a StepNotFinite that names rank, step, tensor and sample ids; nothing is updated.
   // Between micro-batches, on all ranks alike, `stop` is asked whether to abandon the step: nothing
   // but the gradient store has changed then, which every step begins by clearing.
   using Stop = std::function<bool()>;

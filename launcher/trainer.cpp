@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 
 #include "core/check.h"
 #include "core/counted.h"
 #include "core/log.h"
 #include "core/text.h"
+#include "io/checkpoint_folder.h"
 #include "launcher/config.h"
+#include "launcher/finite_state.h"
 #include "launcher/generator.h"
 #include "launcher/model_source.h"
 #include "launcher/resume_point.h"
@@ -209,19 +212,32 @@ bool Trainer::do_step() {
   return true;
 }
 
-// A step that fails (its loss is not finite, its data is damaged) has updated nothing: the steps
-// before it are kept. Among several ranks the others may be anywhere; their last checkpoint counts.
+// A step that fails (its data is damaged) has updated nothing: the steps before it are kept. Among
+// several ranks the others may be anywhere; their last checkpoint counts. So it does where the
+// weights lead to a loss that is not finite: saved, they would do so at every start.
 bool Trainer::do_step_or_keep() {
   const int64_t before = rank_.step;
   try {
     return do_step();
+  } catch (const StepNotFinite& error) {
+    fail(cat(error.what(), ". ", remedy_of(rank_, step_on_disk())), no_place);
   } catch (const Error&) {
-    if (rank_.ranks.size() == 1 && before > 0 && rank_.step == before) {
+    const bool alone = rank_.ranks.size() == 1;
+    if (alone && before > 0 && rank_.step == before && text_of_bad_state(rank_).empty()) {
       save_if_due(true);
       writer_.finish();
     }
     throw;
   }
+}
+
+// Where the next start goes on; -1: at the beginning. A save may still be under way, or fail.
+int64_t Trainer::step_on_disk() {
+  if (writer_.settled()) return saved_step_;
+  const auto steps =
+      CheckpointFolder(RunDirectory(rank_.config.run.directory).checkpoints()).steps();
+  const auto end = std::lower_bound(steps.begin(), steps.end(), saved_step_);
+  return end == steps.begin() ? -1 : *std::prev(end);
 }
 
 // What a run that is to stop leaves out is owed: the checkpoint says so.
@@ -239,9 +255,11 @@ void Trainer::save_if_due(bool last) {
     // This step's save may have failed in the background, and there may be room now.
     if (!last || !any_rank(rank_.ranks, rank_.communication, !writer_.settled())) return;
   }
+  require_finite_state(rank_, step_on_disk());
   reporter_.sync();
   CheckpointContent content = content_of(rank_);
   content.last = last;
+  content.proven = proven_step_ == rank_.step;
   writer_.save(content);
   saved_step_ = rank_.step;
 }
@@ -308,12 +326,25 @@ std::vector<SourceLoss> Trainer::evaluate() {
   return losses;
 }
 
+// The same on all ranks. Of the weights themselves it tells only where there is no average of them.
+void Trainer::require_finite(const std::vector<SourceLoss>& losses) {
+  for (const SourceLoss& source : losses) {
+    if (std::isfinite(source.sums.loss)) continue;
+    require_finite_state(rank_, step_on_disk());
+    fail(cat("the validation loss of ", source.name, " after step ", rank_.step,
+             " is not finite: ", source.sums.loss, ". ", remedy_of(rank_, step_on_disk())),
+         no_place);
+  }
+  if (!losses.empty() && !rank_.ema) proven_step_ = rank_.step;
+}
+
 void Trainer::evaluate_if_owed() {
   if (!rank_.owed.evaluation || stop_.stopped()) return;
   const Clock::time_point start = Clock::now();
   std::vector<SourceLoss> losses = evaluate();
   rank_.owed.evaluation = stop_.stopped();
   if (stop_.stopped()) return;
+  require_finite(losses);
   reporter_.evaluation(losses, seconds_since(start));
   if (rank_.step == rank_.config.train.steps) final_losses_ = std::move(losses);
 }

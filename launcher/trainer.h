@@ -36,8 +36,10 @@ class Trainer {
   bool do_step();
   bool do_step_or_keep();
   void after_step();
+  int64_t step_on_disk();
   void save_if_due(bool last);
   std::vector<SourceLoss> evaluate();
+  void require_finite(const std::vector<SourceLoss>& losses);
   RankState::Owed due() const;
   void evaluate_if_owed();
   void sample_if_owed();
@@ -64,6 +66,7 @@ class Trainer {
   std::future<MadeBatch> prefetched_;
   std::vector<SourceLoss> final_losses_;
   int64_t saved_step_ = -1;
+  int64_t proven_step_ = -1;  // whose weights gave a finite loss
 };
 
 }  // namespace shoestring

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <limits>
 
+#include "io/checkpoint_folder.h"
+#include "io/checkpoint_save.h"
 #include "launcher/rank_state.h"
 #include "launcher/step.h"
 #include "parallel/comm/in_process.h"
@@ -36,7 +38,7 @@ TEST(BadInput, ContradictoryConfigs) {
   config = small_config(folder);
   config.train.sequence_length = 128;
   expect_train_error(ExitCode::usage, config,
-                     {"train.sequence_length = 128", "model.max_positions = 64"});
+                     {"train.sequence_length is 128", "model.max_positions = 64"});
   config = small_config(folder);
   config.optim.ramp.tokens = {1000};
   config.optim.ramp.sequences = {3};
@@ -133,6 +135,31 @@ TEST(BadInput, WithEveryCheckpointDamagedNothingIsReplaced) {
   EXPECT_NE(read_file(config.run.directory + "/config.toml").find("steps = 8"), std::string::npos);
 }
 
+// The folder is named, and what to do with it.
+TEST(BadInput, ImportedWeightsAreNoRunToGoOnWith) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  train_small(config);
+  const Checkpoint checkpoint = Checkpoint::open(config.run.directory);
+  const std::string imported = folder / "imported";
+  std::filesystem::create_directories(imported);
+  const std::vector<float> weight(8, 1.0f);
+  save_checkpoint(imported + "/checkpoints",
+                  {.step = 0,
+                   .config = checkpoint.config(),
+                   .state = R"({"step": 0, "imported_from": "/somewhere"})",
+                   .pieces = {{.name = "model/w",
+                               .shape = Shape{8},
+                               .begin = 0,
+                               .end = 8,
+                               .dtype = Dtype::f32,
+                               .data = reinterpret_cast<const std::byte*>(weight.data())}}});
+  config.run.directory = imported;
+  expect_train_error(ExitCode::data, config,
+                     {imported + "/checkpoints/step_00000000 holds imported weights",
+                      cat("train.init_from = \"", imported, "\""), "another run.directory"});
+}
+
 TEST(BadInput, ACheckpointOfAnotherModelOrOptimiser) {
   const ScratchFolder folder;
   RunConfig config = small_config(folder);
@@ -204,16 +231,78 @@ TEST_P(NotFinite, ALossEndsTheRunAndLeavesTheCheckpoint) {
   // For whoever chose the learning rate: the rank once, and no place in the source.
   EXPECT_EQ(message.find("rank "), message.rfind("rank ")) << message;
   EXPECT_EQ(message.find(".cpp"), std::string::npos) << message;
-  if (GetParam() > 1) {
-    EXPECT_NE(message.find("goes on from the last checkpoint"), std::string::npos) << message;
-    EXPECT_EQ(tensors_of_run(config.run.directory), good.tensors);
-    return;
-  }
-  // The good steps since the checkpoint are kept, and only those.
-  const int64_t kept = Checkpoint::open(config.run.directory).step();
-  EXPECT_NE(message.find(cat("goes on after step ", kept)), std::string::npos) << message;
-  EXPECT_NE(message.find(cat("step ", kept + 1, ",")), std::string::npos) << message;
-  EXPECT_GE(kept, 2);
+  // What led to it is not saved: from the last checkpoint on, a lower rate helps.
+  EXPECT_NE(message.find("goes on after step 2 ("), std::string::npos) << message;
+  EXPECT_NE(message.find("optim.clip = 1"), std::string::npos) << message;
+  EXPECT_EQ(message.find("optim.skip"), std::string::npos) << message;  // no window was full
+  EXPECT_EQ(tensors_of_run(config.run.directory), good.tensors);
+  config.optim.lr = 1e-3;
+  config.train.steps = 6;
+  EXPECT_EQ(train_small(config).steps.size(), 6u);
+}
+
+std::vector<int64_t> steps_kept(const RunConfig& config) {
+  return CheckpointFolder(RunDirectory(config.run.directory).checkpoints()).steps();
+}
+
+// Weights that an update has made infinite push out no checkpoint that is good.
+TEST_P(NotFinite, StateIsNotSavedInPlaceOfGoodState) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.parallel.data_parallel = GetParam();
+  config.parallel.zero_stage = GetParam() > 1 ? 1 : 0;
+  config.checkpoint.every = 1;
+  config.checkpoint.keep = 1;
+  config.train.steps = 4;
+  const RunResult good = train_small(config);
+  config.train.steps = 9;
+  config.optim.lr = 1e39;  // infinite in f32
+  config.optim.clip = 0;
+  expect_train_error(
+      ExitCode::fault, config,
+      {"the state is not finite: rank ", "after step 5, tensor ", "(element ", "of the weight is ",
+       "goes on after step 4 (", "/checkpoints/step_00000004; 1 step lost)", "optim.lr"});
+  EXPECT_EQ(tensors_of_run(config.run.directory), good.tensors);
+  config.optim.lr = 1e-3;
+  EXPECT_EQ(train_small(config).steps.size(), 9u);
+}
+
+// Weights that are finite but lead to no finite loss: what an evaluation shows is not saved; what
+// nobody looked at is, but the good checkpoint before it stays, whatever checkpoint.keep says.
+TEST_P(NotFinite, ACheckpointThatLeadsThereIsNamedAndPushesOutNone) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.parallel.data_parallel = GetParam();
+  config.checkpoint.every = 1;
+  config.checkpoint.keep = 1;
+  config.train.steps = 3;
+  const RunResult good = train_small(config);
+  EXPECT_EQ(steps_kept(config), (std::vector<int64_t>{3}));
+  const RunConfig lower = config;
+  config.train.steps = 4;
+  config.optim.lr = 1000;
+  config.optim.clip = 0;
+  StageSection wild;
+  wild.lr_multiplier = 1e6;
+  config.stages = {wild};
+  expect_train_error(ExitCode::fault, config,
+                     {"the validation loss of first after step 4 is not finite",
+                      "goes on after step 3 (", "optim.clip = 1"});
+  EXPECT_EQ(steps_kept(config), (std::vector<int64_t>{3}));
+  EXPECT_EQ(tensors_of_run(config.run.directory), good.tensors);
+  config.train.evaluate_sequences = 0;
+  train(config, {});
+  EXPECT_EQ(steps_kept(config), (std::vector<int64_t>{3, 4}));
+  config.train.steps = 6;
+  const std::string message = expect_train_error(
+      ExitCode::fault, config,
+      {"the loss is not finite", "remove ", "/checkpoints/step_00000004", "goes on after step 3,"});
+  EXPECT_EQ(steps_kept(config), (std::vector<int64_t>{3, 4}));
+  std::filesystem::remove_all(config.run.directory + "/checkpoints/step_00000004");
+  config = lower;
+  config.train.steps = 6;
+  EXPECT_EQ(train_small(config).steps.size(), 6u);
+  EXPECT_EQ(steps_kept(config), (std::vector<int64_t>{6}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, NotFinite, testing::Values(1, 2, 3),
@@ -237,7 +326,7 @@ TEST(NotFiniteStep, NamesThePoisonedWeight) {
     EXPECT_EQ(error.code(), ExitCode::fault);
   }
   for (const char* part : {"rank 0", "step 1", "layers.1.mlp.down.weight", "element 7", "sample ",
-                           "no checkpoint was saved yet"}) {
+                           "nothing was updated"}) {
     EXPECT_NE(bad_message.find(part), std::string::npos) << part << " is not in: " << bad_message;
   }
 }

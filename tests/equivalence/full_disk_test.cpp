@@ -107,6 +107,31 @@ TEST_P(FullDiskSaving, KeepsTheEarlierCheckpoint) {
   expect_same_run(unbroken, result_of_run(config.run.directory));
 }
 
+// Of a save in the middle, by two ranks: one warning, which does not ask for a new start of what
+// goes on.
+TEST(FullDisk, TrainingThatGoesOnWarnsOnce) {
+  const ScratchFolder folder;
+  const SmallDisk disk(4 * mega);
+  RunConfig config = small_config(folder);
+  config.run.directory = disk / "run";
+  config.train.steps = 4;
+  config.checkpoint.every = 2;
+  config.parallel.data_parallel = 2;
+  config.parallel.zero_stage = 1;
+  write_file(folder / "run.toml", dump_config(config));
+  const std::string log = folder / "log";
+  disk.fill(100000);
+  ChildProcess child({binary_path(), "train", folder / "run.toml"},
+                     {.output = log, .largest_file_bytes = disk.real() ? 0 : 100000});
+  EXPECT_EQ(child.wait(), 3);
+  const std::string printed = read_file(log);
+  EXPECT_EQ(messages_in(printed), 2) << printed;  // of step 2 the warning, of step 4 the error
+  EXPECT_NE(printed.find("the checkpoint of step 2 was not saved: "), std::string::npos) << printed;
+  EXPECT_NE(printed.find("; training goes on and the next save tries again\n"), std::string::npos)
+      << printed;
+  EXPECT_EQ(printed.find("run the same command again; training"), std::string::npos) << printed;
+}
+
 // Room for the metrics but not for a checkpoint; room for nothing at all.
 INSTANTIATE_TEST_SUITE_P(Free, FullDiskSaving, testing::Values(100000, 0),
                          testing::PrintToStringParamName());

@@ -80,6 +80,27 @@ if grep 'error: ' numbers.log | grep -qE 'rank.*rank [0-9]|[.]cpp'; then
   failures=$((failures + 1))
 fi
 
+# Weights that become infinite are not saved in place of good ones; a broken checkpoint is told of
+# by one process.
+wild=(parallel.zero_stage=1 --set checkpoint.every=1 --set checkpoint.keep=1
+  --set run.directory=wild)
+launch wild_good.log 2 "${train[@]}" "${wild[@]}" || { cat wild_good.log && exit 1; }
+expect wild 2 4 "(loss|gradient|state) is not finite: .*goes on after step 2" \
+  "${train[@]}" "${wild[@]}" --set train.steps=9 --set optim.lr=1000 --set optim.clip=0 \
+  --set "stages=[{lr_multiplier=1e6}]"
+[[ $(ls wild/checkpoints) == *step_00000002* ]] || {
+  echo "FAILED: the good checkpoint is gone:" && ls wild/checkpoints
+  failures=$((failures + 1))
+}
+launch two.log 2 "${train[@]}" run.directory=two --set checkpoint.every=1 || cat two.log
+truncate -s 100 two/checkpoints/step_00000002/rank_00000.h5
+launch broken.log 2 "${train[@]}" run.directory=two
+(($? == 0 && $(grep -c 'warning: ' broken.log) == 1)) || {
+  echo "FAILED: the broken checkpoint is not told of once"
+  cat broken.log
+  failures=$((failures + 1))
+}
+
 # More processes than micro-batches: legal, said once.
 launch idle.log 4 "${train[@]}" run.directory=idle --set train.exact=true || {
   echo "FAILED idle: exit code $?"

@@ -45,6 +45,24 @@ TEST(CheckpointWriter, KeepsTheLastOnesAndTheMultiples) {
   }
 }
 
+// The one before a state that nothing was computed with yet stays, whatever `keep` says.
+TEST(CheckpointWriter, AnUnprovenOneReplacesNone) {
+  const ScratchFolder folder;
+  CheckpointWriter writer({.directory = folder.path(), .keep = 1});
+  for (int64_t step : {10, 20, 30}) {
+    save_step(writer, step);
+    std::vector<std::string> wanted = {cat("step_000000", step)};
+    if (step > 10) wanted.insert(wanted.begin(), cat("step_000000", step - 10));
+    EXPECT_EQ(names_in(folder.path()), wanted);
+  }
+  const auto tensors = make_state(40);
+  CheckpointContent content = content_at(40, tensors);
+  content.proven = true;
+  writer.save(content);
+  writer.finish();
+  EXPECT_EQ(names_in(folder.path()), (std::vector<std::string>{"step_00000040"}));
+}
+
 TEST(CheckpointWriter, TheOneJustWrittenStaysBesideNewerBrokenOnes) {
   const ScratchFolder folder;
   {

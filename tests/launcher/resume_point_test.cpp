@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "parallel/comm/in_process.h"
@@ -71,6 +72,21 @@ TEST_F(ResumePoint, GoesBackUntilAllAgree) {
   damage(1, "step_00000006");
   damage(2, "step_00000004");
   EXPECT_EQ(find(), (std::vector<int64_t>{2, 2, 2}));
+}
+
+TEST_F(ResumePoint, WhatAllRanksFindBrokenIsToldOnce) {
+  for (int rank = 0; rank < 3; ++rank) damage(rank, "step_00000006");
+  EXPECT_EQ(find(), (std::vector<int64_t>{4, 4, 4}));
+  EXPECT_EQ(warnings_.find("rank 0: the checkpoint of step 6"), 0u) << warnings_;
+  EXPECT_EQ(std::count(warnings_.begin(), warnings_.end(), '\n'), 1) << warnings_;
+}
+
+// Those that have it alike: the first of them says that it is passed over, and why.
+TEST_F(ResumePoint, WhatOneRankLacksIsToldByTwo) {
+  damage(2, "step_00000006");
+  EXPECT_EQ(find(), (std::vector<int64_t>{4, 4, 4}));
+  EXPECT_EQ(std::count(warnings_.begin(), warnings_.end(), '\n'), 2) << warnings_;
+  EXPECT_EQ(warnings_.find("rank 1:"), std::string::npos) << warnings_;
 }
 
 TEST_F(ResumePoint, NothingAnywhereIsAFreshStart) {
