@@ -24,7 +24,8 @@ struct SourceConfig {
             .min = 0});
     v("held_out", held_out,
       Field{.help = "fraction of this source's documents kept for evaluation; default: the "
-                    "section's; 1: a source for evaluation only",
+                    "section's; 1: a source for evaluation only. A text that stands in two "
+                    "sources is held out of both only where their fractions are equal",
             .min = 0,
             .max = 1});
   }

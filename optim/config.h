@@ -165,7 +165,8 @@ struct OptimConfig {
     v("clip", clip, Field{.help = "largest global gradient norm; 0 = no clipping", .min = 0});
     v("moments", moments,
       Field{.help = "element type of the optimiser's state; none: what precision.recipe says, f32 "
-                    "without one",
+                    "without one. bf16 rounds to nearest, which loses changes below 1/512: with "
+                    "beta1 or beta2 above 0.99 use stochastic_rounding",
             .choices = "f32|bf16"});
     v("stochastic_rounding", stochastic_rounding,
       Field{.help = "round bf16 moments and bf16 compute weights stochastically (replayable)"});
