@@ -1,5 +1,6 @@
 #include "core/tensor.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_join.h"
@@ -21,17 +22,26 @@ int64_t Shape::operator[](int dim) const {
   return dims_[static_cast<size_t>(index)];
 }
 
-int64_t Shape::elements() const {
+namespace {
+
+// So many elements of the widest type still have a byte count that 64 bits hold.
+constexpr int64_t most_elements = int64_t{1} << 59;
+
+int64_t product_of(const Shape& shape, std::span<const int64_t> dims) {
   int64_t product = 1;
-  for (int64_t d : dims()) product *= d;
-  return product;
+  bool fits = true;
+  for (int64_t d : dims) fits = !__builtin_mul_overflow(product, d, &product) && fits;
+  if (fits && product <= most_elements) return product;
+  if (std::find(dims.begin(), dims.end(), 0) != dims.end()) return 0;
+  fail_usage(cat("a tensor of shape ", shape.text(),
+                 " has more elements than can be counted; choose a smaller model or batch"));
 }
 
-int64_t Shape::rows() const {
-  int64_t product = 1;
-  for (int i = 0; i + 1 < rank(); ++i) product *= dims_[static_cast<size_t>(i)];
-  return product;
-}
+}  // namespace
+
+int64_t Shape::elements() const { return product_of(*this, dims()); }
+
+int64_t Shape::rows() const { return product_of(*this, dims().first(rank_ > 0 ? rank_ - 1 : 0)); }
 
 std::string Shape::text() const { return cat("[", absl::StrJoin(dims(), ", "), "]"); }
 

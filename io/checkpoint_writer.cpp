@@ -208,14 +208,14 @@ void CheckpointWriter::State::start(const std::shared_ptr<CheckpointSave>& save,
 CheckpointWriter::CheckpointWriter(CheckpointOptions options)
     : state_(std::make_unique<State>(std::move(options))) {
   const CheckpointOptions& o = state_->options;
-  if (o.directory.empty() || o.rank < 0 || o.rank >= o.ranks || o.keep < 1 || o.keep_every < 0 ||
-      o.memory_limit_bytes < 0) {
-    fail_usage(
-        cat("checkpoints need a directory, keep >= 1, keep_every >= 0 and a memory limit "
-            ">= 0, but have \"",
-            o.directory, "\", ", o.keep, ", ", o.keep_every, " and ", o.memory_limit_bytes,
-            " bytes (rank ", o.rank, " of ", o.ranks, ")"));
-  }
+  const auto require_least = [](const char* what, int64_t value, int64_t least) {
+    if (value < least) fail_usage(cat(what, " must be at least ", least, " but is ", value));
+  };
+  if (o.directory.empty()) fail_usage("checkpoints need a directory to stand in");
+  if (o.rank < 0 || o.rank >= o.ranks) fail_usage(cat("a rank ", o.rank, " of ", o.ranks));
+  require_least("the number of checkpoints to keep", o.keep, 1);
+  require_least("the step multiple of checkpoints that stay", o.keep_every, 0);
+  require_least("the memory limit of a checkpoint's copy, in bytes,", o.memory_limit_bytes, 0);
   if (o.rank == 0) state_->folder.clean();
 }
 

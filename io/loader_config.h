@@ -21,7 +21,8 @@ struct SourceConfig {
     v("path", path, Field{.help = "token store written by `shoestring data pack`"});
     v("weight", weight,
       Field{.help = "share of the samples, relative to the other sources; 0: only evaluated",
-            .min = 0});
+            .min = 0,
+            .max = 1e12});
     v("held_out", held_out,
       Field{.help = "fraction of this source's documents kept for evaluation; default: the "
                     "section's; 1: a source for evaluation only. A text that stands in two "

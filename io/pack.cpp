@@ -160,8 +160,9 @@ void check_options(const PackOptions& options, const TextEncoder& encoder) {
   const int64_t piece = static_cast<int64_t>(options.text.piece_bytes);
   const int64_t least = std::max(kLeastMemory, piece * kMemoryPerByte);
   if (options.memory_bytes < least) {
-    fail_usage(
-        cat("--memory ", options.memory_bytes, " is below the least possible, ", least, " bytes"));
+    constexpr int64_t mebibyte = 1 << 20;
+    fail_usage(cat("--memory must be at least ", (least + mebibyte - 1) / mebibyte, "M but is ",
+                   counted(options.memory_bytes, "byte")));
   }
   if (encoder.vocabulary < 1 || encoder.end_of_document >= encoder.vocabulary) {
     fail_data(cat("a tokenizer with ", encoder.vocabulary, " ids and the end-of-document id ",

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <utility>
 
 #include "core/check.h"
 #include "core/text.h"
@@ -117,8 +118,9 @@ TextCounts read_documents(const TextInput& input, const TextOptions& options, co
   TextCutter cutter(options.split, options.separator, builder);
   std::vector<char> bytes(kReadBytes);
   std::string text;
-  bool at_start = true;
+  bool at_start = true, first = true;
   while (const size_t got = stream->read(bytes.data(), bytes.size())) {
+    if (std::exchange(first, false)) refuse_utf16({bytes.data(), got}, name);
     text.clear();
     check.feed({bytes.data(), got}, text);
     strip_mark(text, at_start);

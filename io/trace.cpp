@@ -1,13 +1,12 @@
 #include "io/trace.h"
 
 #include <chrono>
-#include <cstdio>
-#include <fstream>
 #include <set>
 #include <utility>
 
 #include "core/check.h"
 #include "core/text.h"
+#include "io/durable_file.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
@@ -76,18 +75,19 @@ void TraceWriter::write(const std::string& path) const { write_trace(path, {text
 
 void write_trace(const std::string& path, const std::vector<std::string>& texts) {
   const std::string temporary = path + ".new";
-  std::ofstream out(temporary, std::ios::binary);
-  out << R"({"displayTimeUnit":"ms","traceEvents":[)";
+  RemoveOnExit remove(temporary);
+  DurableFile out(temporary, DurableFile::Mode::create);
+  out.append(R"({"displayTimeUnit":"ms","traceEvents":[)");
   bool first = true;
   for (const std::string& text : texts) {
     if (text.size() <= 2) continue;  // an empty list
-    out << (std::exchange(first, false) ? "" : ",") << text.substr(1, text.size() - 2);
+    if (!std::exchange(first, false)) out.append(",");
+    out.append(std::string_view(text).substr(1, text.size() - 2));
   }
-  out << "]}\n";
+  out.append("]}\n");
   out.close();
-  if (!out || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    fail_data(cat(path, ": the trace cannot be written"));
-  }
+  rename_durably(temporary, path);
+  remove.keep();
 }
 
 }  // namespace shoestring

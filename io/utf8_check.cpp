@@ -1,5 +1,6 @@
 #include "io/utf8_check.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/check.h"
@@ -97,6 +98,24 @@ void Utf8Check::finish(std::string& out) {
   waiting_.clear();
 }
 
+void refuse_utf16(std::string_view start, const std::string& where) {
+  using namespace std::string_view_literals;
+  constexpr size_t enough = 4096, least = 8;
+  bool utf16 = start.starts_with("\xff\xfe"sv) || start.starts_with("\xfe\xff"sv) ||
+               start.starts_with("\0\0\xfe\xff"sv);
+  start = start.substr(0, std::min(start.size(), enough));
+  size_t zeros[4] = {};  // at the bytes of units of four
+  for (size_t i = 0; i < start.size(); ++i) zeros[i % 4] += start[i] == 0 ? 1 : 0;
+  const auto [few, many] = std::minmax({zeros[0] + zeros[2], zeros[1] + zeros[3]});
+  std::sort(std::begin(zeros), std::end(zeros));
+  const bool pairs = many * 10 >= start.size() * 4 && few * 20 <= many;
+  const bool fours = zeros[1] * 5 >= start.size() && zeros[0] * 20 <= zeros[1];
+  utf16 = utf16 || (start.size() >= least && (pairs || fours));
+  if (!utf16) return;
+  fail_data(cat(where, ": this is UTF-16 or UTF-32 text; convert it to UTF-8 first, for example ",
+                "with iconv -f UTF-16 -t UTF-8"));
+}
+
 void require_utf8(std::string_view text, const std::string& where) {
   Utf8Check check(where, BadUtf8::error);
   std::string ignored;
@@ -107,10 +126,8 @@ void require_utf8(std::string_view text, const std::string& where) {
 void Utf8Check::bad(std::string_view part, std::string& out) {
   if (policy_ == BadUtf8::error) {
     const uint8_t byte = byte_at(part, 0);
-    const bool utf16 = position_ < 2 && byte >= 0xfe;
-    fail_data(cat(path_, ": bad UTF-8 at byte ", position_, ": ", hex(byte),
-                  utf16 ? " (this looks like UTF-16; convert it to UTF-8 first)" : "",
-                  "; repair the text", hint_));
+    fail_data(
+        cat(path_, ": bad UTF-8 at byte ", position_, ": ", hex(byte), "; repair the text", hint_));
   }
   if (policy_ == BadUtf8::replace) {
     out += "\xef\xbf\xbd";

@@ -36,6 +36,11 @@ class Utf8Check {
   int64_t replaced_ = 0;
 };
 
+// Data error when a text that begins with these bytes is UTF-16 or UTF-32: it begins with their
+// byte-order mark, or every other byte is zero as in Western text without a mark. Most of such a
+// text passes for UTF-8 of one letter and one zero byte in turn.
+void refuse_utf16(std::string_view start, const std::string& where);
+
 // Data error that names `where` and the byte unless all of `text` is UTF-8.
 void require_utf8(std::string_view text, const std::string& where);
 

@@ -87,7 +87,11 @@ void add_mix(CLI::App& group, CommandAction& action) {
   command->add_option("--set", o->overrides, "override one key of the config; may be repeated")
       ->type_name("SECTION.KEY=VALUE")
       ->allow_extra_args(false);
-  command->add_option("--tokens", o->tokens, "length of the run; default: its train.steps");
+  command
+      ->add_option_function<std::string>(
+          "--tokens", [o](const std::string& text) { o->tokens = parse_tokens(text); },
+          "length of the run, for example 1e9; default: its train.steps")
+      ->type_name("N");
   command->add_flag("--json", o->json, "as JSON");
   command->footer("Example:\n  shoestring data mix configs/runs/tiny.toml --tokens 1000000000");
   command->callback([o, &action] { action = [o] { return print(data_mix(*o)); }; });

@@ -1,5 +1,7 @@
 #include "launcher/data_mix_command.h"
 
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -77,6 +79,24 @@ std::string as_json(const std::vector<SourceRow>& rows, int64_t steps, int64_t t
 }
 
 }  // namespace
+
+int64_t parse_tokens(const std::string& text) {
+  constexpr double most = 1e18;
+  const char* end = text.data() + text.size();
+  int64_t whole = 0;
+  if (const auto read = std::from_chars(text.data(), end, whole);
+      read.ec == std::errc() && read.ptr == end && whole > 0) {
+    return whole;
+  }
+  double number = 0;
+  const auto read = std::from_chars(text.data(), end, number);
+  if (read.ec != std::errc() || read.ptr != end || !(number >= 1 && number <= most) ||
+      number != std::floor(number)) {
+    fail_usage(cat("--tokens ", text, ": give a whole number above 0, for example 1000000000, 1e9 ",
+                   "or 2.5e9"));
+  }
+  return static_cast<int64_t>(number);
+}
 
 std::string data_mix(const DataMixOptions& options) {
   const auto config =

@@ -21,7 +21,8 @@ namespace {
 }
 
 TextOptions text_options(const DataPackOptions& from) {
-  TextOptions to{.separator = from.separator, .field = from.field};
+  TextOptions to{
+      .separator = from.separator, .field = from.field, .bad_utf8 = parse_bad_utf8(from.bad_utf8)};
   if (from.format == "text") {
     to.format = TextFormat::text;
   } else if (from.format == "jsonl") {
@@ -37,13 +38,6 @@ TextOptions text_options(const DataPackOptions& from) {
     to.split = DocumentSplit::blank_lines;
   } else if (from.split != "file") {
     fail_choice("--split", from.split, "file, lines, blank-lines");
-  }
-  if (from.bad_utf8 == "replace") {
-    to.bad_utf8 = BadUtf8::replace;
-  } else if (from.bad_utf8 == "keep") {
-    to.bad_utf8 = BadUtf8::keep;
-  } else if (from.bad_utf8 != "error") {
-    fail_choice("--bad-utf8", from.bad_utf8, "error, replace, keep");
   }
   return to;
 }
@@ -91,10 +85,10 @@ std::string progress_text(const PackProgress& p) {
 std::string summary(const PackResult& r, const std::string& out) {
   std::string text =
       cat(out, ": ", counted(r.documents, "document"), ", ", counted(r.tokens, "token"), ", ",
-          static_cast<double>(r.text_bytes) / static_cast<double>(r.tokens),
+          text_of_fixed(static_cast<double>(r.text_bytes) / static_cast<double>(r.tokens), 2),
           " bytes of text a token\n");
   append(text, counted(r.inputs, "input"), ", ", counted(r.text_bytes, "byte"), " of text in ",
-         r.seconds, " s\n");
+         text_of_fixed(r.seconds, 1), " s\n");
   const auto remark = [&text](const char* what, int64_t n, const char* one, const char* several) {
     if (n > 0) append(text, what, counted(n, one, several), "\n");
   };
@@ -105,6 +99,13 @@ std::string summary(const PackResult& r, const std::string& out) {
 }
 
 }  // namespace
+
+BadUtf8 parse_bad_utf8(const std::string& text) {
+  if (text == "replace") return BadUtf8::replace;
+  if (text == "keep") return BadUtf8::keep;
+  if (text != "error") fail_choice("--bad-utf8", text, "error, replace, keep");
+  return BadUtf8::error;
+}
 
 int64_t parse_bytes(const std::string& text) {
   size_t digits = 0;

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "io/utf8_check.h"
+
 namespace shoestring {
 
 struct DataPackOptions {
@@ -23,6 +25,9 @@ struct DataPackOptions {
   bool overwrite = false, restart = false, quiet = false;
 };
 std::string data_pack(const DataPackOptions& options);
+
+// What --bad-utf8 may be: "error", "replace" or "keep"; usage error for anything else.
+BadUtf8 parse_bad_utf8(const std::string& text);
 
 // "512M", "2G", "100k", "4096": bytes; usage error for anything else.
 int64_t parse_bytes(const std::string& text);

@@ -8,27 +8,46 @@
 #include <numbers>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "io/text_source.h"
 #include "io/tokenizer/encoder.h"
 #include "launcher/eval_progress.h"
 #include "launcher/measurement.h"
+#include "launcher/memory_forecast.h"
 
 namespace shoestring {
 namespace {
+
+// More rows than this do not fit into the machine: a token has at least three values a hidden unit
+// and three an inner unit of its mlp or experts, in two bytes.
+int64_t most_rows(const ModelConfig& model, int64_t length) {
+  constexpr double most_tokens = 1 << 24;
+  const MoeConfig& moe = model.moe;
+  const double inner =
+      moe.on() ? static_cast<double>(moe.chosen * moe.ffn) : static_cast<double>(model.ffn);
+  const double bytes = 2 * (3 * static_cast<double>(model.hidden) + 3 * inner);
+  const double tokens = std::min(most_tokens, static_cast<double>(memory_of_machine()) / bytes);
+  return std::max<int64_t>(1, static_cast<int64_t>(tokens / static_cast<double>(length)));
+}
 
 // Cuts tokens into rows of `length` and runs them `micro_batch` at a time.
 class RowRunner {
  public:
   RowRunner(LoadedModel& loaded, const EvalOptions& options)
       : loaded_(loaded),
-        length_(options.length > 0 ? options.length : loaded.config.train.sequence_length),
+        length_(options.length.value_or(loaded.config.train.sequence_length)),
         rows_(options.micro_batch) {
     if (length_ > loaded.config.model.max_positions) {
       fail_usage(cat("--length ", length_, " is more than the model's ",
                      loaded.config.model.max_positions, " positions"));
     }
-    if (rows_ < 1) fail_usage(cat("--micro-batch must be at least 1 but is ", rows_));
+    if (length_ < 1) fail_usage(cat("--length must be at least 1 but is ", length_));
+    const int64_t most = most_rows(loaded.config.model, length_);
+    if (rows_ < 1 || rows_ > most) {
+      fail_usage(cat("--micro-batch must be from 1 to ", most, " on this machine for rows of ",
+                     counted(length_, "token"), " but is ", rows_));
+    }
   }
 
   // ids[0] is context only; the others are predicted. Takes the whole rows, at the document's end

@@ -1,6 +1,7 @@
 #pragma once
 // `shoestring eval`: how well a model predicts text files: loss, perplexity, bits per byte.
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,9 +12,9 @@ namespace shoestring {
 
 struct EvalOptions {
   ModelRequest model;
-  std::vector<std::string> files;  // read as `data pack` reads them
-  int64_t length = 0;              // tokens of a row; 0: the run's sequence length
-  int64_t micro_batch = 4;         // rows at once
+  std::vector<std::string> files;      // read as `data pack` reads them
+  std::optional<int64_t> length = {};  // tokens of a row; none: the run's sequence length
+  int64_t micro_batch = 4;             // rows at once
   bool json = false;
 };
 

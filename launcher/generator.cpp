@@ -137,8 +137,7 @@ std::vector<Sequence> encode_prompts(const Tokenizer& tokenizer, const GenerateR
   std::vector<Sequence> list;
   for (size_t i = 0; i < request.prompts.size(); ++i) {
     std::vector<int32_t> ids = encode_prompt(tokenizer, request, request.prompts[i]);
-    const auto needed = static_cast<int64_t>(ids.size()) + request.max_tokens;
-    if (needed > model.max_positions) {
+    if (request.max_tokens > model.max_positions - static_cast<int64_t>(ids.size())) {
       fail_usage(cat("prompt ", i, " has ", counted(static_cast<int64_t>(ids.size()), "token"),
                      " and ", request.max_tokens, " are wanted, but the model has ",
                      model.max_positions, " positions; shorten the prompt or --max-tokens"));

@@ -62,6 +62,30 @@ void write_rows(SafetensorsWriter& writer, const Tensor& logits, int64_t first_r
                reinterpret_cast<const std::byte*>(narrow.data()));
 }
 
+// What an earlier call wrote can be made again; anything else may be somebody's only copy.
+bool is_replaceable(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::file_size(path, error) == 0 && !error) return true;
+  try {
+    const SafetensorsFile file(path);
+    const auto& tensors = file.header().tensors;
+    return tensors.size() == 1 && tensors[0].name == "logits" && tensors[0].shape.size() == 3;
+  } catch (const Error&) {  // no safetensors file
+    return false;
+  }
+}
+
+void check_out(const LogitsOptions& options) {
+  std::error_code error;
+  if (!std::filesystem::exists(options.out, error)) return;
+  if (!std::filesystem::is_regular_file(options.out)) {
+    fail_usage(cat("--out ", options.out, " is there and is no regular file; name another"));
+  }
+  if (options.overwrite || is_replaceable(options.out)) return;
+  fail_usage(
+      cat(options.out, " exists and holds no logits; choose another --out or add ", "--overwrite"));
+}
+
 // One sequence forward; its logits a chunk of rows at a time.
 void run_sequence(LoadedModel& loaded, const std::vector<int32_t>& ids, int64_t sequence,
                   int64_t chunk_bytes, SafetensorsWriter& writer) {
@@ -90,9 +114,7 @@ void run_sequence(LoadedModel& loaded, const std::vector<int32_t>& ids, int64_t 
 }  // namespace
 
 void run_logits(const LogitsOptions& options) {
-  if (std::filesystem::exists(options.out) && !std::filesystem::is_regular_file(options.out)) {
-    fail_usage(cat("--out ", options.out, " is there and is no regular file; name another"));
-  }
+  check_out(options);
   LoadedModel loaded(options.model);
   const ModelConfig& model = loaded.model->config();
   const IdTable ids = read_ids(options.ids, model.vocabulary);

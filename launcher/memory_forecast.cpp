@@ -184,15 +184,47 @@ double tokens_of(const LoadSegment& s) {  // of a micro-batch
   return static_cast<double>(s.sequences) * static_cast<double>(s.length);
 }
 
-// Bytes of one rank's weights, gradients and optimiser state, at least. In f64: sizes that a config
-// may name overflow 64 bits.
-double state_bytes(const RunConfig& config, int ranks) {
+// In f64: sizes that a config may name overflow 64 bits.
+double elements_of(const ModelConfig& model, const Chunk& chunk) {
   double elements = 0;
-  for (const ParamInfo& p : parameters_of(config.model, whole_model(config.model))) {
+  for (const ParamInfo& p : parameters_of(model, chunk)) {
     double product = 1;
     for (int64_t dim : p.shape.dims()) product *= static_cast<double>(dim);
     elements += product;
   }
+  return elements;
+}
+
+// Of the whole model, of which only one block of each kind is listed: a list of all the names of a
+// model that cannot fit might not fit either.
+double elements_of(ModelConfig model) {
+  const int64_t depth = model.mtp.depth;
+  int64_t blocks[2] = {}, example[2] = {};  // dense, sparse
+  for (int64_t i = 0; i < model.layers; ++i) {
+    const int kind = model.moe.sparse(i) ? 1 : 0;
+    ++blocks[kind];
+    example[kind] = i;
+  }
+  const Chunk ends{.first_block = 0, .last_block = 0, .embedding = true, .head = true};
+  model.mtp.depth = 0;
+  const double none = elements_of(model, ends);
+  model.mtp.depth = 1;
+  const double one = elements_of(model, ends);
+  double elements = none + static_cast<double>(depth) * (one - none);
+  for (int kind = 0; kind < 2; ++kind) {
+    if (blocks[kind] == 0) continue;
+    const Chunk block{.first_block = example[kind],
+                      .last_block = example[kind] + 1,
+                      .embedding = false,
+                      .head = false};
+    elements += static_cast<double>(blocks[kind]) * elements_of(model, block);
+  }
+  return elements;
+}
+
+// Bytes of one rank's weights, gradients and optimiser state, at least.
+double state_bytes(const RunConfig& config, int ranks) {
+  const double elements = elements_of(config.model);
   const double copies = config.train.dtype == "f32" ? 0 : 2;
   const double moment = config.optim.moments.value_or("f32") == "f32" ? 4 : 2;
   const double moments = (config.optim.optimizer == "adamw" ? 2 : 1) * moment;
@@ -228,12 +260,17 @@ MemoryForecast forecast_narrow(const RunConfig& config, const ForecastInput& in)
           .weight_codes = f.weight_codes};
 }
 
-double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineShare& machine) {
-  // One value a hidden unit and block is kept under every policy. Where that alone is too much the
-  // forecast might overflow.
-  const double least = tokens_of(s) * static_cast<double>(config.model.hidden) *
-                       static_cast<double>(config.model.layers) * 2;
-  if (least > static_cast<double>(machine.memory_bytes)) return least;
+// `state`: bytes of the weights and all that belongs to them.
+double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineShare& machine,
+                  double state) {
+  // One value a hidden unit and block is kept under every policy, and one block's others exist at
+  // once. Where that or the weights alone are too much the forecast might overflow.
+  const ModelConfig& m = config.model;
+  const BlockSizes last = sizes_of(m, m.layers - 1);
+  const double kept = static_cast<double>(m.hidden) * static_cast<double>(m.layers);
+  const double once = static_cast<double>(last.q) + static_cast<double>(last.product());
+  const double least = tokens_of(s) * 2 * (kept + once);
+  if (std::max(least, state) > static_cast<double>(machine.memory_bytes)) return least;
   return static_cast<double>(forecast_memory(config, {.sequences = s.sequences,
                                                       .length = s.length,
                                                       .threads = machine.threads,
@@ -310,19 +347,24 @@ void require_memory(const RunConfig& config, const std::vector<LoadSegment>& seg
   const auto available = static_cast<double>(machine.memory_bytes);
   for (const LoadSegment& s : segments) {
     const double batches = batch_bytes(s, machine.ranks);
-    const double step = step_bytes(config, s, machine);
+    const double step = step_bytes(config, s, machine, state);
     const double needed = machine.ranks_here * (state + batches + step);
     if (needed <= available) continue;
-    const char* remedy = "a smaller model or parallel.zero_stage = 1";
+    const bool sharable = machine.ranks > 1 && config.parallel.zero_stage == 0;
+    const char* remedy =
+        sharable ? "a smaller model or parallel.zero_stage = 1" : "a smaller model";
     if (batches > std::max(state, step)) remedy = "a smaller train.batch";
     if (step >= std::max(state, batches)) {
       remedy =
           "a smaller train.micro_batch, shorter train.sequence_length or train.recompute = "
           "\"block\"";
     }
-    fail_usage(cat("from ", s.from_tokens, " tokens on this run needs at least ",
-                   text_of_bytes(needed), " here, but the machine has ", text_of_bytes(available),
-                   ". A rank (there are ", machine.ranks_here, " here) needs ",
+    const std::string start =
+        s.from_tokens > 0 ? cat("from ", counted(s.from_tokens, "token"), " on ") : "";
+    const std::string who =
+        machine.ranks_here > 1 ? cat("Each of the ", machine.ranks_here, " ranks here") : "It";
+    fail_usage(cat(start, "this run needs at least ", text_of_bytes(needed),
+                   " here, but the machine has ", text_of_bytes(available), ". ", who, " needs ",
                    text_of_bytes(state), " for weights, gradients and moments, ",
                    text_of_bytes(batches), " for batches of ", s.micro_batches, " x ",
                    counted(s.sequences, "sequence"), " of ", counted(s.length, "token"), ", ",

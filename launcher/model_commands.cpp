@@ -117,7 +117,7 @@ void add_eval(CLI::App& app, CommandAction& action) {
   command->add_option("files", o->files, "text, .jsonl, .gz, .zst, folders, - for standard input")
       ->type_name("FILE")
       ->required();
-  command->add_option("--length", o->length, "tokens a row; 0: the run's sequence length")
+  command->add_option("--length", o->length, "tokens a row; default: the run's sequence length")
       ->type_name("N");
   command->add_option("--micro-batch", o->micro_batch, "rows at once")
       ->type_name("N")
@@ -146,6 +146,8 @@ void add_logits(CLI::App& app, CommandAction& action) {
   command->add_option("--out", o->out, "safetensors: logits, f32 [batch, sequence, vocabulary]")
       ->type_name("FILE")
       ->required();
+  command->add_flag("--overwrite", o->overwrite,
+                    "replace any file; without it only logits that this command wrote");
   command->footer(
       "Example:\n"
       "  echo '[[1, 2, 3], [4, 5, 6]]' > ids.json\n"

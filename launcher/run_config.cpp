@@ -4,6 +4,7 @@
 
 #include "core/counted.h"
 #include "core/text.h"
+#include "launcher/kept_matrices.h"
 
 namespace shoestring {
 namespace {
@@ -88,6 +89,7 @@ void RunConfig::validate_data(Complaints& c) const {
 
 void RunConfig::validate(Complaints& c) const {
   check_ramp(*this, c);
+  check_kept_matrices(precision, model, c);
   if (device == "cuda") {
     c.add("device", "is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");
   }

@@ -62,34 +62,48 @@ struct TrainSection {
     v("z_loss", z_loss,
       Field{
           .help = "coefficient of the squared logarithm of the softmax's denominator (PaLM: 1e-4)",
-          .min = 0});
+          .min = 0,
+          .max = 1e6});
     v("log_every", log_every,
-      Field{.help = "a console line every so many steps; 0 = none", .unit = "steps", .min = 0});
+      Field{.help = "a console line every so many steps; 0 = none",
+            .unit = "steps",
+            .min = 0,
+            .max = 1e12});
     v("measure_peak", measure_peak,
       Field{.help = "measure the machine's product rate at start, about a second; MFU needs it"});
     v("statistics_every", statistics_every,
       Field{.help = "every so many steps the metrics hold gradient norms by class of parameter and "
                     "the size of each block's output, for a pass over both; 0 = never",
             .unit = "steps",
-            .min = 0});
+            .min = 0,
+            .max = 1e12});
+    visit_evaluation(v);
+    v("init_from", init_from,
+      Field{.help = "a run's folder, a checkpoint or a Hugging Face folder whose weights the run "
+                    "begins with"});
+  }
+  template <class V>
+  void visit_evaluation(V&& v) {
     v("evaluate_every", evaluate_every,
       Field{.help = "validation loss every so many steps, and at the end; 0 = at the end only",
             .unit = "steps",
-            .min = 0});
+            .min = 0,
+            .max = 1e12});
     v("evaluate_sequences", evaluate_sequences,
       Field{.help = "held-out sequences an evaluation reads of each source; 0 = no evaluation",
             .unit = "sequences",
-            .min = 0});
+            .min = 0,
+            .max = 1e12});
     v("sample_every", sample_every,
-      Field{.help = "generate a sample every so many steps; 0 = never", .unit = "steps", .min = 0});
+      Field{.help = "generate a sample every so many steps; 0 = never",
+            .unit = "steps",
+            .min = 0,
+            .max = 1e12});
     v("sample_prompt", sample_prompt, Field{.help = "what the samples begin with"});
     v("sample_tokens", sample_tokens,
       Field{.help = "length of a sample", .unit = "tokens", .min = 1, .max = 1e6});
     v("sample_temperature", sample_temperature,
       Field{.help = "0 = always the likeliest token", .min = 0, .max = 100});
-    v("init_from", init_from,
-      Field{.help = "a run's folder, a checkpoint or a Hugging Face folder whose weights the run "
-                    "begins with"});
   }
   void validate(Complaints& c) const;
 };
@@ -111,24 +125,31 @@ struct StageSection {
     v("from_tokens", from_tokens,
       Field{.help = "the stage begins with the first step at or after this many tokens",
             .unit = "tokens",
-            .min = 0});
+            .min = 0,
+            .max = 1e18});
     v("sequence_length", sequence_length,
-      Field{.help = "replaces train.sequence_length from here on", .unit = "tokens", .min = 2});
+      Field{.help = "replaces train.sequence_length from here on",
+            .unit = "tokens",
+            .min = 2,
+            .max = 1e7});
     v("micro_batch", micro_batch,
-      Field{.help = "replaces train.micro_batch", .unit = "sequences", .min = 1});
-    v("batch", batch, Field{.help = "replaces train.batch", .unit = "sequences", .min = 1});
+      Field{.help = "replaces train.micro_batch", .unit = "sequences", .min = 1, .max = 1e9});
+    v("batch", batch,
+      Field{.help = "replaces train.batch", .unit = "sequences", .min = 1, .max = 1e9});
     v("lr_multiplier", lr_multiplier,
-      Field{.help = "times the learning rate of the schedule", .min = 0});
+      Field{.help = "times the learning rate of the schedule", .min = 0, .max = 1e6});
     v("rope_scaling", rope_scaling,
       Field{.help = "replaces model.rope.scaling", .choices = "none|linear|llama3|yarn"});
-    v("rope_theta", rope_theta, Field{.help = "replaces model.rope.theta", .min = 1});
-    v("rope_factor", rope_factor, Field{.help = "replaces model.rope.factor", .min = 1});
-    v("mtp_weight", mtp_weight, Field{.help = "replaces model.mtp.weight", .min = 0});
+    v("rope_theta", rope_theta, Field{.help = "replaces model.rope.theta", .min = 1, .max = 1e15});
+    v("rope_factor", rope_factor,
+      Field{.help = "replaces model.rope.factor", .min = 1, .max = 1e6});
+    v("mtp_weight", mtp_weight, Field{.help = "replaces model.mtp.weight", .min = 0, .max = 1e6});
     v("bias_speed", bias_speed,
       Field{.help = "replaces model.moe.balance.bias_speed", .min = 0, .max = 1});
     v("weights", weights,
       Field{.help = "mixture weights of the data sources, in their order; empty: unchanged",
-            .min = 0});
+            .min = 0,
+            .max = 1e12});
   }
 };
 

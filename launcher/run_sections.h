@@ -47,7 +47,8 @@ struct CheckpointSection {
     v("every", every,
       Field{.help = "save every so many steps, and at the end; 0 = at the end only",
             .unit = "steps",
-            .min = 0});
+            .min = 0,
+            .max = 1e12});
     v("keep", keep,
       Field{.help = "how many of the last checkpoints stay; the one before the last also with 1, "
                     "until a finite loss shows that the last is good",
@@ -56,14 +57,16 @@ struct CheckpointSection {
     v("keep_every", keep_every,
       Field{.help = "checkpoints at multiples of this stay for good; 0 = none",
             .unit = "steps",
-            .min = 0});
+            .min = 0,
+            .max = 1e12});
     v("background", background,
       Field{.help = "copy the state and write it while training goes on"});
     v("memory_limit_gb", memory_limit_gb,
       Field{
           .help = "the copy may take this much; above it, saving waits for the disk; 0 = no limit",
           .unit = "GB",
-          .min = 0});
+          .min = 0,
+          .max = 1e9});
     v("deadline", deadline,
       Field{.help = "a rank waits so long for the others' files of a checkpoint; then this save "
                     "has failed and training goes on",

@@ -25,16 +25,17 @@ bool likelier(const Candidate& a, const Candidate& b) {
 Sampler::Sampler(const SamplerOptions& options, uint64_t sequence)
     : options_(options), random_(options.seed, cat("sample/", sequence)) {
   // Written so that a value that is not a number fails too.
-  const bool possible = options.temperature >= 0 && options.temperature < HUGE_VAL &&
-                        options.top_p > 0 && options.top_p <= 1 && options.min_p >= 0 &&
-                        options.min_p <= 1 && options.repetition_penalty > 0 &&
-                        options.repetition_penalty < HUGE_VAL && options.top_k >= 0;
-  if (!possible) {
-    fail_usage(cat("sampling needs temperature >= 0, 0 < top-p <= 1, 0 <= min-p <= 1, ",
-                   "repetition penalty > 0, top-k >= 0, but got ", options.temperature, ", ",
-                   options.top_p, ", ", options.min_p, ", ", options.repetition_penalty, ", ",
-                   options.top_k));
-  }
+  const auto require = [](bool fits, const char* what, auto value) {
+    if (!fits) fail_usage(cat(what, " but is ", value));
+  };
+  const SamplerOptions& o = options;
+  require(o.temperature >= 0 && o.temperature < HUGE_VAL, "--temperature must be 0 or more",
+          o.temperature);
+  require(o.top_k >= 0, "--top-k must be 0 or more", o.top_k);
+  require(o.top_p > 0 && o.top_p <= 1, "--top-p must be above 0 and at most 1", o.top_p);
+  require(o.min_p >= 0 && o.min_p <= 1, "--min-p must be from 0 to 1", o.min_p);
+  require(o.repetition_penalty > 0 && o.repetition_penalty < HUGE_VAL,
+          "--repetition-penalty must be above 0", o.repetition_penalty);
 }
 
 int32_t Sampler::next(std::span<const float> logits, std::span<const int32_t> seen) {

@@ -11,9 +11,9 @@
 
 namespace shoestring {
 
-StopDeadline::StopDeadline(double seconds, std::string directory)
-    : seconds_(seconds), directory_(std::move(directory)) {
-  if (seconds_ > 0) thread_ = std::thread([this] { watch(); });
+StopDeadline::StopDeadline(double seconds, std::string directory, double patience)
+    : seconds_(seconds), patience_(patience), directory_(std::move(directory)) {
+  thread_ = std::thread([this] { watch(); });
 }
 
 StopDeadline::~StopDeadline() {
@@ -35,7 +35,15 @@ void StopDeadline::watch() {
     changed_.wait_for(lock, pause);
     if (over_ || stop_signal() == 0) continue;
     if (!came) came = Clock::now();
-    if (std::chrono::duration<double>(Clock::now() - *came).count() < seconds_) continue;
+    const double waited = std::chrono::duration<double>(Clock::now() - *came).count();
+    if (!begun_) {
+      if (waited < patience_) continue;
+      log_error(cat("the run in ", directory_,
+                    " was stopped by a signal before it took a step: there is ",
+                    "nothing to save. The same command starts it again"));
+      std::_Exit(static_cast<int>(ExitCode::preempted));
+    }
+    if (seconds_ <= 0 || waited < seconds_) continue;
     log_error(cat("the run in ", directory_, " could not save within run.signal_deadline = ",
                   seconds_, " s after the signal and ends now: the steps since its last ",
                   "checkpoint are lost. The same command goes on from that checkpoint"));

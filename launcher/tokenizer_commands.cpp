@@ -85,11 +85,14 @@ void add_train(CLI::App& group, CommandAction& action) {
       ->capture_default_str();
   command->add_option("--field", options->field, "the field of JSON lines that holds the text")
       ->capture_default_str();
+  command->add_option("--bad-utf8", options->bad_utf8, "error, replace (by U+FFFD) or keep")
+      ->capture_default_str();
   command
       ->add_option("--min-frequency", options->min_frequency,
                    "leave out merges of pairs that occur less often")
       ->capture_default_str();
   add_threads(*command, options->threads, "for counting words");
+  command->add_flag("--overwrite", options->overwrite, "replace a tokenizer that is there");
   command->footer(
       "The tokenizer.json is complete: other programs load it as it is.\n\nExamples:\n"
       "  shoestring data train-tokenizer corpus.txt --vocabulary-size 8192 --out tok/\n"

@@ -22,7 +22,7 @@ namespace {
 
 // `here`: the ranks of this machine.
 bool run_rank(const RunConfig& config, const TraceRange& range, Communicator& world,
-              Communicator& here) {
+              Communicator& here, StopDeadline& deadline) {
   if (world.size() > 1) set_log_rank(world.rank());
   std::unique_ptr<Communicator> comparing;
   if (config.parallel.checked) comparing = shoestring::checked(world);
@@ -31,7 +31,7 @@ bool run_rank(const RunConfig& config, const TraceRange& range, Communicator& wo
   RankState rank(config, trace.wrap(comparing ? *comparing : world), share.threads, here.size());
   Trainer trainer(rank, trace, share);
   const AbortOnUnwind abort_on_unwind(world);
-  return trainer.run();
+  return trainer.run([&] { deadline.begun(); });
 }
 
 }  // namespace
@@ -55,10 +55,11 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
                    config.train.steps, "; name steps from 1 to ", config.train.steps));
   }
   std::atomic<bool> finished{true};
-  const StopDeadline stop_deadline(config.run.signal_deadline, config.run.directory);
+  const auto place = rank_place();
+  StopDeadline stop_deadline(config.run.signal_deadline, config.run.directory, place ? 3 : 0);
   const auto deadline =
       std::chrono::milliseconds(static_cast<int64_t>(config.parallel.deadline * 1000));
-  if (const auto place = rank_place()) {
+  if (place) {
     const int64_t wanted = config.parallel.data_parallel;
     if (wanted != 1 && wanted != place->size) {
       fail_usage(cat("parallel.data_parallel = ", wanted, " but started with ",
@@ -67,7 +68,7 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
     run_mpi(
         [&](Communicator& world) {
           const auto here = world.split(mpi_machine(), world.rank());
-          if (!run_rank(config, trace, world, *here)) finished = false;
+          if (!run_rank(config, trace, world, *here, stop_deadline)) finished = false;
         },
         {.deadline = deadline});
   } else {
@@ -76,7 +77,7 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
     if (ranks > 1) check_inputs(config, ranks);
     run_ranks(ranks,
               [&](Communicator& world) {
-                if (!run_rank(config, trace, world, world)) finished = false;
+                if (!run_rank(config, trace, world, world, stop_deadline)) finished = false;
               },
               {.deadline = deadline, .name = "world"});
   }

@@ -349,8 +349,9 @@ void Trainer::evaluate_if_owed() {
   if (rank_.step == rank_.config.train.steps) final_losses_ = std::move(losses);
 }
 
-bool Trainer::run() {
+bool Trainer::run(const std::function<void()>& begun) {
   begin();
+  if (begun) begun();
   const int64_t steps = rank_.config.train.steps;
   if (rank_.step >= steps) rank_.owed.evaluation = true;  // a finished run, started again
   if (!stop_.now()) after_step();

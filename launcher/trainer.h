@@ -25,7 +25,8 @@ class Trainer {
   Trainer(RankState& rank, RunTrace& trace, const CoreShare& machine = {});
   // Trains until train.steps or until a stop signal. Returns false when it was stopped early; the
   // state is saved in both cases.
-  bool run();
+  // `begun` is called when there are steps to save from now on.
+  bool run(const std::function<void()>& begun = {});
 
  private:
   void begin();

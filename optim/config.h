@@ -30,7 +30,7 @@ struct MuonConfig {
                 "decay be reused; keller sqrt(max(1, rows/columns))",
             .choices = "moonlight|keller"});
     v("lr_multiplier", lr_multiplier,
-      Field{.help = "learning rate of Muon's matrices over optim.lr", .min = 0});
+      Field{.help = "learning rate of Muon's matrices over optim.lr", .min = 0, .max = 1e6});
     v("products", products,
       Field{.help = "element type of the Newton-Schulz products", .choices = "f32|bf16"});
   }
@@ -46,8 +46,10 @@ struct SkipConfig {
     v("loss_z", loss_z,
       Field{
           .help = "skip a step whose loss lies more deviations above the window's mean; 0 = never",
-          .min = 0});
-    v("norm_z", norm_z, Field{.help = "the same for the gradient norm; 0 = never", .min = 0});
+          .min = 0,
+          .max = 1e9});
+    v("norm_z", norm_z,
+      Field{.help = "the same for the gradient norm; 0 = never", .min = 0, .max = 1e9});
     v("window", window,
       Field{
           .help = "steps the mean and deviation are taken over; nothing is skipped before so many",
@@ -87,12 +89,16 @@ struct ScheduleConfig {
       Field{.help = "what progress is measured in; tokens stay right when the batch size ramps",
             .choices = "tokens|steps"});
     v("warmup_steps", warmup_steps,
-      Field{.help = "linear warm-up, in steps (or set warmup_tokens)", .unit = "steps", .min = 0});
+      Field{.help = "linear warm-up, in steps (or set warmup_tokens)",
+            .unit = "steps",
+            .min = 0,
+            .max = 1e12});
     v("warmup_tokens", warmup_tokens,
-      Field{.help = "linear warm-up, in tokens", .unit = "tokens", .min = 0});
+      Field{.help = "linear warm-up, in tokens", .unit = "tokens", .min = 0, .max = 1e18});
     v("total", total,
       Field{.help = "length of the schedule in the unit of `drive`; 0 = the run's length",
-            .min = 0});
+            .min = 0,
+            .max = 1e18});
     v("min_ratio", min_ratio,
       Field{.help = "learning rate at the end over the highest", .min = 0, .max = 1});
     v("decay_fraction", decay_fraction,
@@ -103,7 +109,8 @@ struct ScheduleConfig {
       Field{.help = "multi_step: fractions of the run after which a factor applies",
             .min = 0,
             .max = 1});
-    v("factors", factors, Field{.help = "multi_step: one factor per milestone", .min = 0});
+    v("factors", factors,
+      Field{.help = "multi_step: one factor per milestone", .min = 0, .max = 1e6});
     v("flat_until", flat_until,
       Field{.help = "deepseek_v3: fraction at which the cosine starts", .min = 0, .max = 1});
     v("decay_until", decay_until,
@@ -129,9 +136,13 @@ struct RampConfig {
     v("tokens", tokens,
       Field{.help = "token counts at which the batch size changes, ascending; empty = no ramp",
             .unit = "tokens",
-            .min = 1});
+            .min = 1,
+            .max = 1e18});
     v("sequences", sequences,
-      Field{.help = "batch size before each of these counts", .unit = "sequences", .min = 1});
+      Field{.help = "batch size before each of these counts",
+            .unit = "sequences",
+            .min = 1,
+            .max = 1e9});
   }
   void validate(Complaints& c) const;
 };
@@ -161,8 +172,11 @@ struct OptimConfig {
     v("epsilon", epsilon,
       Field{.help = "added to the root of the second moment", .min = 1e-30, .max = 1});
     v("weight_decay", weight_decay,
-      Field{.help = "decoupled decay, times the learning rate; not on gains and biases", .min = 0});
-    v("clip", clip, Field{.help = "largest global gradient norm; 0 = no clipping", .min = 0});
+      Field{.help = "decoupled decay, times the learning rate; not on gains and biases",
+            .min = 0,
+            .max = 1e6});
+    v("clip", clip,
+      Field{.help = "largest global gradient norm; 0 = no clipping", .min = 0, .max = 1e30});
     v("moments", moments,
       Field{.help = "element type of the optimiser's state; none: what precision.recipe says, f32 "
                     "without one. bf16 rounds to nearest, which loses changes below 1/512: with "

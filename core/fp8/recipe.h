@@ -51,11 +51,13 @@ struct WatchdogConfig {
       Field{.help = "compare FP8 products with bf16 ones on a micro-batch every so many steps; 0 = "
                     "never",
             .unit = "steps",
-            .min = 0});
+            .min = 0,
+            .max = 1e12});
     v("limit", limit,
       Field{.help = "relative error (norm of the difference over norm) of a layer's product beyond "
                     "which it counts as failing; 0 = only report",
-            .min = 0});
+            .min = 0,
+            .max = 1e9});
     v("strikes", strikes,
       Field{.help = "comparisons in a row that must fail before the layer falls back to bf16",
             .min = 1,
@@ -143,8 +145,9 @@ void PrecisionConfig::visit(V&& v) {
   v("accumulator_bits", accumulator_bits,
     Field{.help = "fraction bits of the hopper accumulator", .min = 1, .max = 23});
   v("first_layers_bf16", first_layers_bf16,
-    Field{.help = "blocks at the beginning without FP8", .min = 0});
-  v("last_layers_bf16", last_layers_bf16, Field{.help = "blocks at the end without FP8", .min = 0});
+    Field{.help = "blocks at the beginning without FP8", .min = 0, .max = 1e5});
+  v("last_layers_bf16", last_layers_bf16,
+    Field{.help = "blocks at the end without FP8", .min = 0, .max = 1e5});
   v("moments", moments,
     Field{.help = "element type of the optimiser's moments; optim.moments, where it is given, wins",
           .choices = "f32|bf16"});

@@ -19,14 +19,20 @@ struct MlaConfig {
   template <class V>
   void visit(V&& v) {
     v("kv_latent", kv_latent,
-      Field{.help = "width of the latent of keys and values; 0: no latent attention", .min = 0});
+      Field{.help = "width of the latent of keys and values; 0: no latent attention",
+            .min = 0,
+            .max = 1 << 24});
     v("q_latent", q_latent,
-      Field{.help = "width of the latent of queries; 0: queries from the stream itself", .min = 0});
+      Field{.help = "width of the latent of queries; 0: queries from the stream itself",
+            .min = 0,
+            .max = 1 << 24});
     v("nope_dim", nope_dim,
-      Field{.help = "width of a head's query and key without position", .min = 1});
+      Field{.help = "width of a head's query and key without position", .min = 1, .max = 1 << 16});
     v("rope_dim", rope_dim,
-      Field{.help = "width of the rotated part, whose key all heads share; even", .min = 2});
-    v("v_dim", v_dim, Field{.help = "width of a head's value", .min = 1});
+      Field{.help = "width of the rotated part, whose key all heads share; even",
+            .min = 2,
+            .max = 1 << 16});
+    v("v_dim", v_dim, Field{.help = "width of a head's value", .min = 1, .max = 1 << 16});
   }
   void validate(Complaints& c) const {
     if (rope_dim % 2 != 0) c.add("rope_dim", "must be even for rotary embedding");

@@ -14,10 +14,12 @@ struct MtpConfig {
 
   template <class V>
   void visit(V&& v) {
-    v("depth", depth, Field{.help = "modules that predict further tokens; 0: none", .min = 0});
+    v("depth", depth,
+      Field{.help = "modules that predict further tokens; 0: none", .min = 0, .max = 1000});
     v("weight", weight,
       Field{.help = "factor on the mean of the modules' losses (DeepSeek-V3: 0.3, later 0.1)",
-            .min = 0});
+            .min = 0,
+            .max = 1e6});
   }
 };
 

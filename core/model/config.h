@@ -20,9 +20,11 @@ struct InitConfig {
   bool depth_scaled = true;
   template <class V>
   void visit(V&& v) {
-    v("embedding", embedding, Field{.help = "deviation of the token embedding", .min = 0});
-    v("hidden", hidden, Field{.help = "deviation of the blocks' matrices", .min = 0});
-    v("head", head, Field{.help = "deviation of the output head when it is not tied", .min = 0});
+    v("embedding", embedding,
+      Field{.help = "deviation of the token embedding", .min = 0, .max = 1000});
+    v("hidden", hidden, Field{.help = "deviation of the blocks' matrices", .min = 0, .max = 1000});
+    v("head", head,
+      Field{.help = "deviation of the output head when it is not tied", .min = 0, .max = 1000});
     v("depth_scaled", depth_scaled,
       Field{.help = "divide residual-writing matrices' deviation by sqrt(2 * layers)"});
   }
@@ -33,11 +35,12 @@ struct LrMultipliers {
   double embedding = 1, hidden = 1, head = 1, gain = 1, bias = 1;
   template <class V>
   void visit(V&& v) {
-    v("embedding", embedding, Field{.help = "factor for the token embedding", .min = 0});
-    v("hidden", hidden, Field{.help = "factor for the blocks' matrices", .min = 0});
-    v("head", head, Field{.help = "factor for the output head", .min = 0});
-    v("gain", gain, Field{.help = "factor for norm gains", .min = 0});
-    v("bias", bias, Field{.help = "factor for biases", .min = 0});
+    v("embedding", embedding,
+      Field{.help = "factor for the token embedding", .min = 0, .max = 1e6});
+    v("hidden", hidden, Field{.help = "factor for the blocks' matrices", .min = 0, .max = 1e6});
+    v("head", head, Field{.help = "factor for the output head", .min = 0, .max = 1e6});
+    v("gain", gain, Field{.help = "factor for norm gains", .min = 0, .max = 1e6});
+    v("bias", bias, Field{.help = "factor for biases", .min = 0, .max = 1e6});
   }
 };
 
@@ -65,18 +68,24 @@ struct ModelConfig {
 
   template <class V>
   void visit(V&& v) {
-    v("layers", layers, Field{.help = "number of blocks", .min = 1});
-    v("hidden", hidden, Field{.help = "width of the residual stream", .min = 1});
-    v("ffn", ffn, Field{.help = "inner width of the SwiGLU mlp", .min = 1});
-    v("heads", heads, Field{.help = "query heads", .min = 1});
-    v("kv_heads", kv_heads, Field{.help = "key and value heads; divides heads", .min = 1});
-    v("head_dim", head_dim, Field{.help = "width of one head; 0: hidden / heads", .min = 0});
+    v("layers", layers, Field{.help = "number of blocks", .min = 1, .max = 1e5});
+    v("hidden", hidden, Field{.help = "width of the residual stream", .min = 1, .max = 1 << 24});
+    v("ffn", ffn, Field{.help = "inner width of the SwiGLU mlp", .min = 1, .max = 1 << 24});
+    v("heads", heads, Field{.help = "query heads", .min = 1, .max = 1 << 16});
+    v("kv_heads", kv_heads,
+      Field{.help = "key and value heads; divides heads", .min = 1, .max = 1 << 16});
+    v("head_dim", head_dim,
+      Field{.help = "width of one head; 0: hidden / heads", .min = 0, .max = 1 << 16});
     v("vocabulary", vocabulary,
       Field{.help = "rows of embedding and head; 0: the tokenizer's size, rounded up to 64",
             .unit = "tokens",
-            .min = 0});
+            .min = 0,
+            .max = (1LL << 31) - 1});
     v("max_positions", max_positions,
-      Field{.help = "longest sequence the rotary table covers", .unit = "tokens", .min = 1});
+      Field{.help = "longest sequence the rotary table covers",
+            .unit = "tokens",
+            .min = 1,
+            .max = 1 << 30});
     v("tied_embeddings", tied_embeddings, Field{.help = "the head is the embedding's matrix"});
     v("qkv_bias", qkv_bias, Field{.help = "biases on q, k and v (Qwen2)"});
     v("qk_norm", qk_norm, Field{.help = "RMSNorm over each head of q and k (Qwen3)"});
@@ -84,13 +93,20 @@ struct ModelConfig {
     v("window", window,
       Field{.help = "sliding attention window, itself included; 0: none",
             .unit = "tokens",
-            .min = 0});
+            .min = 0,
+            .max = 1 << 30});
     v("attention_scale", attention_scale,
-      Field{.help = "factor on q k^T; 0: 1 / sqrt(head_dim) (muP: 1 / head_dim)", .min = 0});
-    v("embedding_multiplier", embedding_multiplier, Field{.help = "factor on the embedding"});
+      Field{.help = "factor on q k^T; 0: 1 / sqrt(head_dim) (muP: 1 / head_dim)",
+            .min = 0,
+            .max = 1e6});
+    v("embedding_multiplier", embedding_multiplier,
+      Field{.help = "factor on the embedding", .min = -3e38, .max = 3e38});
     v("residual_multiplier", residual_multiplier,
-      Field{.help = "factor on what each sub-layer adds to the residual stream"});
-    v("output_multiplier", output_multiplier, Field{.help = "factor on the logits"});
+      Field{.help = "factor on what each sub-layer adds to the residual stream",
+            .min = -3e38,
+            .max = 3e38});
+    v("output_multiplier", output_multiplier,
+      Field{.help = "factor on the logits", .min = -3e38, .max = 3e38});
     v("rope", rope, Field{.help = "rotary position embedding"});
     v("init", init, Field{.help = "initial deviations"});
     v("lr_multipliers", lr_multipliers, Field{.help = "learning-rate factors by class"});

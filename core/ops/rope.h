@@ -29,27 +29,38 @@ struct RopeConfig {
 
   template <class V>
   void visit(V&& v) {
-    v("theta", theta, Field{.help = "base of the inverse frequencies", .min = 1});
+    v("theta", theta, Field{.help = "base of the inverse frequencies", .min = 1, .max = 1e15});
     v("scaling", scaling,
       Field{.help = "how frequencies are stretched to longer texts",
             .choices = "none|linear|llama3|yarn"});
-    v("factor", factor, Field{.help = "longer by this factor", .min = 1});
+    v("factor", factor, Field{.help = "longer by this factor", .min = 1, .max = 1e6});
     v("low_freq_factor", low_freq_factor,
-      Field{.help = "llama3: wavelengths above original / this are stretched in full", .min = 0});
+      Field{.help = "llama3: wavelengths above original / this are stretched in full",
+            .min = 0,
+            .max = 1e6});
     v("high_freq_factor", high_freq_factor,
-      Field{.help = "llama3: wavelengths below original / this are kept", .min = 0});
+      Field{.help = "llama3: wavelengths below original / this are kept", .min = 0, .max = 1e6});
     v("original_max_positions", original_max_positions,
-      Field{.help = "llama3, yarn: text length of the first training", .unit = "tokens", .min = 1});
+      Field{.help = "llama3, yarn: text length of the first training",
+            .unit = "tokens",
+            .min = 1,
+            .max = 1 << 30});
     v("beta_fast", beta_fast,
-      Field{.help = "yarn: dims that turn more often than this are kept", .min = 0});
+      Field{.help = "yarn: dims that turn more often than this are kept", .min = 0, .max = 1e6});
     v("beta_slow", beta_slow,
-      Field{.help = "yarn: dims that turn less often than this are stretched in full", .min = 0});
+      Field{.help = "yarn: dims that turn less often than this are stretched in full",
+            .min = 0,
+            .max = 1e6});
     v("attention_factor", attention_factor,
       Field{.help = "yarn: multiplies cos and sin; 0: from mscale, or 0.1 ln(factor) + 1",
-            .min = 0});
-    v("mscale", mscale, Field{.help = "yarn: numerator of the factor of cos and sin", .min = 0});
+            .min = 0,
+            .max = 1e6});
+    v("mscale", mscale,
+      Field{.help = "yarn: numerator of the factor of cos and sin", .min = 0, .max = 1e6});
     v("mscale_all_dim", mscale_all_dim,
-      Field{.help = "yarn: denominator; also scales the softmax in latent attention", .min = 0});
+      Field{.help = "yarn: denominator; also scales the softmax in latent attention",
+            .min = 0,
+            .max = 1e6});
   }
   void validate(Complaints& c) const;
 };

@@ -1,10 +1,8 @@
 #include "io/tokenizer/tokenizer.h"
 
-#include <fstream>
-#include <iterator>
-
 #include "core/check.h"
 #include "core/text.h"
+#include "io/durable_file.h"
 #include "io/tokenizer/encoder.h"
 #include "io/tokenizer/load_json.h"
 #include "io/tokenizer/load_tiktoken.h"
@@ -16,15 +14,8 @@ namespace shoestring {
 namespace {
 
 std::string read_whole(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    fail_data(cat("cannot open the tokenizer file ", path.string()));
-  }
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad()) {
-    fail_data(cat("reading the tokenizer file ", path.string(), " failed"));
-  }
-  return text;
+  constexpr uint64_t limit = uint64_t{1} << 30;
+  return read_small_file(path.string(), limit);
 }
 
 // Up to `count` blanks in front; `count` becomes what the text's next part may still lose.

@@ -44,5 +44,16 @@ TEST(Tensor, WrongUsesAreErrorsThatSayWhat) {
   }
 }
 
+TEST(Shape, SizesThatCannotBeCountedAreRefused) {
+  const int64_t big = int64_t{1} << 40;
+  Device device(DeviceKind::cpu);
+  EXPECT_THROW(Tensor(device, {big, big}, Dtype::f32), Error);
+  EXPECT_THROW(Tensor(device, {int64_t{1} << 62, 4}, Dtype::f32), Error);  // 0 when it wraps round
+  // The number fits, its bytes do not.
+  EXPECT_THROW(Tensor(device, {int64_t{1} << 61}, Dtype::f64), Error);
+  EXPECT_EQ(Shape({0, big, big}).elements(), 0);
+  EXPECT_EQ(Shape({big, 1 << 19}).elements(), int64_t{1} << 59);
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -308,7 +308,7 @@ TEST(Pack, RefusesImpossibleOptions) {
   });
   EXPECT_EQ(read_small_file(folder / "a.txt", 10), "x");
   expect(ExitCode::usage, {"0 threads"}, [](PackOptions& o) { o.threads = 0; });
-  expect(ExitCode::usage, {"--memory 1000", "least"},
+  expect(ExitCode::usage, {"--memory must be at least", "M but is 1000 bytes"},
          [](PackOptions& o) { o.memory_bytes = 1000; });
   expect(ExitCode::data, {"missing.txt"},
          [&](PackOptions& o) { o.inputs = {folder / "missing.txt"}; });

@@ -49,12 +49,27 @@ TEST(Utf8Check, NamesFileAndByte) {
     expect_error(ExitCode::data, {"f.txt: bad UTF-8 at byte 3: 0xe2"},
                  [&] { checked("abc\xe2\x82", BadUtf8::error, step); });
   }
-  expect_error(ExitCode::data, {"f.txt: bad UTF-8 at byte 0:", "UTF-16"}, [] {
-    checked(
-        "\xff\xfe"
-        "a",
-        BadUtf8::error, 100);
-  });
+}
+
+TEST(Utf8Check, KnowsUtf16AndUtf32) {
+  using namespace std::string_literals;
+  const std::string text = "H\xe9, good day";
+  std::string little, big, wide;
+  for (const char c : text) {
+    little += {c, '\0'};
+    big += {'\0', c};
+    wide += {c, '\0', '\0', '\0'};
+  }
+  for (const std::string& bad :
+       {little, big, wide, "\xff\xfe\xe9\x05\xdc\x05"s, "\xfe\xff\x05\xe9"s,
+        "\xff\xfe\0\0\xe9\x05\0\0"s, "\0\0\xfe\xff\0\0\x05\xe9"s}) {
+    expect_error(ExitCode::data, {"f.txt: this is UTF-16", "iconv"},
+                 [&] { refuse_utf16(bad, "f.txt"); });
+  }
+  for (const std::string& good : {"H\xc3\xa9, good day"s, ""s, "a"s, "a\0"s, "one\0two\0three\0"s,
+                                  "\0\0\0\0\0\0\0\0\0\0"s, "\xef\xbb\xbfmark"s}) {
+    refuse_utf16(good, "f.txt");
+  }
 }
 
 }  // namespace

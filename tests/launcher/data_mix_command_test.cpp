@@ -1,7 +1,9 @@
 #include "launcher/data_mix_command.h"
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
+#include "core/text.h"
 #include "tests/io/store_fixture.h"
 
 namespace shoestring {
@@ -54,6 +56,18 @@ TEST(DataMixCommand, RefusesWhatCannotTrain) {
   DataMixOptions negative = with(source);
   negative.tokens = -5;
   expect_error(ExitCode::usage, {"--tokens -5"}, [&] { data_mix(negative); });
+}
+
+TEST(DataMixCommand, TakesTokensAsPeopleWriteThem) {
+  EXPECT_EQ(parse_tokens("1000000"), 1'000'000);
+  EXPECT_EQ(parse_tokens("1e6"), 1'000'000);
+  EXPECT_EQ(parse_tokens("2.5E9"), 2'500'000'000);
+  EXPECT_EQ(parse_tokens("9223372036854775807"), std::numeric_limits<int64_t>::max());
+  for (const char* bad : {"", "0", "-1", "0.5", "1.5", "1e-3", "1e6x", "1M", "nan", "inf", "1e300",
+                          "9223372036854775808000"}) {
+    expect_error(ExitCode::usage, {cat("--tokens ", bad, ":").c_str(), "2.5e9"},
+                 [&] { parse_tokens(bad); });
+  }
 }
 
 }  // namespace

@@ -79,9 +79,15 @@ TEST_F(EvalCommand, RefusesSizesThatDoNotFit) {
   EvalOptions o = options({folder_ / "a.txt"});
   o.length = 65;
   expect_error(ExitCode::usage, {"--length 65", "64"}, [&] { evaluate(o); });
-  o.length = 0;
-  o.micro_batch = 0;
-  expect_error(ExitCode::usage, {"--micro-batch"}, [&] { evaluate(o); });
+  for (const int64_t length : {0, -5}) {
+    o.length = length;
+    expect_error(ExitCode::usage, {"--length must be at least 1"}, [&] { evaluate(o); });
+  }
+  o.length = {};
+  for (const int64_t rows : {int64_t{0}, int64_t{100'000'000'000}}) {
+    o.micro_batch = rows;
+    expect_error(ExitCode::usage, {"--micro-batch must be from 1 to"}, [&] { evaluate(o); });
+  }
 }
 
 TEST_F(EvalCommand, PrintsATableOrJson) {

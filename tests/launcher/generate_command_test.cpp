@@ -105,6 +105,7 @@ TEST(GenerateCommand, RefusesBadRequestsBeforeItPrints) {
       {{"--prompt", "Anne", "--max-tokens", "100000"}, 2},
       {{"--prompt", "Anne", "--top-p", "2"}, 2},
       {{"--prompt", "Anne", "--stop", ""}, 2},
+      {{"--prompt", "Anne", "--max-tokens", "9223372036854775807"}, 2},
       {{"--prompt", "a\xff"}, 3}};
   for (const auto& [more, code] : cases) {
     std::vector<std::string> words = {"generate", "--model", run};

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "launcher/loaded_model.h"
 #include "tests/launcher/text_model_fixture.h"
 
@@ -161,7 +163,12 @@ TEST_F(Generator, RefusesWhatDoesNotFit) {
   stop.stop = {"x", ""};
   expect_error(ExitCode::usage, {"--stop"}, [&] { run(stop); });
   expect_error(ExitCode::usage, {"64", "positions"}, [&] { run(request({"Anne"}, 64)); });
+  expect_error(ExitCode::usage, {"9223372036854775807", "positions"},
+               [&] { run(request({"Anne"}, std::numeric_limits<int64_t>::max())); });
   expect_error(ExitCode::usage, {"--max-tokens", "-1"}, [&] { run(request({"Anne"}, -1)); });
+  GenerateRequest stopped = request({"Anne"}, 1);
+  stopped.stop = {"x", ""};
+  expect_error(ExitCode::usage, {"--stop is empty"}, [&] { run(stopped); });
   const GenerateResult none = run(request({"Anne"}, 0));
   EXPECT_EQ(none.tokens, 0);
   EXPECT_EQ(none.texts[0], "");

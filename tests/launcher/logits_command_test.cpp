@@ -10,6 +10,7 @@
 #include "core/check.h"
 #include "core/text.h"
 #include "io/checkpoint.h"
+#include "io/durable_file.h"
 #include "io/safetensors.h"
 #include "launcher/config.h"
 
@@ -128,6 +129,39 @@ TEST_F(LogitsCommand, ReplacesOnlyFiles) {
     EXPECT_EQ(error.code(), ExitCode::usage);
   }
   EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+}
+
+// Logits can be made again; any other file may be somebody's only copy.
+TEST_F(LogitsCommand, ReplacesForeignFilesOnlyWhenAskedTo) {
+  LogitsOptions o = options("[[1, 2]]");
+  std::ofstream(o.out) << "mine";
+  for (const std::string& foreign : {o.out, o.ids, folder_ + "/model.safetensors"}) {
+    if (foreign.ends_with("model.safetensors")) {
+      SafetensorsWriter writer(foreign, {{.name = "a", .dtype = Dtype::f32, .shape = {1}}});
+      const float one = 1;
+      writer.write("a", 0, 1, reinterpret_cast<const std::byte*>(&one));
+      writer.finish();
+    }
+    const std::string before = read_small_file(foreign, 1000);
+    o.out = foreign;
+    try {
+      run_logits(o);
+      ADD_FAILURE() << "replaced " << foreign;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::usage);
+      EXPECT_NE(std::string(error.what()).find("--overwrite"), std::string::npos) << error.what();
+    }
+    EXPECT_EQ(read_small_file(foreign, 1000), before);
+  }
+  o.out = folder_ + "/out.safetensors";
+  o.overwrite = true;
+  run_logits(o);
+  o.overwrite = false;
+  run_logits(o);  // its own
+  EXPECT_EQ(written().size(), 100u);
+  std::ofstream(o.out).close();  // empty, as mktemp makes it
+  run_logits(o);
+  EXPECT_EQ(written().size(), 100u);
 }
 
 TEST_F(LogitsCommand, RefusesWhatIsNotATableOfIds) {

@@ -195,7 +195,14 @@ TEST(RequireMemory, SaysWhatIsTooLarge) {
   refused({.length = 512, .sequences = many, .micro_batches = 1}, "smaller train.micro_batch");
   config.model.layers = 2000;
   config.model.hidden = 8192;
-  refused({.length = 512, .sequences = 1, .micro_batches = 1}, "smaller model");
+  const LoadSegment one{.length = 512, .sequences = 1, .micro_batches = 1};
+  refused(one, "this run needs at least");
+  refused(one, ". It needs ");
+  refused(one, "; a smaller model needs less");
+  const MachineShare two{.ranks = 2, .ranks_here = 2, .memory_bytes = int64_t{1} << 36};
+  expect_error(ExitCode::usage,
+               {"Each of the 2 ranks here needs", "model or parallel.zero_stage = 1 needs less"},
+               [&] { require_memory(config, {one}, two); });
 }
 
 // Through the binary: at the start, before anything is allocated or written.

@@ -65,6 +65,12 @@ TEST(Sampler, ImpossibleOptionsAreUsageErrors) {
   EXPECT_THROW(Sampler({.temperature = NAN}, 0), Error);
   EXPECT_THROW(Sampler({.top_p = NAN}, 0), Error);
   EXPECT_THROW(Sampler({.repetition_penalty = NAN}, 0), Error);
+  try {
+    Sampler({.top_p = 1.5}, 0);
+    ADD_FAILURE() << "took a probability of 1.5";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "--top-p must be above 0 and at most 1 but is 1.5");
+  }
   Sampler sampler({}, 0);
   EXPECT_THROW(sampler.next(std::vector<float>{1, NAN}, {}), Error);
 }

@@ -32,7 +32,8 @@ void sleep_seconds(double seconds) {
 TEST(StopDeadline, EndsAProcessThatDoesNotComeToAnEnd) {
   const auto start = std::chrono::steady_clock::now();
   EXPECT_EQ(code_of([] {
-              const StopDeadline deadline(0.2, "runs/slow");
+              StopDeadline deadline(0.2, "runs/slow");
+              deadline.begun();
               std::raise(SIGTERM);
               sleep_seconds(60);
             }),
@@ -42,7 +43,8 @@ TEST(StopDeadline, EndsAProcessThatDoesNotComeToAnEnd) {
 
 TEST(StopDeadline, CountsFromTheSignalOn) {
   EXPECT_EQ(code_of([] {
-              const StopDeadline deadline(0.05, "runs/unasked");
+              StopDeadline deadline(0.05, "runs/unasked");
+              deadline.begun();
               sleep_seconds(0.3);
             }),
             0);
@@ -51,7 +53,8 @@ TEST(StopDeadline, CountsFromTheSignalOn) {
 TEST(StopDeadline, LeavesARunAloneThatIsDone) {
   EXPECT_EQ(code_of([] {
               {
-                const StopDeadline deadline(0.1, "runs/saved");
+                StopDeadline deadline(0.1, "runs/saved");
+                deadline.begun();
                 std::raise(SIGINT);
               }
               sleep_seconds(0.3);
@@ -61,11 +64,49 @@ TEST(StopDeadline, LeavesARunAloneThatIsDone) {
 
 TEST(StopDeadline, ZeroIsNoLimit) {
   EXPECT_EQ(code_of([] {
-              const StopDeadline deadline(0, "runs/unlimited");
+              StopDeadline deadline(0, "runs/unlimited");
+              deadline.begun();
               std::raise(SIGTERM);
               sleep_seconds(0.2);
             }),
             0);
+}
+
+// Who is killed within that time, because another rank has failed, says nothing.
+TEST(StopDeadline, WaitsBeforeTheFirstStepWhereItIsToldTo) {
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(code_of([] {
+              const StopDeadline deadline(300, "runs/new", 0.5);
+              std::raise(SIGTERM);
+              sleep_seconds(60);
+            }),
+            75);
+  const auto took = std::chrono::steady_clock::now() - start;
+  EXPECT_GT(took, std::chrono::milliseconds(500));
+  EXPECT_LT(took, std::chrono::seconds(20));
+}
+
+// A run that takes minutes to set up has nothing to save: no deadline counts.
+TEST(StopDeadline, BeforeTheFirstStepASignalEndsTheProcessAtOnce) {
+  for (const double seconds : {0.0, 300.0}) {
+    testing::internal::CaptureStderr();
+    const auto start = std::chrono::steady_clock::now();
+    const pid_t child = fork();
+    if (child == 0) {
+      catch_stop_signals();
+      const StopDeadline deadline(seconds, "runs/new");
+      std::raise(SIGTERM);
+      sleep_seconds(60);
+      _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 75);
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+    EXPECT_NE(said.find("before it took a step"), std::string::npos) << said;
+    EXPECT_EQ(said.find("lost"), std::string::npos) << said;
+  }
 }
 
 }  // namespace

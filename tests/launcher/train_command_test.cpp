@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <csignal>
 
 #include "launcher/signals.h"
@@ -54,13 +57,27 @@ TEST(TrainCommand, SaysInWhichFileTheDataIsMissing) {
   refused("[train]\nsteps = 2\n", "");  // nothing to point at
 }
 
+TEST(TrainCommand, AMissingConfigIsTheOnlyComplaint) {
+  try {
+    run_train({.config = "/gone/run.toml", .overrides = {}, .trace = {}});
+    ADD_FAILURE() << "trained without a config";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "cannot read '/gone/run.toml': No such file or directory");
+  }
+}
+
 TEST(TrainCommand, AStopBeforeTheFirstStepIsAPreemption) {
   const ScratchFolder folder;
   RunConfig config = small_config(folder, "stopped");
-  catch_stop_signals();
-  std::raise(SIGTERM);
-  EXPECT_EQ(train(config, {}), ExitCode::preempted);
-  EXPECT_EQ(Checkpoint::open(config.run.directory).step(), 0);
+  const pid_t child = fork();  // the signal ends the process
+  if (child == 0) {
+    catch_stop_signals();
+    std::raise(SIGTERM);
+    _exit(static_cast<int>(train(config, {})));
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 75);
   EXPECT_FALSE(std::filesystem::exists(config.run.directory + "/summary.json"));
   catch_stop_signals();
   const RunResult stopped = train_small(config);

@@ -6,7 +6,9 @@
 #include <fstream>
 
 #include "core/check.h"
+#include "io/durable_file.h"
 #include "io/tokenizer/tokenizer.h"
+#include "tests/io/store_fixture.h"
 
 namespace shoestring {
 namespace {
@@ -50,6 +52,58 @@ TEST_F(TrainTokenizerCommandTest, WritesAFileAndSaysWhenTextRunsOut) {
   EXPECT_LT(Tokenizer::load(path("deep/tok.json")).vocabulary_size(), 400);
   EXPECT_NE(told.find("no more pairs"), std::string::npos) << told;
   EXPECT_FALSE(fs::exists(path("deep/tokenizer_config.json")));
+}
+
+TEST_F(TrainTokenizerCommandTest, ReplacesFilesOnlyWhenAskedTo) {
+  const TrainTokenizerOptions folder{.inputs = {path("a.txt")}, .out = path("tok")};
+  const TrainTokenizerOptions file{.inputs = {path("a.txt")}, .out = path("tok.json")};
+  fs::create_directories(path("tok"));
+  for (const char* there : {"tok/tokenizer.json", "tok/tokenizer_config.json", "tok.json"}) {
+    std::ofstream(path(there)) << "mine";
+    TrainTokenizerOptions options = fs::path(there).has_parent_path() ? folder : file;
+    expect_error(ExitCode::usage, {path(there), "exists", "--overwrite"}, [&] { train(options); });
+    EXPECT_EQ(read_small_file(path(there), 100), "mine");
+    options.overwrite = true;
+    train(options);
+    EXPECT_NE(read_small_file(path(there), 100'000), "mine");
+    fs::remove(path(there));
+    fs::remove(path("tok/tokenizer.json"));
+  }
+  fs::create_directories(path("b.json"));
+  expect_error(ExitCode::usage, {path("b.json"), "no regular file"}, [&] {
+    train({.inputs = {path("a.txt")}, .out = path("b.json"), .overwrite = true});
+  });
+}
+
+TEST_F(TrainTokenizerCommandTest, BrokenTextIsRefusedReplacedOrKept) {
+  std::ofstream(path("bad.txt")) << "low \xff low \xff low \xff";
+  TrainTokenizerOptions options{.inputs = {path("bad.txt")}, .out = path("bad.json")};
+  expect_error(ExitCode::data, {"bad UTF-8 at byte 4: 0xff", "--bad-utf8 replace (or keep)"},
+               [&] { train(options); });
+  options.bad_utf8 = "no";
+  expect_error(ExitCode::usage, {"--bad-utf8 no", "error, replace, keep"}, [&] { train(options); });
+  options.overwrite = true;
+  options.bad_utf8 = "replace";
+  EXPECT_NE(train(options).find("replaced: 3 broken UTF-8 sequences\n"), std::string::npos);
+  EXPECT_EQ(Tokenizer::load(path("bad.json")).encode(" \xef\xbf\xbd").size(), 1u);
+  options.bad_utf8 = "keep";
+  EXPECT_EQ(train(options).find("replaced"), std::string::npos);
+  EXPECT_GT(Tokenizer::load(path("bad.json")).encode(" \xef\xbf\xbd").size(), 1u);
+}
+
+TEST_F(TrainTokenizerCommandTest, RefusesUtf16) {
+  std::ofstream(path("wide.txt")) << std::string("l\0o\0w\0 \0l\0o\0w\0", 14);
+  for (const char* policy : {"error", "replace", "keep"}) {
+    expect_error(ExitCode::data, {"wide.txt", "UTF-16", "iconv"}, [&] {
+      train({.inputs = {path("wide.txt")}, .out = path("x.json"), .bad_utf8 = policy});
+    });
+  }
+  EXPECT_FALSE(fs::exists(path("x.json")));
+}
+
+TEST_F(TrainTokenizerCommandTest, SaysWhyAFileCannotBeWritten) {
+  expect_error(ExitCode::data, {path("a.txt"), "Not a directory"},
+               [&] { train({.inputs = {path("a.txt")}, .out = path("a.txt/x.json")}); });
 }
 
 TEST_F(TrainTokenizerCommandTest, Mistakes) {
