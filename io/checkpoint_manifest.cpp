@@ -67,12 +67,26 @@ Json json_of(const StoredFile& file) {
           {"pieces", std::move(pieces)}};
 }
 
+constexpr int64_t most_rank = 1 << 24;
+
+// The JSON library would also cast what has a point or does not fit.
+int64_t whole_of(const Json& value, const char* key, int64_t most = INT64_MAX) {
+  const bool whole = value.is_number_unsigned() || (value.is_number_integer() && value >= 0);
+  if (whole && value.get<uint64_t>() <= static_cast<uint64_t>(most)) return value.get<int64_t>();
+  fail_data(cat(key, " is ", value.dump(), " but must be a whole number from 0 to ", most));
+}
+
+int64_t whole_at(const Json& json, const char* key, int64_t most = INT64_MAX) {
+  return whole_of(json.at(key), key, most);
+}
+
 Shape shape_of(const Json& json, const std::string& name) {
-  const auto dims = json.get<std::vector<int64_t>>();
+  std::vector<int64_t> dims;
+  for (const Json& dim : json) dims.push_back(whole_of(dim, "shape"));
   if (dims.size() > Shape::max_rank) fail_data(cat("tensor ", name, " has too many dims"));
   int64_t elements = 1, largest = 1;
   for (int64_t d : dims) {
-    if (d < 0 || __builtin_mul_overflow(elements, d, &elements) ||
+    if (__builtin_mul_overflow(elements, d, &elements) ||
         __builtin_mul_overflow(largest, std::max<int64_t>(d, 1), &largest)) {
       fail_data(cat("tensor ", name, " has an impossible shape"));
     }
@@ -92,12 +106,12 @@ StoredPiece piece_of(const Json& json, uint64_t file_bytes) {
   p.name = json.at("name").get<std::string>();
   p.shape = shape_of(json.at("shape"), p.name);
   p.dtype = dtype_of_text(json.at("dtype").get<std::string>(), p.name);
-  p.begin = json.at("begin").get<int64_t>();
-  p.end = json.at("end").get<int64_t>();
+  p.begin = whole_at(json, "begin");
+  p.end = whole_at(json, "end");
   p.dataset = json.at("dataset").get<std::string>();
-  p.offset = json.at("offset").get<uint64_t>();
+  p.offset = static_cast<uint64_t>(whole_at(json, "offset"));
   p.digest = json.at("digest").get<std::string>();
-  if (p.begin < 0 || p.begin > p.end || p.end > p.shape.elements()) {
+  if (p.begin > p.end || p.end > p.shape.elements()) {
     fail_data(cat("elements ", p.begin, " to ", p.end, " are not in tensor ", p.name, " ",
                   p.shape.text()));
   }
@@ -109,9 +123,9 @@ StoredPiece piece_of(const Json& json, uint64_t file_bytes) {
 }
 
 StoredFile file_of(const Json& json) {
-  StoredFile file{.rank = json.at("rank").get<int>(),
+  StoredFile file{.rank = static_cast<int>(whole_at(json, "rank", most_rank)),
                   .name = json.at("name").get<std::string>(),
-                  .bytes = json.at("bytes").get<uint64_t>(),
+                  .bytes = static_cast<uint64_t>(whole_at(json, "bytes")),
                   .frame = json.at("frame_digest").get<std::string>(),
                   .pieces = {}};
   if (!file.name.empty() && file.name != name_of_rank_file(file.rank)) {
@@ -168,11 +182,10 @@ std::string rank_error_text(const std::string& message) {
 Manifest parse_manifest(const std::string& text, const std::string& path) {
   const Json json = unseal(text, path);
   return in_file(path, [&] {
-    Manifest manifest{.step = json.at("step").get<int64_t>(),
+    Manifest manifest{.step = whole_at(json, "step"),
                       .config = json.at("config").get<std::string>(),
                       .state = json.at("state").get<std::string>(),
                       .files = {}};
-    if (manifest.step < 0) fail_data(cat("the step is ", manifest.step));
     for (const Json& file : json.at("files")) {
       manifest.files.push_back(file_of(file));
       if (manifest.files.back().rank + 1 != static_cast<int>(manifest.files.size())) {

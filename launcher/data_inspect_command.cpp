@@ -38,7 +38,10 @@ Json describe(const TokenStore& store, bool verified) {
 }
 
 std::string time_text(const Json& provenance) {
-  if (!provenance.is_object() || !provenance.contains("created")) return "unknown";
+  if (!provenance.is_object() || !provenance.contains("created") ||
+      !provenance["created"].is_number_integer()) {
+    return "unknown";
+  }
   const std::time_t time = provenance.at("created").get<int64_t>();
   std::tm parts{};
   char text[64];

@@ -92,7 +92,7 @@ TEST(CheckpointManifest, RefusesContradictions) {
   refused([](Manifest& m) { m.files[1].pieces[0].shape = {3, 2}; }, "disagree");
   refused([](Manifest& m) { m.files[1].pieces[0].end = 7; }, "not in tensor a");
   refused([](Manifest& m) { m.files[1].pieces[0].offset = 105; }, "past the end");
-  refused([](Manifest& m) { m.files[1].pieces[0].offset = UINT64_MAX; }, "past the end");
+  refused([](Manifest& m) { m.files[1].pieces[0].offset = UINT64_MAX; }, "offset is 18446");
   refused([](Manifest& m) { m.files[0].pieces[1].offset = 115; }, "overlaps");
   refused([](Manifest& m) { m.files[1].name = "../../etc/passwd"; }, "is called");
   refused([](Manifest& m) { m.files[1].rank = 0; }, "");
@@ -137,6 +137,24 @@ TEST(CheckpointManifest, SurvivesAnySealedText) {
     }
   }
   EXPECT_GT(accepted, 0);
+}
+
+TEST(CheckpointManifest, RefusesNumbersThatDoNotFit) {
+  const std::string good = manifest_text(sample());
+  for (const char* key : {"step", "rank", "bytes", "begin", "end", "offset"}) {
+    for (const char* number : {"4e25", "1.5", "99999999999999999999999", "-3", "true"}) {
+      std::string text = good.substr(0, good.rfind(",\n\"digest\""));
+      const size_t at = text.find(':', text.find(cat("\"", key, "\":"))) + 1;
+      text.replace(at, text.find_first_of(",}\n", at) - at, cat(" ", number));
+      text = cat(text, ",\n\"digest\": \"", digest_of(text), "\"}\n");
+      try {
+        parse_manifest(text, "m.json");
+        ADD_FAILURE() << key << " = " << number << " was accepted";
+      } catch (const Error& e) {
+        EXPECT_NE(std::string(e.what()).find(cat(key, " is ")), std::string::npos) << e.what();
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -18,14 +18,13 @@ namespace fs = std::filesystem;
 class TrainTokenizerCommandTest : public testing::Test {
  protected:
   TrainTokenizerCommandTest() {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
     std::ofstream(folder_ / "a.txt") << "low lower lowest\nnewer newest low\n";
     std::ofstream(folder_ / "b.jsonl") << "{\"body\": \"low and new\"}\n{\"body\": \"slow\"}\n";
   }
   std::string path(const char* name) const { return (folder_ / name).string(); }
 
-  const fs::path folder_ = fs::path(testing::TempDir()) / "train_tokenizer";
+  const ScratchFolder scratch_;
+  const fs::path folder_ = fs::path(scratch_ / "");
   std::string shown_;
   std::string train(const TrainTokenizerOptions& options) {
     return train_tokenizer(options, [&](const std::string& line) { shown_ += line + "\n"; });
