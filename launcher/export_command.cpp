@@ -14,6 +14,7 @@
 #include "io/hugging_face/config_keys.h"
 #include "io/hugging_face/family.h"
 #include "io/hugging_face/save.h"
+#include "launcher/earlier_output.h"
 #include "launcher/export_tokenizer.h"
 #include "launcher/model_card.h"
 #include "launcher/new_folder.h"
@@ -109,7 +110,8 @@ void run_export(const ExportOptions& options) {
   model.read = [&source](const std::string& name, int64_t begin, int64_t end, float* out) {
     source.read(name, begin, end, Dtype::f32, reinterpret_cast<std::byte*>(out));
   };
-  NewFolder out(options.out, options.force);
+  NewFolder out(options.out,
+                {.force = options.force, .needed = {source.path()}, .why_not = why_no_export});
   const std::string tokenizer =
       options.tokenizer.empty() ? source.tokenizer_path() : options.tokenizer;
   if (tokenizer.empty()) {

@@ -16,7 +16,7 @@ struct ExportOptions {
   bool no_mtp = false;     // leaves prediction modules out
   std::string shard_size = "5GB";
   std::string tokenizer = {};  // empty: the one beside the model
-  bool force = false;          // replaces what is at `out`
+  bool force = false;          // replaces an earlier export at `out`
 };
 
 // Weights (of a run with optim.ema_decay the average), config, generation config, tokenizer files

@@ -18,7 +18,8 @@ void add_import(CLI::App& app, CommandAction& action) {
   command->add_option("--out", o->out, "a new folder, laid out as a run's")
       ->type_name("FOLDER")
       ->required();
-  command->add_flag("--force", o->force, "replace the folder that is there");
+  command->add_flag("--force", o->force,
+                    "replace an earlier import that is there, and nothing else");
   command->footer(
       "Llama 2 and 3, SmolLM2, Mistral, Qwen2, Qwen2.5, Qwen3, Qwen3-MoE, Mixtral, DeepSeek-V2\n"
       "and V3 (FP8 blocks too), Moonlight. Every command reads such a folder as it is; an import\n"
@@ -52,7 +53,8 @@ void add_export(CLI::App& app, CommandAction& action) {
       ->capture_default_str();
   command->add_option("--tokenizer", o->tokenizer, "default: the one beside the model")
       ->type_name("PATH");
-  command->add_flag("--force", o->force, "replace the folder that is there");
+  command->add_flag("--force", o->force,
+                    "replace an earlier export that is there, and nothing else");
   command->footer(
       "Writes config.json, generation_config.json, the tokenizer, weights with an index and a\n"
       "model card; transformers 4 and 5 load it.\n\n"

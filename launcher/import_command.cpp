@@ -1,5 +1,6 @@
 #include "launcher/import_command.h"
 
+#include <array>
 #include <filesystem>
 
 #include "core/check.h"
@@ -11,6 +12,7 @@
 #include "io/hugging_face/config_text.h"
 #include "io/hugging_face/save.h"
 #include "launcher/config.h"
+#include "launcher/earlier_output.h"
 #include "launcher/new_folder.h"
 #include "launcher/progress.h"
 #include "nlohmann/json.hpp"
@@ -53,10 +55,20 @@ void save_imported(const ModelSource& source, const std::vector<ParamInfo>& para
   save_checkpoint(directory, std::move(content));
 }
 
+std::span<const char* const> tokenizer_file_names() {
+  static constexpr std::array<const char*, 8> names = {"tokenizer.json",
+                                                       "tokenizer_config.json",
+                                                       "special_tokens_map.json",
+                                                       "tokenizer.model",
+                                                       "vocab.json",
+                                                       "merges.txt",
+                                                       "chat_template.jinja",
+                                                       "generation_config.json"};
+  return names;
+}
+
 void copy_tokenizer_files(const std::string& from, const std::string& to) {
-  for (const char* name :
-       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
-        "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json"}) {
+  for (const char* name : tokenizer_file_names()) {
     const std::string path = cat(from, "/", name);
     if (!fs::is_regular_file(path)) continue;
     write_text_file(cat(to, "/", name), read_small_file(path, file_limit));
@@ -67,7 +79,8 @@ void run_import(const ImportOptions& options) {
   if (!HuggingFaceFolder::is_at(options.folder)) {
     fail_data(cat(options.folder, " is no Hugging Face folder: it has no config.json"));
   }
-  NewFolder out(options.out, options.force);
+  NewFolder out(options.out,
+                {.force = options.force, .needed = {options.folder}, .why_not = why_no_import});
   const ModelSource source(options.folder);
   RunConfig config = source.config();
   config.run.directory = options.out;

@@ -109,7 +109,7 @@ std::string model_card_text(const ModelSource& source, const ModelCard& card) {
   const RunConfig& c = source.config();
   std::string text = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n";
   append(text, "# ", card.name, "\n\n");
-  append(text, "A language model exported by Shoestring.\n\n");
+  append(text, card_mark, "\n\n");
   append(text, model_table(source.model(), card.exported), "\n");
   if (source.step() > 0) {
     append(text, "## Training\n\n", training_table(source, summary_of(card, source.step())), "\n");

@@ -2,11 +2,15 @@
 // The README.md of an exported model: what was trained, on what, for how much.
 
 #include <string>
+#include <string_view>
 
 #include "io/hugging_face/config.h"
 #include "launcher/model_source.h"
 
 namespace shoestring {
+
+// A line of every card: what was exported here is known by it.
+inline constexpr std::string_view card_mark = "A language model exported by Shoestring.";
 
 struct ModelCard {
   std::string name;                 // title

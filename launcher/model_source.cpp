@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/model/parameters.h"
 #include "core/text.h"
+#include "io/checkpoint_folder.h"
 #include "io/tokenizer/tokenizer.h"
 #include "launcher/config.h"
 #include "launcher/plan.h"
@@ -51,10 +52,19 @@ RunConfig config_of(const HuggingFaceFolder& folder) {
 // States begin as zeros, so a source without one has nothing else to say.
 bool is_state(const std::string& name) { return name.ends_with("moe.router.bias"); }
 
+// Weights of before or of after a training, and nothing says which are meant.
+void require_one_model(const std::string& path) {
+  if (CheckpointFolder(path + "/checkpoints").steps().empty()) return;
+  fail_data(cat(path, " holds two models: a Hugging Face folder (config.json) and the checkpoints ",
+                "of a run; name ", path, "/checkpoints for the run's, or move one of the two to a ",
+                "folder of its own"));
+}
+
 }  // namespace
 
 ModelSource::ModelSource(const std::string& path) : path_(path) {
   if (HuggingFaceFolder::is_at(path)) {
+    require_one_model(path);
     folder_.emplace(path);
     config_ = config_of(*folder_);
     tokenizer_path_ = tokenizer_in(path);

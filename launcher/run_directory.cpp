@@ -7,8 +7,24 @@
 #include "core/check.h"
 #include "core/text.h"
 #include "io/durable_file.h"
+#include "io/hugging_face/folder.h"
 
 namespace shoestring {
+
+void RunDirectory::require_no_model() const {
+  std::error_code error;
+  std::string_view what;
+  if (HuggingFaceFolder::is_at(path_)) what = "a Hugging Face folder (it has a config.json)";
+  if (std::filesystem::exists(path_ + "/manifest.json", error)) {
+    what = "one checkpoint (it has a manifest.json)";
+  }
+  if (what.empty()) return;
+  fail_usage(
+      cat("run.directory = ", path_, " is ", what,
+          "; commands that are given that path would read those weights and not the run's: ",
+          "set run.directory to a folder of the run's own; to begin with these weights, set ",
+          "train.init_from = \"", path_, "\" beside it"));
+}
 
 void RunDirectory::create() const {
   std::error_code error;

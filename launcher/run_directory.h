@@ -18,6 +18,9 @@ class RunDirectory {
   std::string trace() const { return path_ + "/trace.json"; }
   std::string config() const { return path_ + "/config.toml"; }
 
+  // Usage error when the folder is another model: a Hugging Face folder, whose weights every
+  // command would take for the run's, or one checkpoint.
+  void require_no_model() const;
   void create() const;
   // Replaces a file as a whole: temporary name, fsync, rename.
   void write_text(std::string_view name, std::string_view text) const;

@@ -10,6 +10,7 @@
 #include "launcher/config.h"
 #include "launcher/config_warnings.h"
 #include "launcher/core_share.h"
+#include "launcher/run_directory.h"
 #include "launcher/signals.h"
 #include "launcher/stop_deadline.h"
 #include "parallel/comm/checked.h"
@@ -54,6 +55,7 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
     fail_usage(cat("--trace-steps ", trace.first, ":", trace.last, " goes beyond train.steps = ",
                    config.train.steps, "; name steps from 1 to ", config.train.steps));
   }
+  RunDirectory(config.run.directory).require_no_model();
   std::atomic<bool> finished{true};
   const auto place = rank_place();
   StopDeadline stop_deadline(config.run.signal_deadline, config.run.directory, place ? 3 : 0);

@@ -142,9 +142,38 @@ TEST(ExportCommand, RefusesWhatCannotBeExported) {
   expect_error(ExitCode::data, {"nowhere"},
                [&] { run_export({.model = folder / "nowhere", .out = out}); });
   write_file(out + "/precious", "1");
-  expect_error(ExitCode::usage, {"--force"},
-               [&] { run_export({.model = golden_folder("llama"), .out = out}); });
+  for (const bool force : {false, true}) {
+    expect_error(ExitCode::usage, {out, "precious"}, [&] {
+      run_export({.model = golden_folder("llama"), .out = out, .force = force});
+    });
+  }
   EXPECT_EQ(read_file(out + "/precious"), "1");
+}
+
+// No place takes the model with it, and no run goes for an export.
+TEST(ExportCommand, ReplacesOnlyAnExport) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder, "runs/mine");
+  config.train.steps = 1;
+  const RunResult before = train_small(config);
+  const std::string run = config.run.directory, step = run + "/checkpoints/step_00000001";
+  for (const std::string& model : {run, step}) {
+    for (const std::string& place : {run, run + "/checkpoints", step, folder / "runs"}) {
+      expect_error(ExitCode::usage, {place, "the model that is read", step},
+                   [&] { run_export({.model = model, .out = place, .force = true}); });
+    }
+  }
+  expect_error(ExitCode::usage, {run, "not even with --force"},
+               [&] { run_export({.model = golden_folder("llama"), .out = run, .force = true}); });
+  expect_same_tensors(before, result_of_run(run));
+  const std::string out = folder / "out";
+  run_export({.model = run, .out = out});
+  expect_error(ExitCode::usage, {out, "--force"}, [&] { run_export({.model = run, .out = out}); });
+  run_export({.model = golden_folder("qwen3"), .out = out, .force = true});
+  EXPECT_TRUE(ModelSource(out).model().qk_norm);
+  expect_error(ExitCode::usage, {out, "is the model that is read"},
+               [&] { run_export({.model = out, .out = out, .force = true}); });
+  EXPECT_TRUE(ModelSource(out).model().qk_norm);
 }
 
 TEST(ExportCommand, ReadsShardSizes) {

@@ -58,10 +58,34 @@ TEST(ImportCommand, KeepsWhatIsThere) {
   const std::string out = folder / "run";
   write_file(out + "/precious", "1");
   const ImportOptions options{.folder = golden_folder("llama"), .out = out};
-  expect_error(ExitCode::usage, {out, "--force"}, [&] { run_import(options); });
+  expect_error(ExitCode::usage, {out, "precious", "another folder"}, [&] { run_import(options); });
+  ImportOptions forced = options;
+  forced.force = true;
+  expect_error(ExitCode::usage, {out, "precious", "not even with --force"},
+               [&] { run_import(forced); });
   EXPECT_EQ(read_file(out + "/precious"), "1");
-  run_import({.folder = golden_folder("llama"), .out = out, .force = true});
-  EXPECT_FALSE(std::filesystem::exists(out + "/precious"));
+}
+
+TEST(ImportCommand, ReplacesOnlyAnImport) {
+  const ScratchFolder folder;
+  const std::string out = folder / "run", llama = golden_folder("llama");
+  run_import({.folder = llama, .out = out});
+  expect_error(ExitCode::usage, {out, "--force"},
+               [&] { run_import({.folder = llama, .out = out}); });
+  run_import({.folder = golden_folder("qwen3"), .out = out, .force = true});
+  EXPECT_TRUE(ModelSource(out).model().qk_norm);
+  RunConfig config = small_config(folder, "trained");
+  config.train.steps = 1;
+  const RunResult before = train_small(config);
+  expect_error(ExitCode::usage, {config.run.directory, "not even with --force"},
+               [&] { run_import({.folder = llama, .out = config.run.directory, .force = true}); });
+  expect_same_tensors(before, result_of_run(config.run.directory));
+  const std::string model = copy_with_tokenizer("llama", folder);
+  for (const std::string& place : {model, folder.path()}) {
+    expect_error(ExitCode::usage, {place, "the model that is read"},
+                 [&] { run_import({.folder = model, .out = place, .force = true}); });
+  }
+  EXPECT_EQ(read_file(model + "/model.safetensors"), read_file(llama + "/model.safetensors"));
 }
 
 TEST(ImportCommand, LeavesNothingAfterAFailure) {

@@ -54,6 +54,19 @@ TEST(ModelSource, ReadsAHuggingFaceFolder) {
   EXPECT_EQ(ModelSource(path).tokenizer_path(), path);
 }
 
+// A run that was trained into the folder it began with, or moved there.
+TEST(ModelSource, RefusesAFolderOfTwoModels) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.steps = 1;
+  train_small(config);
+  const std::string run = config.run.directory;
+  std::filesystem::copy(golden_folder("llama"), run, std::filesystem::copy_options::recursive);
+  expect_error(ExitCode::data, {run, "two models", run + "/checkpoints"},
+               [&] { ModelSource source(run); });
+  EXPECT_EQ(ModelSource(run + "/checkpoints").step(), 1);
+}
+
 TEST(ModelSource, FillsAStoreOfTheSameModelOnly) {
   const ModelSource source(golden_folder("qwen2"));
   Device device;

@@ -22,6 +22,18 @@ TEST(RunDirectory, WritesFilesWholeAndReadsThemBack) {
   EXPECT_FALSE(std::filesystem::exists(path + "/summary.json.new"));
 }
 
+TEST(RunDirectory, IsNoOtherModel) {
+  const ScratchFolder folder;
+  RunDirectory(folder / "nowhere").require_no_model();
+  RunDirectory(folder.path()).require_no_model();
+  write_file(folder / "hf/config.json", "{}");
+  expect_error(ExitCode::usage, {"run.directory = ", folder / "hf", "Hugging Face folder", "set"},
+               [&] { RunDirectory(folder / "hf").require_no_model(); });
+  write_file(folder / "step/manifest.json", "{}");
+  expect_error(ExitCode::usage, {folder / "step", "one checkpoint"},
+               [&] { RunDirectory(folder / "step").require_no_model(); });
+}
+
 TEST(RunDirectory, AnImpossiblePlaceIsAUsageError) {
   try {
     RunDirectory("/proc/nowhere/run").create();

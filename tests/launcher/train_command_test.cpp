@@ -8,6 +8,7 @@
 #include <csignal>
 
 #include "launcher/signals.h"
+#include "tests/launcher/folder_model_fixture.h"
 #include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
@@ -31,6 +32,24 @@ TEST(TrainCommand, ATraceBeyondTheLastStepIsRefused) {
   }
   EXPECT_FALSE(std::filesystem::exists(config.run.directory));
   EXPECT_EQ(train(config, {8, 8}), ExitCode::done);
+}
+
+// Afterwards every command that is given the path would read the old weights.
+TEST(TrainCommand, ARunDoesNotLiveInAModelsFolder) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.run.directory = copy_with_tokenizer("qwen3", folder);
+  config.train.init_from = config.run.directory;
+  expect_error(ExitCode::usage,
+               {"run.directory = " + config.run.directory, "a Hugging Face folder", "config.json",
+                "train.init_from"},
+               [&] { train(config, {}); });
+  EXPECT_FALSE(std::filesystem::exists(config.run.directory + "/lock"));
+  config = small_config(folder);
+  config.train.steps = 1;
+  train_small(config);
+  config.run.directory += "/checkpoints/step_00000001";
+  expect_error(ExitCode::usage, {"run.directory", "one checkpoint"}, [&] { train(config, {}); });
 }
 
 TEST(TrainCommand, TrainsFromAFileWithOverrides) {
