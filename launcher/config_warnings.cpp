@@ -7,6 +7,7 @@
 #include "core/text.h"
 #include "launcher/config.h"
 #include "launcher/config_complaints.h"
+#include "launcher/kept_matrices.h"
 #include "launcher/plan.h"
 
 namespace shoestring {
@@ -138,11 +139,72 @@ void add_data(const RunConfig& c, int64_t end, Rules& rules) {
   }
 }
 
+// Settings that together leave nothing of what a section is for.
+struct Whole {
+  std::vector<std::string> keys;  // that may be to blame, the likeliest first
+  std::string what;
+};
+
+// Entries of keep_bf16, unless it is the default, which is for models of every kind.
+std::vector<Whole> idle_entries(const RunConfig& c) {
+  const std::vector<std::string>& kept = c.precision.keep_bf16;
+  std::vector<Whole> list;
+  if (!c.precision.on() || kept == PrecisionConfig().keep_bf16) return list;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    if (keeps_a_matrix(kept[i], c.precision, c.model)) continue;
+    const bool router = is_part_of_router(kept[i]);
+    list.push_back({{cat("precision.keep_bf16.", i), "precision.keep_bf16"},
+                    cat("precision.keep_bf16: \"", kept[i], "\" has no effect: ",
+                        router ? "routers are never multiplied in FP8"
+                               : "it stands in the name of no matrix of this model that FP8 would "
+                                 "multiply")});
+  }
+  return list;
+}
+
+std::vector<Whole> whole_sections(const RunConfig& c) {
+  const ModelConfig& m = c.model;
+  std::vector<Whole> list;
+  const bool experts = any_sparse_layer(m);
+  if (m.moe.on() && !experts) {
+    list.push_back(
+        {{"model.moe.first_dense", "model.moe.every", "model.moe.experts"},
+         cat("none of the ", m.layers, " layers has experts, so model.moe has no effect: ",
+             "model.moe.first_dense = ", m.moe.first_dense, ", model.moe.every = ", m.moe.every,
+             ", model.moe.shift = ", m.moe.shift)});
+  }
+  if (experts && m.moe.scaling == 0) {
+    list.push_back({{"model.moe.scaling"},
+                    "model.moe.scaling = 0 multiplies the gates by 0: routed experts add nothing "
+                    "and learn nothing"});
+  }
+  if (c.precision.on() && !any_block_in_fp8(c.precision, m)) {
+    const std::string at = "precision.";
+    list.push_back(
+        {{at + "first_layers_bf16", at + "last_layers_bf16", at + "keep_bf16", at + "recipe"},
+         cat("precision.recipe = \"", c.precision.recipe, "\" multiplies nothing in FP8 in any of ",
+             "the ", m.layers,
+             " layers: precision.first_layers_bf16 = ", c.precision.first_layers_bf16.value_or(0),
+             ", precision.last_layers_bf16 = ", c.precision.last_layers_bf16.value_or(0),
+             " and precision.keep_bf16 leave none")});
+  }
+  for (Whole& entry : idle_entries(c)) list.push_back(std::move(entry));
+  return list;
+}
+
 // Whoever turns a feature off by --set knows that the file's settings of it rest.
 bool turned_off_by_override(const std::string& why, const KeyPositions& positions) {
   return std::any_of(positions.begin(), positions.end(), [&](const auto& p) {
     return by_override(p.second) && !p.first.empty() && names_key(why, p.first);
   });
+}
+
+// The first of the keys that somebody set, else the last.
+std::string first_set(const KeyPositions& positions, const std::vector<std::string>& keys) {
+  for (const std::string& key : keys) {
+    if (positions.contains(key)) return key;
+  }
+  return keys.back();
 }
 
 std::string position_of(const KeyPositions& positions, const std::string& key) {
@@ -185,6 +247,13 @@ std::optional<int64_t> tokens_of_run(const std::vector<LoadSegment>& segments, i
 
 }  // namespace
 
+bool any_sparse_layer(const ModelConfig& model) {
+  for (int64_t i = 0; i < model.layers; ++i) {
+    if (model.moe.sparse(i)) return true;
+  }
+  return false;
+}
+
 std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
                                          const KeyPositions& positions) {
   std::vector<LoadSegment> segments = load_segments(config);
@@ -200,6 +269,8 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
   rules.add(ranks == 1, {"parallel.zero_stage"},
             "a single rank has nobody to share the optimiser's state with");
   RunConfig plain;
+  // A default that only this model makes wrong: who writes it means something by it.
+  if (positions.contains("model.kv_heads")) plain.model.kv_heads = config.model.heads;
   plain.data.sources.resize(config.data.sources.size());
   plain.stages.resize(config.stages.size());
   std::vector<std::string> warnings;
@@ -210,6 +281,10 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
     if (!asked_for && turned_off_by_override(why, positions)) continue;
     warnings.push_back(
         cat(place_of(positions, d.key), d.key, " = ", d.left, " has no effect: ", why));
+  }
+  for (const Whole& whole : whole_sections(config)) {
+    const std::string key = first_set(positions, whole.keys);
+    warnings.push_back(cat(place_of(positions, key), whole.what));
   }
   if (nothing_held_out(config)) {
     warnings.push_back(

@@ -38,6 +38,7 @@ int64_t block_of(const std::string& name) {
 
 bool multiplies_in_fp8(const Fp8Recipe& recipe, const ParamInfo& info, int64_t layers) {
   if (info.param_class != ParamClass::hidden || info.shape.rank() != 2) return false;
+  if (info.name.ends_with(".moe.router.weight")) return false;  // core/ops/router_logits.h
   for (const std::string& part : recipe.keep_bf16) {
     if (!part.empty() && info.name.find(part) != std::string::npos) return false;
   }

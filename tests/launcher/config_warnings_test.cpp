@@ -129,6 +129,64 @@ TEST(ConfigWarnings, SkippingThatNeverBegins) {
             "128 steps are never skipped, and the run ends after train.steps = 100\n");
 }
 
+// The default of kv_heads is no plain 0: who writes it beside latent attention means something.
+TEST(ConfigWarnings, KeyHeadsBesideLatentAttention) {
+  const std::string latent = "[model]\nheads = 4\nmla = {kv_latent = 32}\n";
+  EXPECT_EQ(warnings(latent), "");
+  EXPECT_EQ(warnings(latent + "kv_heads = 4\n"), "");
+  EXPECT_EQ(warnings(latent + "kv_heads = 2\n"),
+            "run.toml:4:12: model.kv_heads = 2 has no effect: model.mla.kv_latent > 0: in latent "
+            "attention each of model.heads has its own key and value\n");
+}
+
+TEST(ConfigWarnings, ExpertsThatNoLayerHas) {
+  const std::string experts = "[model]\nlayers = 3\n[model.moe]\nexperts = 4\nffn = 8\n";
+  const std::string none = "none of the 3 layers has experts, so model.moe has no effect: ";
+  EXPECT_EQ(warnings(experts + "first_dense = 2\n"), "");
+  EXPECT_EQ(warnings(experts + "first_dense = 3\n"),
+            "run.toml:6:15: " + none +
+                "model.moe.first_dense = 3, model.moe.every = 1, model.moe.shift = 0\n");
+  EXPECT_EQ(warnings(experts + "every = 3\nshift = 1\n"), "");  // the last layer
+  EXPECT_EQ(warnings(experts + "first_dense = 1\nevery = 4\n").find("run.toml:6:15: " + none), 0u);
+  EXPECT_EQ(warnings(experts + "scaling = 0\n"),
+            "run.toml:6:11: model.moe.scaling = 0 multiplies the gates by 0: routed experts add "
+            "nothing and learn nothing\n");
+}
+
+TEST(ConfigWarnings, RecipesThatLeaveNothingInFp8) {
+  const std::string run = "[model]\nlayers = 3\n[precision]\nrecipe = 'deepseek_v3'\n";
+  const std::string nothing =
+      "precision.recipe = \"deepseek_v3\" multiplies nothing in FP8 in any of the 3 layers: ";
+  EXPECT_EQ(warnings(run), "");
+  EXPECT_EQ(warnings(run + "first_layers_bf16 = 2\n"), "");
+  EXPECT_EQ(warnings(run + "first_layers_bf16 = 50\n"),
+            "run.toml:5:21: " + nothing +
+                "precision.first_layers_bf16 = 50, precision.last_layers_bf16 = 0 and "
+                "precision.keep_bf16 leave none\n");
+  EXPECT_EQ(warnings(run + "first_layers_bf16 = 1\nlast_layers_bf16 = 2\n").find("run.toml:5:21"),
+            0u);
+  EXPECT_EQ(warnings(run + "keep_bf16 = ['weight']\n").find("run.toml:5:13: " + nothing), 0u);
+  EXPECT_EQ(warnings(run + "keep_bf16 = ['layers.0', 'layers.2']\n"), "");
+  EXPECT_EQ(
+      warnings(run + "keep_bf16 = ['attention']\n", {"model.moe.experts=4", "model.moe.ffn=8"}),
+      "");
+  EXPECT_NE(warnings(run + "keep_bf16 = ['attention', 'experts']\n",
+                     {"model.moe.experts=4", "model.moe.ffn=8"}),
+            "");
+}
+
+TEST(ConfigWarnings, EntriesOfKeepBf16ThatKeepNothing) {
+  const std::string run = "[precision]\nrecipe = 'deepseek_v3'\n";
+  EXPECT_EQ(warnings(run + "keep_bf16 = ['router', 'projection']\n"), "");  // the default
+  EXPECT_EQ(warnings(run + "keep_bf16 = ['down', 'router']\n"),
+            "run.toml:3:22: precision.keep_bf16: \"router\" has no effect: routers are never "
+            "multiplied in FP8\n");
+  EXPECT_EQ(warnings(run + "keep_bf16 = ['projection']\n"),
+            "run.toml:3:14: precision.keep_bf16: \"projection\" has no effect: it stands in the "
+            "name of no matrix of this model that FP8 would multiply\n");
+  EXPECT_EQ(warnings(run + "keep_bf16 = ['projection']\n", {"model.mtp.depth=1"}), "");
+}
+
 TEST(ConfigWarnings, ShardingOnOneRank) {
   const std::string run = "[train]\nbatch = 8\n[parallel]\nzero_stage = 1\n";
   EXPECT_EQ(warnings(run, {}, 2), "");

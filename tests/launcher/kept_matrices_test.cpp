@@ -34,6 +34,37 @@ TEST(KeptMatrices, BlocksMustBeThere) {
   EXPECT_EQ(complaint({"layers.2"}, 3), "");
 }
 
+// They are never in FP8: a list may name them, and nobody is led to them.
+TEST(KeptMatrices, RoutersAreNoChoice) {
+  EXPECT_EQ(complaint({"router", "moe.router", "router.weight"}), "");
+  const std::string near = complaint({"rooter"});
+  EXPECT_NE(near.find("\"rooter\" stands in the name of no matrix"), std::string::npos) << near;
+  EXPECT_EQ(near.find("router"), std::string::npos) << near;
+  EXPECT_TRUE(is_part_of_router("router"));
+  EXPECT_FALSE(is_part_of_router("weight"));
+}
+
+TEST(KeptMatrices, KnowsWhatIsLeftForFp8) {
+  PrecisionConfig precision;
+  precision.recipe = "deepseek_v3";
+  ModelConfig model;
+  model.layers = 3;
+  model.mtp.depth = 1;
+  model.moe = {.experts = 1 << 16, .chosen = 8, .ffn = 1 << 24, .first_dense = 2};
+  model.hidden = 1 << 24;  // sizes do not matter
+  EXPECT_TRUE(any_block_in_fp8(precision, model));
+  EXPECT_TRUE(keeps_a_matrix("projection", precision, model));
+  EXPECT_TRUE(keeps_a_matrix("layers.2.moe.experts.down", precision, model));
+  EXPECT_FALSE(keeps_a_matrix("layers.1.moe", precision, model));
+  EXPECT_FALSE(keeps_a_matrix("router", precision, model));
+  EXPECT_FALSE(keeps_a_matrix("kv_down", precision, model));
+  precision.keep_bf16 = {"attention", "experts", "mlp"};
+  EXPECT_FALSE(any_block_in_fp8(precision, model));
+  precision.first_layers_bf16 = 3;
+  precision.keep_bf16 = {};
+  EXPECT_FALSE(any_block_in_fp8(precision, model));
+}
+
 TEST(KeptMatrices, NamesTheNearest) {
   const std::string one = complaint({"router", "atention"});
   EXPECT_NE(one.find("precision.keep_bf16 \"atention\""), std::string::npos) << one;

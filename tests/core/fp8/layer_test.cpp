@@ -56,6 +56,10 @@ TEST(Fp8Plan, TakesTheMatricesThatTheRecipeNames) {
                        "layers.2.attention.qkv.weight", "layers.2.attention.output.weight",
                        "mtp.0.mlp.down.weight"}));
   EXPECT_EQ(plan.layer(store.param("layers.0.attention.qkv.weight")), nullptr);
+  // Not even where the list does not name it.
+  const Fp8Plan all(recipe("deepseek_v3", [](PrecisionConfig& c) { c.keep_bf16 = {}; }), store, 4);
+  EXPECT_EQ(all.layer(store.param("layers.1.moe.router.weight")), nullptr);
+  EXPECT_NE(all.layer(store.param("mtp.0.projection.weight")), nullptr);
   const Fp8Layer& output = *plan.layer(store.param("layers.1.attention.output.weight"));
   EXPECT_EQ(output.input().scales, ScaleKind::power_of_two);
   EXPECT_EQ(output.copy(), Fp8Copy::e5m6);
