@@ -34,6 +34,7 @@ struct Case {
   Recompute policy;
   int64_t tokens, width;  // of a micro-batch; bytes of train.dtype
   const Device& device;   // its threads
+  bool probed = false;
 
   int64_t values(int64_t columns) const { return tokens * columns * width; }
   const ModelConfig& model() const { return config.model; }
@@ -63,44 +64,62 @@ class Matrix {
   int64_t y() const { return values(out_); }
   // Any columns in the input's encoding.
   int64_t codes(int64_t columns) const { return bytes_of(input_, rows_, columns, experts_); }
-  int64_t kept() const {
-    if (copy_ == Fp8Copy::full) return x();
-    if (copy_ == Fp8Copy::fp8) return codes(in_);
-    return rows_ * (ceiling(in_ * 12, 8) + 4 * ceiling(in_, 128));
-  }
+  int64_t kept() const { return copied() + beside_copy(); }
+  // The input as a probe keeps it beside its copy, to compare with.
+  int64_t beside_copy() const { return watched() && copy_ != Fp8Copy::full ? x() : 0; }
+  bool watched() const { return narrow_ && c_.probed; }
   // Of dy, until the weight gradient is made.
   int64_t owed() const {
     if (!narrow_ || !c_.recipe.wgrad) return y();
     return bytes_of(gradient_.transposed(), rows_, out_, experts_);
   }
+  // dy itself, which a probe lets wait beside that.
+  int64_t beside_owed() const { return watched() && c_.recipe.wgrad ? y() : 0; }
   // Inside the gradient of the input and of the weight, beside all these and dx.
   int64_t input_workspace() const {
     const int64_t rows = rows_at_once();
     if (!narrow_ || !c_.recipe.dgrad) return std::max(owed(), whole({rows, in_, out_}));
     const int64_t product = multiplied({rows, in_, out_}, rows * out_ + in_ * out_);
-    return std::max(bytes_of(gradient_, rows_, out_, experts_) + product, owed());
+    const int64_t again = watched() ? x() + exactly({rows, in_, out_}) : 0;
+    return std::max(bytes_of(gradient_, rows_, out_, experts_) + std::max(product, again), owed());
   }
   // An input that is made again is always quantised; one that is kept may serve as it is.
   int64_t weight_workspace(bool made_again = false) const {
     const int64_t rows = rows_at_once();
     if (!narrow_ || !c_.recipe.wgrad) return whole({out_, in_, rows});
     const Fp8Encoding turned = input_.transposed();
-    const bool serves = turned == input_ && copy_ == Fp8Copy::fp8 && !made_again;
-    return (copy_ == Fp8Copy::e5m6 ? x() : 0) +
-           (serves ? 0 : bytes_of(turned, rows_, in_, experts_)) +
-           multiplied({out_, in_, rows}, rows * (in_ + out_));
+    const bool copied = copy_ == Fp8Copy::fp8 && !made_again, serves = copied && turned == input_;
+    const int64_t operand =
+        (copy_ == Fp8Copy::e5m6 ? x() : 0) + (serves ? 0 : bytes_of(turned, rows_, in_, experts_));
+    const int64_t product = operand + multiplied({out_, in_, rows}, rows * (in_ + out_));
+    if (!watched()) return product;
+    // In f32 what was there and what bf16 gives, one after the other beside what the copy stood
+    // for, of which experts hold the last until the end.
+    const int64_t gradient = 4 * in_ * out_ * experts_;
+    const int64_t told = copied && !serves ? 4 * rows_ * in_ : 0;
+    return gradient + std::max(told + product,
+                               gradient + exactly({out_, in_, rows}) + (experts_ > 1 ? told : 0));
   }
 
  private:
   // Experts go one by one; of an uneven load one has some times the mean.
   int64_t rows_at_once() const {
-    constexpr int64_t uneven = 2;
+    const int64_t uneven = watched() ? 3 : 2;  // a comparison peaks with the longest
     return experts_ > 1 ? std::min(c_.tokens, uneven * ceiling(rows_, experts_)) : rows_;
   }
   // One product: `operands` codes as bf16, which the fast accumulator reads, and its panels.
   int64_t multiplied(const PanelSizes& sizes, int64_t operands) const {
     if (c_.recipe.arithmetic.accumulator != Accumulator::fast) return 0;
     return 2 * operands + panel_product_bytes(c_.device, sizes, Dtype::bf16);
+  }
+  // A product in train.dtype, with the bits of exact mode.
+  int64_t exactly(const PanelSizes& sizes) const {
+    return panel_product_bytes(c_.device, sizes, c_.width == 2 ? Dtype::bf16 : Dtype::f32);
+  }
+  int64_t copied() const {
+    if (copy_ == Fp8Copy::full) return x();
+    if (copy_ == Fp8Copy::fp8) return codes(in_);
+    return rows_ * (ceiling(in_ * 12, 8) + 4 * ceiling(in_, 128));
   }
   int64_t whole(const PanelSizes& sizes) const {
     return c_.width == 2 ? panel_product_bytes(c_.device, sizes, Dtype::bf16) : 0;
@@ -117,6 +136,7 @@ class Matrix {
 // block holds again until they are done.
 struct Part {
   int64_t kept = 0, peak = 0, made = 0;
+  int64_t normed = 0;  // of `kept`: the normalised input, for a probe
 };
 
 // Gate, up and down of inner width f: y [d] from x [d]. `dy`: bytes of the gradient of y where
@@ -125,17 +145,21 @@ Part mlp_part(const Case& c, const Matrix& up, const Matrix& down, int64_t f, in
   const bool fused = down.narrow() && c.recipe.swiglu_inputs;
   const bool drops = c.policy == Recompute::swiglu || c.policy == Recompute::norms;
   const int64_t gu = down.values(2 * f), product = down.x();
-  const int64_t middle = fused ? down.codes(2 * f) : gu + down.kept();
+  const int64_t compared = fused && down.watched() ? product : 0;
+  const int64_t middle = fused ? down.codes(2 * f) + compared : gu + down.kept();
   const int64_t dropped = !fused && drops && down.copy() == Fp8Copy::full ? down.kept() : 0;
   const int64_t all = up.kept() + middle;
-  Part part{.kept = all - dropped, .made = (fused ? gu : 0) + down.y() + up.x()};
+  Part part{.kept = all - dropped,
+            .made = (fused ? gu : 0) + down.y() + up.x() - up.beside_copy(),
+            .normed = up.beside_copy()};
   const int64_t again = fused ? gu : 0;  // gate and up from their codes, in both phases
   part.peak = std::max({
       all + dy + product + down.input_workspace(),
       all + dy + product + down.owed() + gu + again,
-      all + down.owed() + product + again + std::max(again, down.weight_workspace(fused)),
+      all + std::min(dy, down.beside_owed()) + down.owed() + product + again +
+          std::max(again, down.weight_workspace(fused)),
       up.kept() + gu + up.x() + up.input_workspace(),
-      up.kept() + up.x() + up.owed() + up.weight_workspace(),
+      up.kept() + up.x() + up.owed() + up.beside_owed() + up.weight_workspace(),
   });
   return part;
 }
@@ -154,7 +178,13 @@ Part sparse_part(const Case& c, const std::string& block) {
   const Matrix up(c, at + "experts.gate_up.weight", d, 2 * m.ffn, m.experts);
   const Matrix down(c, at + "experts.down.weight", m.ffn, d, m.experts);
   const Part experts = mlp_part(c, up, down, m.ffn, rows);
-  const Part shared = m.shared > 0 ? dense_part(c, at + "shared.", m.shared * m.ffn) : Part();
+  Part shared = m.shared > 0 ? dense_part(c, at + "shared.", m.shared * m.ffn) : Part();
+  // A probe keeps the input that the router keeps anyway.
+  const Matrix common(c, at + "shared.gate_up.weight", d, 2 * m.ffn);
+  if (m.shared > 0) {
+    shared.kept -= common.beside_copy();
+    shared.peak -= common.beside_copy();
+  }
   const int64_t router = c.values(d) + 4 * c.tokens * (m.experts + 3 * m.chosen);
   const int64_t dx = m.shared > 0 ? c.values(d) : 0;  // of the shared experts
   Part part{.kept = router + experts.kept + rows + shared.kept,
@@ -169,7 +199,8 @@ Part sparse_part(const Case& c, const std::string& block) {
 // gradients hold beside those of q, k and v.
 struct Projections {
   int64_t first = 0, ups = 0, norms = 0, roots = 0, peak = 0;
-  int64_t made = 0;  // between the products and q, k and v
+  int64_t made = 0;    // between the products and q, k and v
+  int64_t beside = 0;  // the normalised input, where a probe keeps it
 };
 
 int64_t backward_workspace(const Matrix& m) {
@@ -186,7 +217,8 @@ Projections latent_projections(const Case& c, const std::string& at) {
                 .norms = c.values(a.kv_latent + a.q_latent),
                 .roots = a.q_latent > 0 ? 2 : 1,
                 .peak = up.y() + up.x() + backward_workspace(up),
-                .made = down.y() + up.y() + c.values(m.heads * a.qk_dim() + a.q_latent)};
+                .made = down.y() + up.y() + c.values(m.heads * a.qk_dim() + a.q_latent),
+                .beside = down.beside_copy()};
   if (a.q_latent > 0) {
     p.ups += Matrix(c, at + "q_up.weight", a.q_latent, m.heads * a.qk_dim()).kept();
   }
@@ -201,7 +233,8 @@ Projections grouped_projections(const Case& c, const std::string& at, int64_t q,
           .norms = m.qk_norm ? c.values(q + kv) : 0,
           .roots = m.qk_norm ? m.heads + m.kv_heads : 0,
           .peak = std::max(qkv.y(), qkv.x() + backward_workspace(qkv)),
-          .made = qkv.y()};
+          .made = qkv.y(),
+          .beside = qkv.beside_copy()};
 }
 
 // What attention's projections and its core keep and hold, without the norm before them. Attention
@@ -216,12 +249,15 @@ Part attention_part(const Case& c, const std::string& block, int64_t workspace) 
   const Projections before =
       latent ? latent_projections(c, at) : grouped_projections(c, at, m.heads * hd, kv);
   const bool narrow = output.copy() == Fp8Copy::e5m6;
-  const int64_t kept_output =
-      (narrow ? 0 : output.x()) + (output.copy() == Fp8Copy::full ? 0 : output.kept());
+  // Where attention keeps its output, a probe keeps no other.
+  const int64_t beside = narrow ? 0 : output.x() - output.beside_copy();
+  const int64_t kept_output = output.copy() == Fp8Copy::full ? output.x() : beside + output.kept();
   const int64_t made = before.first + before.norms + before.ups;
   const int64_t core = c.values(qkv) + kept_output + 4 * c.tokens * (m.heads + before.roots);
   Part part{.kept = made + core,
             .made = c.values(m.hidden) + output.x() + output.y() + before.made};
+  part.made -= before.beside + (narrow ? output.beside_copy() : 0);
+  part.normed = before.beside;
   part.peak = std::max({made + core + output.x() + backward_workspace(output),
                         made + core + output.x() * (narrow ? 2 : 1) + c.values(qkv) + workspace,
                         made + c.values(qkv) + before.peak});
@@ -247,7 +283,9 @@ class BlockBytes {
     const int64_t attention_whole = attention.kept;
     kept_ = 2 * sum + attention.kept + mlp.kept;
     peak_ = stream + std::max(2 * sum + attention_whole + mlp.peak, sum + attention.peak + stream);
-    if (c.policy == Recompute::norms && sparse) kept_ -= c.values(m.hidden);
+    if (c.policy == Recompute::norms) {
+      kept_ -= attention.normed + (sparse ? c.values(m.hidden) : mlp.normed);
+    }
     if (c.policy == Recompute::norms) peak_ += c.values(m.hidden);
     if (c.policy == Recompute::block) {
       kept_ = c.values(m.hidden);
@@ -293,10 +331,12 @@ Fp8Forecast forecast_fp8(const RunConfig& config, const Fp8ForecastInput& in) {
          .policy = recompute_from_name(config.train.recompute),
          .tokens = in.sequences * in.length,
          .width = static_cast<int64_t>(size_of(dtype_from_name(config.train.dtype))),
-         .device = device};
+         .device = device,
+         .probed = in.probed};
   Fp8Forecast most;
   for (const ParamInfo& p : parameters_of(m, whole_model(m))) {
     if (!multiplies_in_fp8(c.recipe, p, m.layers)) continue;
+    if (std::find(in.fallen.begin(), in.fallen.end(), p.name) != in.fallen.end()) continue;
     c.narrow.insert(p.name);
     most.weight_codes += codes_of_weight(c.recipe, p, m.moe.experts);
   }

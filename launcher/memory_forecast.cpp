@@ -245,12 +245,20 @@ int64_t bucket_bytes(const RunConfig& config, const ForecastInput& in) {
   return bucket / in.ranks * (in.ranks - 1);
 }
 
+// Whether the watchdog compares in any step to come.
+bool is_probed(const RunConfig& config, int64_t steps_done) {
+  const int64_t every = config.precision.watchdog.every;
+  return every > 0 && config.train.steps / every > steps_done / every;
+}
+
 MemoryForecast forecast_narrow(const RunConfig& config, const ForecastInput& in) {
   const Device device(DeviceKind::cpu, 0, in.threads);
   const Fp8Forecast f = forecast_fp8(
       config, {.sequences = in.sequences,
                .length = in.length,
                .threads = in.threads,
+               .probed = is_probed(config, in.steps_done),
+               .fallen = in.fallen,
                .head_workspace = head_workspace(config, device, in.sequences * in.length),
                .attention_workspace = attention_workspace(config, in)});
   return {.activations = f.activations + routing_bytes(config.model, in.sequences),

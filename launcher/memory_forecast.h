@@ -3,7 +3,7 @@
 // run and for refusing a run that cannot fit. A test holds it against the ledger's peak.
 
 #include <cstdint>
-
+#include <string>
 #include <vector>
 
 #include "io/batch_schedule.h"
@@ -16,8 +16,10 @@ struct ForecastInput {
   int64_t sequences = 0, length = 0;
   int threads = 1;
   int ranks = 1;
-  int64_t gradient_elements = 0;  // of the flat store
-  int64_t checkpoint_bytes = 0;   // of the copy that is written while training goes on
+  int64_t gradient_elements = 0;         // of the flat store
+  int64_t checkpoint_bytes = 0;          // of the copy that is written while training goes on
+  int64_t steps_done = 0;                // the watchdog of FP8 may compare in the later ones
+  std::vector<std::string> fallen = {};  // matrices that have left FP8
 };
 
 // Bytes beside the state (weights, gradients, moments) that a rank holds from its start.

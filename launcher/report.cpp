@@ -1,15 +1,16 @@
 #include "launcher/report.h"
 
+#include <array>
 #include <cmath>
+#include <cstdio>
 
 #include "core/check.h"
 #include "core/counted.h"
 #include "core/log.h"
 #include "core/peak.h"
 #include "core/text.h"
-#include "launcher/memory_forecast.h"
+#include "launcher/config_warnings.h"
 #include "launcher/run_history.h"
-#include "launcher/saving.h"
 #include "launcher/step_flop.h"
 
 namespace shoestring {
@@ -20,6 +21,13 @@ double wall_now() {
 }
 
 }  // namespace
+
+std::string text_of_money(double amount) {
+  if (!(amount > 0 && amount < 1e-3)) return text_of_fixed(amount, 4);
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.2g", amount);
+  return text.data();
+}
 
 Reporter::Reporter(RankState& rank) : rank_(rank) {}
 
@@ -36,6 +44,9 @@ std::string Reporter::text_of_memory() const {
     if (ledger.peak(kind) == 0) continue;
     append(text, text.empty() ? "" : ", ", name_of(kind), " ",
            text_of_bytes(static_cast<double>(ledger.peak(kind))));
+    if (kind == MemoryKind::weights && weight_code_bytes() > 0) {
+      append(text, " of which FP8 codes ", text_of_bytes(static_cast<double>(weight_code_bytes())));
+    }
   }
   return text;
 }
@@ -95,48 +106,11 @@ void Reporter::begin(const CoreShare& machine) {
                      " tokens, ", counted(shape.micro_batches, "micro-batch", "micro-batches"),
                      " on ", counted(rank_.ranks.size(), "rank"), " of ",
                      counted(rank_.device.threads(), "thread")));
-  print_forecast(shape);
+  print_forecast();
   if (!c.run.name.empty()) progress_.line(cat("run: ", c.run.name));
   progress_.line(cat(rank_.step > 0 ? cat("resuming after step ", rank_.step) : "training", ": ",
                      counted(c.train.steps - rank_.step, "step"), " in ", c.run.directory));
-}
-
-// Of the checkpoint that is written while training goes on; the last one needs no copy.
-int64_t Reporter::bytes_of_copy() const {
-  const int64_t every = rank_.config.checkpoint.every;
-  if (every == 0 || (rank_.step / every + 1) * every >= rank_.config.train.steps) return 0;
-  return copied_bytes(content_of(rank_), checkpoint_options(rank_));
-}
-
-// The widest shape that is still to come decides, in any stage that the run reaches.
-void Reporter::print_forecast(const StepShape& shape) {
-  const RunConfig& c = rank_.config;
-  std::vector<StepShape> shapes = {shape};
-  const int64_t end = rank_.loader->schedule().at(c.train.steps).first_token;
-  for (const LoadSegment& s : rank_.loader->schedule().segments()) {
-    if (s.from_tokens > shape.first_token && s.from_tokens < end) {
-      shapes.push_back({.sequences = s.sequences, .length = s.length});
-    }
-  }
-  const int64_t copy = bytes_of_copy();
-  MemoryForecast most;
-  for (const StepShape& s : shapes) {
-    const MemoryForecast f = forecast_memory(c, {.sequences = s.sequences,
-                                                 .length = s.length,
-                                                 .threads = rank_.device.threads(),
-                                                 .ranks = rank_.ranks.size(),
-                                                 .gradient_elements = rank_.store->elements(),
-                                                 .checkpoint_bytes = copy});
-    if (f.total() > most.total()) most = f;
-  }
-  const int64_t state = rank_.device.ledger().current_total();
-  forecast_bytes_ = state + most.total();
-  auto text = [](int64_t bytes) { return text_of_bytes(static_cast<double>(bytes)); };
-  progress_.line(cat("memory forecast: ", text(forecast_bytes_), " a rank (state ", text(state),
-                     ", activations ", text(most.activations), ", workspace ", text(most.workspace),
-                     ", communication ", text(most.communication), ", checkpoint copy ",
-                     text(most.checkpoint),
-                     c.precision.on() ? cat(", FP8 weights ", text(most.weight_codes)) : "", ")"));
+  tell_fallen_before();
 }
 
 double Reporter::seconds_left() const {
@@ -159,15 +133,15 @@ std::string Reporter::console_text(const StepReport& r) const {
       cat("step ", rank_.step, "/", c.train.steps, "  loss ", text_of_fixed(r.loss, 4), "  norm ",
           text_of_fixed(r.gradient_norm, 3), "  ", text_of_count(recent_.tokens_per_second()),
           " tokens/s  left ", text_of_seconds(seconds_left()));
-  if (c.model.moe.on()) append(text, "  MaxVio ", text_of_fixed(r.max_vio, 2));
+  if (any_sparse_layer(c.model)) append(text, "  MaxVio ", text_of_fixed(r.max_vio, 2));
   if (c.model.moe.capacity > 0) append(text, "  dropped ", text_of_count(r.dropped));
   // What a narrow terminal does without stands last.
   if (peak_flops_ > 0) {
     append(text, "  MFU ", text_of_fixed(100 * share_of_peak(recent_.flop_per_second()), 1), "%");
   }
   if (c.cost.price_per_hour > 0) {
-    append(text, "  ", text_of_fixed(money(rank_.seconds()), 4), " of ",
-           text_of_fixed(money(rank_.seconds() + seconds_left()), 4), " ", c.cost.currency);
+    append(text, "  ", text_of_money(money(rank_.seconds())), " of ",
+           text_of_money(money(rank_.seconds() + seconds_left())), " ", c.cost.currency);
   }
   return text;
 }
@@ -188,23 +162,6 @@ void Reporter::step(const StepReport& r, const Batch& batch, double data_seconds
     progress_.line(text);
   } else {
     progress_.update(text);
-  }
-}
-
-// What the rest of the run costs more, on chips that multiply FP8 faster than bf16.
-void Reporter::tell_fallen(const StepReport& r) {
-  const CostSection& cost = rank_.config.cost;
-  for (const Fp8Fallback& f : r.fallen) {
-    std::string text =
-        cat("step ", rank_.step, ": ", f.matrix, " falls back to ", rank_.config.train.dtype,
-            ": the relative error of its ", f.product, " in FP8 is ", text_of_fixed(f.error, 3),
-            ", above precision.watchdog.limit = ", f.limit, "; the rest of the run takes ",
-            text_of_fixed(100 * f.slower, 2), " % longer where FP8 is ",
-            rank_.config.precision.watchdog.chip_speedup, " times as fast");
-    if (cost.price_per_hour > 0) {
-      append(text, ": ", text_of_fixed(f.slower * money(seconds_left()), 4), " ", cost.currency);
-    }
-    progress_.line(text);
   }
 }
 
@@ -232,6 +189,7 @@ MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch,
     const auto kind = static_cast<MemoryKind>(k);
     m.set(cat("bytes/", name_of(kind)), ledger.peak(kind));
   }
+  if (rank_.fp8) m.set("bytes/fp8_weight_codes", weight_code_bytes());
   m.set("bytes/reserved", static_cast<int64_t>(rank_.device.pool().reserved_bytes()));
   for (const auto& [name, value] : r.statistics) m.set(name, value);
   for (const auto& [name, value] : r.watchdog.items()) {

@@ -13,6 +13,7 @@
 #include "io/tensorboard.h"
 #include "launcher/core_share.h"
 #include "launcher/evaluate.h"
+#include "launcher/memory_forecast.h"
 #include "launcher/progress.h"
 #include "launcher/rank_state.h"
 #include "launcher/recent_speed.h"
@@ -20,6 +21,9 @@
 #include "launcher/step.h"
 
 namespace shoestring {
+
+// "12.3400"; below a thousandth two digits, so that small runs show what they cost.
+std::string text_of_money(double amount);
 
 class Reporter {
  public:
@@ -54,12 +58,16 @@ class Reporter {
     double data_seconds = 0, seconds = 0, flop_per_second = 0;
   };
   MetricsRecord figures(const StepReport& report, const Batch& batch, const StepTimes& times) const;
-  void print_forecast(const StepShape& shape);
+  MemoryForecast forecast_widest() const;
+  void print_forecast();
   void tell_fallen(const StepReport& report);
+  void tell_fallen_before();
+  std::vector<std::string> fallen() const;
   int64_t bytes_of_copy() const;
   std::string summary(const Closing& closing, const CheckpointStats& saving) const;
   std::string console_text(const StepReport& report) const;
   std::string text_of_memory() const;
+  int64_t weight_code_bytes() const;
   double seconds_left() const;
   double share_of_peak(double flop_per_second) const;  // MFU; 0 without a measured peak
 
@@ -72,8 +80,11 @@ class Reporter {
   Clock::time_point loop_begin_ = Clock::now();
   double peak_flops_ = 0;  // of all cores that the ranks use, measured at start
   RecentSpeed recent_;
-  int64_t forecast_bytes_ = 0;
-  int64_t tokens_here_ = 0;  // trained on since this start
+  int64_t state_bytes_ = 0;   // on the ledger before the first step
+  int64_t weight_bytes_ = 0;  // of these, the weights: what comes later are their codes in FP8
+  MemoryForecast forecast_;
+  int64_t forecast_bytes_ = 0;  // the most that was told
+  int64_t tokens_here_ = 0;     // trained on since this start
   double seconds_here_ = 0;
   double flop_here_ = 0;
   std::string last_sample_;

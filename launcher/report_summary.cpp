@@ -88,6 +88,11 @@ std::string Reporter::summary(const Closing& closing, const CheckpointStats& sav
     s["ledger_peak_bytes"] = rank_.device.ledger().peak_total();
     s["ledger_forecast_bytes"] = forecast_bytes_;
     s["skipped_steps"] = rank_.guard.skipped();
+    if (rank_.fp8) {
+      s["fp8_weight_code_bytes"] = weight_code_bytes();
+      s["fp8_matrices"] = rank_.fp8->layers().size();
+      s["fp8_fallen"] = fallen();
+    }
     s["checkpoint_saves"] = saving.saves;
     s["checkpoint_bytes"] = saving.bytes;
     s["checkpoint_stall_seconds"] = saving.stall_seconds;
@@ -136,7 +141,7 @@ void Reporter::print_summary(const Closing& closing) {
             : ""));
   }
   if (c.cost.price_per_hour > 0) {
-    progress_.line(cat("cost             ", text_of_fixed(money(closing.wall), 4), " ",
+    progress_.line(cat("cost             ", text_of_money(money(closing.wall)), " ",
                        c.cost.currency, " at ",
                        c.cost.price_per_hour * static_cast<double>(c.cost.chips), " ",
                        c.cost.currency, " an hour for ", text_of_seconds(closing.wall)));

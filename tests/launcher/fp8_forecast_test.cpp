@@ -34,6 +34,12 @@ void set_sparse(RunConfig& c) {
   c.model.mtp.depth = 1;
 }
 
+// Every step is compared, and nothing falls.
+void watch(RunConfig& c) {
+  c.precision.watchdog.every = 1;
+  c.precision.watchdog.limit = 0;
+}
+
 RunConfig config_of(const ScratchFolder& folder, const Case& c) {
   RunConfig config = small_config(folder);
   config.model.max_positions = 512;
@@ -55,6 +61,10 @@ std::vector<Case> cases() {
   for (const auto& [model, set] : models) {
     for (const char* recipe : {"deepseek_v3", "per_tensor", "mxfp8", "block_gradients"}) {
       list.push_back({cat(model, "_", recipe), recipe, set});
+      list.push_back({cat(model, "_", recipe, "_watched"), recipe, [set = set](auto& c) {
+                        set(c);
+                        watch(c);
+                      }});
     }
     const std::vector<std::pair<std::string, Change>> choices = {
         {"exact", [](RunConfig& c) { c.precision.accumulator = "exact"; }},
@@ -67,6 +77,22 @@ std::vector<Case> cases() {
         {"bf16_ends",
          [](RunConfig& c) { c.precision.first_layers_bf16 = c.precision.last_layers_bf16 = 1; }},
         {"f32", [](RunConfig& c) { c.train.dtype = "f32"; }},
+        {"f32_watched",
+         [](RunConfig& c) {
+           c.train.dtype = "f32";
+           watch(c);
+         }},
+        {"bf16_gradients_watched",
+         [](RunConfig& c) {
+           c.precision.dgrad = c.precision.wgrad = false;
+           watch(c);
+         }},
+        {"whole_copies_watched",
+         [](RunConfig& c) {
+           c.precision.copy = c.precision.attention_output_copy = "full";
+           c.precision.swiglu_inputs = "full";
+           watch(c);
+         }},
     };
     for (const auto& [name, change] : choices) {
       list.push_back({cat(model, "_", name), "deepseek_v3", [set = set, change = change](auto& c) {
@@ -97,15 +123,52 @@ INSTANTIATE_TEST_SUITE_P(Recipes, Fp8ForecastTest, testing::ValuesIn(cases()),
 TEST(Fp8Forecast, PoliciesAreWithin10Percent) {
   for (const char* policy : {"swiglu", "norms", "attention", "block"}) {
     for (const auto& set : {set_dense, set_sparse}) {
-      const ScratchFolder folder;
-      RunConfig config = config_of(folder, {"", "deepseek_v3", set});
-      config.train.recompute = policy;
-      const RunResult run = train_small(config);
-      const double forecast = run.summary.at("ledger_forecast_bytes"),
-                   peak = run.summary.at("ledger_peak_bytes");
-      EXPECT_NEAR(forecast, peak, 0.1 * peak) << policy;
+      for (const int64_t every : {0, 1}) {
+        const ScratchFolder folder;
+        RunConfig config = config_of(folder, {"", "deepseek_v3", set});
+        config.train.recompute = policy;
+        config.precision.watchdog = {.every = every, .limit = 0};
+        const RunResult run = train_small(config);
+        const double forecast = run.summary.at("ledger_forecast_bytes"),
+                     peak = run.summary.at("ledger_peak_bytes");
+        EXPECT_NEAR(forecast, peak, 0.1 * peak)
+            << policy << " every " << every << (config.model.moe.on() ? " sparse" : " dense");
+      }
     }
   }
+}
+
+// Only a comparison that the run reaches counts.
+TEST(Fp8Forecast, CountsAComparisonThatIsStillToCome) {
+  RunConfig config;
+  set_dense(config);
+  config.model.vocabulary = 512;
+  config.precision.recipe = "deepseek_v3";
+  config.train.steps = 10;
+  auto bytes = [&](int64_t every, int64_t steps_done) {
+    config.precision.watchdog.every = every;
+    return forecast_memory(config, {.sequences = 2, .length = 64, .steps_done = steps_done})
+        .total();
+  };
+  EXPECT_GT(bytes(4, 0), 1.1 * static_cast<double>(bytes(0, 0)));
+  EXPECT_EQ(bytes(4, 7), bytes(4, 0));
+  EXPECT_EQ(bytes(4, 8), bytes(0, 0));
+  EXPECT_EQ(bytes(11, 0), bytes(0, 0));
+}
+
+// What has left FP8 keeps values, and has no codes.
+TEST(Fp8Forecast, KnowsWhatHasFallenBack) {
+  RunConfig config;
+  set_dense(config);
+  config.model.vocabulary = 512;
+  config.train.dtype = "bf16";
+  config.precision.recipe = "deepseek_v3";
+  const Fp8ForecastInput narrow{.sequences = 2, .length = 64};
+  Fp8ForecastInput fallen = narrow;
+  fallen.fallen = {"layers.0.mlp.gate_up.weight", "layers.0.mlp.down.weight"};
+  const Fp8Forecast a = forecast_fp8(config, narrow), b = forecast_fp8(config, fallen);
+  EXPECT_EQ(a.weight_codes - b.weight_codes, 3 * 128 * 352 + 2 * 64);
+  EXPECT_GT(b.activations + b.workspace, a.activations + a.workspace + 128 * 2 * 352);
 }
 
 // A byte an element and a scale a block, in buffers of whole cache lines; both directions where
