@@ -1,5 +1,7 @@
 #include "launcher/config_complaints.h"
 
+#include <algorithm>
+
 #include "core/check.h"
 #include "core/nearest_name.h"
 #include "core/text.h"
@@ -110,7 +112,19 @@ std::string ConfigComplaints::position_of_rule(const std::string& key, const std
 }
 
 void ConfigComplaints::validate(const FieldList& root) {
+  misread_ = complaints_.size();
   if (!unread_) validate(root, "");
+}
+
+bool ConfigComplaints::names_misread(std::string_view message, const std::string& section) const {
+  const std::string start = section.empty() ? "" : section + ".";
+  return std::any_of(complaints_.begin(), complaints_.begin() + static_cast<int64_t>(misread_),
+                     [&](const Complaint& c) {
+                       if (c.key.empty()) return false;
+                       const bool here = c.key.starts_with(start) && c.key.size() > start.size();
+                       return names_key(message, c.key) ||
+                              (here && names_key(message, c.key.substr(start.size())));
+                     });
 }
 
 void ConfigComplaints::validate(const FieldList& list, const std::string& section) {
@@ -119,7 +133,7 @@ void ConfigComplaints::validate(const FieldList& list, const std::string& sectio
     list.validate(found);
     for (const Complaints::Item& item : found.items()) {
       std::string key = join_key(section, item.key);
-      if (!has(key)) {
+      if (!has(key) && !names_misread(item.message, section)) {
         add(position_of_rule(key, section, item.message), key, cat(key, ": ", item.message));
       }
     }

@@ -34,7 +34,7 @@ class ConfigComplaints {
 
   // Runs every validate(); a rule between keys stands at the one of those it names that --set
   // changed, if any, else at its own key. A key that was already complained of is not complained of
-  // again.
+  // again, nor is a rule that names a key whose value could not be taken.
   void validate(const FieldList& root);
 
   // Throws one usage error that holds every complaint, in the order they were found.
@@ -45,6 +45,7 @@ class ConfigComplaints {
     std::string position, key, message;
   };
   bool has(std::string_view key) const;
+  bool names_misread(std::string_view message, const std::string& section) const;
   std::string position_of(std::string key) const;
   std::string position_of_rule(const std::string& key, const std::string& section,
                                std::string_view message) const;
@@ -52,6 +53,7 @@ class ConfigComplaints {
 
   std::vector<Complaint> complaints_;
   KeyPositions positions_;
+  size_t misread_ = 0;  // complaints of the reading itself: the first ones
   bool unread_ = false;
 };
 

@@ -263,6 +263,27 @@ toml::table override_document(std::string_view text, bool wants_text) {
   return toml::table{{"value", std::string(text)}};
 }
 
+// For a line like `recipe = deepseek_v3`, counted from 1.
+std::string hint_of_quotes(std::string_view text, size_t line) {
+  for (size_t n = 1; n < line && !text.empty(); ++n) {
+    text.remove_prefix(std::min(text.find('\n'), text.size() - 1) + 1);
+  }
+  text = text.substr(0, text.find_first_of("\n#"));
+  const size_t equals = text.find('=');
+  if (equals == std::string_view::npos) return "";
+  const auto stripped = [](std::string_view part) {
+    const size_t begin = part.find_first_not_of(" \t\r");
+    if (begin == std::string_view::npos) return std::string_view();
+    return part.substr(begin, part.find_last_not_of(" \t\r") - begin + 1);
+  };
+  const std::string_view key = stripped(text.substr(0, equals));
+  const std::string_view value = stripped(text.substr(equals + 1));
+  constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ./~";
+  const bool bare = !value.empty() && letters.find(value[0]) != std::string_view::npos &&
+                    value.find_first_of("\"'[]{}=,") == std::string_view::npos;
+  return bare ? cat("; a text stands in quotes: ", key, " = \"", value, "\"") : "";
+}
+
 bool is_text(const FieldNode& node) {
   const auto* pointer = std::get_if<FieldPointer>(&node.content);
   return pointer != nullptr && (std::holds_alternative<std::string*>(*pointer) ||
@@ -302,7 +323,8 @@ void TomlReader::read_text(std::string_view text, const std::string& name) {
   } catch (const toml::parse_error& error) {
     const auto& begin = error.source().begin;
     complaints_.add_unread(cat(name, ":", begin.line, ":", begin.column),
-                           cat("not valid TOML: ", error.description()));
+                           cat("not valid TOML: ", error.description(),
+                               hint_of_quotes(text, static_cast<size_t>(begin.line))));
     return;
   } catch (const ParserTripped&) {
     complaints_.add_unread(name, "not valid TOML: a value is missing or cut off");

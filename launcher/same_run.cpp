@@ -227,6 +227,30 @@ std::string warning_of_order(const Pair& p) {
              "of it may be read again before the rest was read once");
 }
 
+// The changes that somebody made, and the number of those that only follow from another
+// precision.recipe: keys with what one preset fills in before and the other preset now.
+std::pair<std::vector<ConfigDifference>, int64_t> without_following(
+    const std::vector<ConfigDifference>& all, const Pair& p) {
+  RunConfig was, is;
+  was.precision.recipe = p.was.precision.recipe;
+  is.precision.recipe = p.is.precision.recipe;
+  fill_in(was);
+  fill_in(is);
+  const std::vector<ConfigDifference> presets = diff_configs(was, is);
+  std::vector<ConfigDifference> made;
+  int64_t following = 0;
+  for (const ConfigDifference& d : all) {
+    const bool follows =
+        d.key != "precision.recipe" &&
+        std::any_of(presets.begin(), presets.end(), [&](const auto& preset) {
+          return preset.key == d.key && preset.left == d.left && preset.right == d.right;
+        });
+    if (follows) ++following;
+    if (!follows) made.push_back(d);
+  }
+  return {std::move(made), following};
+}
+
 }  // namespace
 
 void require_same_run(const RankState& rank, const Checkpoint& checkpoint) {
@@ -262,7 +286,8 @@ void require_same_run(const RankState& rank, const Checkpoint& checkpoint) {
 ResumeChanges changes_since(const RankState& rank, const Checkpoint& checkpoint) {
   const Pair p = pair_of(rank, checkpoint);
   ResumeChanges changes;
-  const std::vector<ConfigDifference> all = diff_configs(p.was, p.is);
+  const std::vector<ConfigDifference> differences = diff_configs(p.was, p.is);
+  const auto [all, following] = without_following(differences, p);
   for (const ConfigDifference& d : all) {
     if (changes.lines.size() == most_lines) {
       changes.lines.back() =
@@ -273,6 +298,10 @@ ResumeChanges changes_since(const RankState& rank, const Checkpoint& checkpoint)
     auto known = [](const std::string& value) { return value.empty() ? "nothing" : value; };
     changes.lines.push_back(cat("changed after step ", p.steps, ": ", d.key, ": ", known(d.left),
                                 " -> ", known(d.right)));
+  }
+  if (following > 0) {
+    changes.lines.push_back(
+        cat("changed with precision.recipe: ", counted(following, "key", "keys"), " that it sets"));
   }
   for (std::string warning : {warning_of_schedule(p), warning_of_order(p)}) {
     if (!warning.empty()) changes.warnings.push_back(std::move(warning));

@@ -21,7 +21,12 @@ void ModelConfig::validate(Complaints& c) const {
   if (mtp.depth > 0 && mtp.weight == 0)
     c.add("mtp.weight", "is 0: the modules would learn nothing");
   if (mla.on()) {
-    if (qkv_bias || qk_norm) c.add("mla", "has neither qkv_bias nor qk_norm");
+    const std::string latent =
+        cat("is true, but mla.kv_latent = ", mla.kv_latent, " makes latent attention, which has ");
+    if (qkv_bias) c.add("qkv_bias", cat(latent, "no biases; leave one of the two out"));
+    if (qk_norm) {
+      c.add("qk_norm", cat(latent, "norms of its latents instead; leave one of the two out"));
+    }
     return;  // heads, each with a key and value of its own, of the widths in mla
   }
   if (heads % kv_heads != 0) {

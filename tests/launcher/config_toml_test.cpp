@@ -135,6 +135,14 @@ TEST(ConfigToml, RangesAndChoices) {
 
 TEST(ConfigToml, BrokenTomlHasAPosition) {
   EXPECT_EQ(complaint("[train\n").substr(0, 27), "a.toml:1:7: not valid TOML:");
+  // Whoever forgets quotes is told of them.
+  for (const char* value : {"deepseek_v3", "fp8", "runs/a", "no_such"}) {
+    const std::string text = complaint(std::string("# x = 1\ntitle = ") + value + "  # so\n");
+    EXPECT_NE(text.find(std::string("; a text stands in quotes: title = \"") + value + "\""),
+              std::string::npos)
+        << text;
+  }
+  EXPECT_EQ(complaint("title = [1,\n").find("quotes"), std::string::npos);
   EXPECT_EQ(complaint("a = 1\na = 2\n").substr(0, 27), "a.toml:2:5: not valid TOML:");
   EXPECT_EQ(complaint("title = \"\xff\"\n").substr(0, 27), "a.toml:1:9: not valid TOML:");
 }

@@ -28,6 +28,21 @@ std::string complaint(const std::string& text) {
   return "(accepted)";
 }
 
+// A rule is no second mistake where the key that it speaks of could not be read.
+TEST(RunConfig, OneMistakeIsOneComplaint) {
+  EXPECT_EQ(complaint("[precision]\nrecipe = 'fp8'\nwatchdog = {every = 5}\n").find("mistakes"),
+            std::string::npos);
+  EXPECT_NE(complaint("[precision]\nwatchdog = {every = 5}\n").find("but recipe is bf16"),
+            std::string::npos);
+}
+
+TEST(RunConfig, LatentAttentionHasNormsOfItsOwn) {
+  const std::string latent = "[model]\nqk_norm = true\nmla = {kv_latent = 32}\n";
+  EXPECT_EQ(complaint(latent),
+            "run.toml:2:11: model.qk_norm: is true, but mla.kv_latent = 32 makes latent attention, "
+            "which has norms of its latents instead; leave one of the two out");
+}
+
 TEST(RunConfig, DefaultsAreValidAndRoundTrip) {
   EXPECT_EQ(complaint(""), "(accepted)");
   RunConfig config;

@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "core/text.h"
 #include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
@@ -105,6 +106,29 @@ TEST_F(SameRun, TellsEachChangedKey) {
       << text;
   EXPECT_NE(text.find("changed after step 2: train.steps: 2 -> 4\n"), std::string::npos) << text;
   EXPECT_EQ(text.find("warning"), std::string::npos) << text;
+}
+
+// What another preset fills in is one line, so that the key that was typed is seen.
+TEST_F(SameRun, TellsOfAnotherRecipeInAFewLines) {
+  config_.train.dtype = "bf16";
+  config_.precision.recipe = "deepseek_v3";
+  train_small(config_);
+  for (const char* recipe : {"per_tensor", "bf16"}) {
+    const ScratchFolder copy;
+    const std::string was = config_.run.directory;
+    std::filesystem::copy(was, copy / "run", std::filesystem::copy_options::recursive);
+    const std::string text = goes_on([&](RunConfig& c) {
+      c.run.directory = copy / "run";
+      c.precision.recipe = recipe;
+    });
+    EXPECT_NE(text.find(cat("changed after step 2: precision.recipe: \"deepseek_v3\" -> \"", recipe,
+                            "\"\n")),
+              std::string::npos)
+        << text;
+    EXPECT_NE(text.find("changed with precision.recipe: "), std::string::npos) << text;
+    EXPECT_EQ(text.find("precision.activation"), std::string::npos) << text;
+    EXPECT_EQ(text.find("optim.moments"), std::string::npos) << text;
+  }
 }
 
 TEST_F(SameRun, TellsTenLinesOfChangesAtMost) {
