@@ -22,7 +22,10 @@ void add_overrides(CLI::App& command, std::vector<std::string>& overrides) {
 }
 
 void add_config_show(CLI::App& group, CommandAction& action) {
-  auto* command = group.add_subcommand("show", "print the resolved config: every key, its value");
+  auto* command =
+      group.add_subcommand("show",
+                           "print the resolved config: every key, its value, and the number of "
+                           "parameters, total and active");
   auto options = std::make_shared<ConfigShowOptions>();
   command->add_option("file", options->file, "a config; without it, the defaults")
       ->type_name("FILE");

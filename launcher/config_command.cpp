@@ -2,13 +2,15 @@
 
 #include "core/text.h"
 #include "launcher/config.h"
+#include "launcher/parameter_counts.h"
 #include "launcher/run_config.h"
 
 namespace shoestring {
 
 std::string config_show(const ConfigShowOptions& options) {
   auto config = read_config<RunConfig>({.file = options.file, .overrides = options.overrides});
-  return cat("# hash ", config_hash(config), "\n", dump_config(config, options.comments));
+  return cat("# hash ", config_hash(config), "\n", dump_config(config, options.comments), "\n",
+             comment_of_parameters(config.model));
 }
 
 std::string config_diff(const std::string& left_file, const std::string& right_file) {

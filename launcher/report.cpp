@@ -10,6 +10,7 @@
 #include "core/peak.h"
 #include "core/text.h"
 #include "launcher/config_warnings.h"
+#include "launcher/parameter_counts.h"
 #include "launcher/run_history.h"
 #include "launcher/step_flop.h"
 
@@ -100,8 +101,9 @@ void Reporter::begin(const CoreShare& machine) {
                                                      rank_.step > 0 ? rank_.step + 1 : 0);
   const StepShape shape = rank_.loader->schedule().at(rank_.step);
   progress_.line(cat("model: ", text_of_count(static_cast<double>(rank_.store->parameters())),
-                     " parameters, ", c.train.dtype, ", ", counted(c.model.layers, "layer"),
-                     ", hidden ", c.model.hidden, ", vocabulary ", c.model.vocabulary));
+                     " parameters", text_of_parts(c.model), ", ", c.train.dtype, ", ",
+                     counted(c.model.layers, "layer"), ", hidden ", c.model.hidden, ", vocabulary ",
+                     c.model.vocabulary));
   progress_.line(cat("batch: ", counted(shape.samples(), "sequence"), " of ", shape.length,
                      " tokens, ", counted(shape.micro_batches, "micro-batch", "micro-batches"),
                      " on ", counted(rank_.ranks.size(), "rank"), " of ",

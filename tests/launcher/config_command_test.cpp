@@ -22,6 +22,14 @@ TEST(ConfigCommand, ShowPrintsWhatReadsBack) {
   EXPECT_EQ(text.find("# hash " + config_hash(config) + "\n"), 0u);
 }
 
+TEST(ConfigCommand, ShowEndsWithTheNumberOfParameters) {
+  const std::string file = SHOESTRING_SOURCE_DIR "/configs/models/deepseek-v3.toml";
+  const std::string text = config_show({.file = file, .overrides = {}, .comments = false});
+  EXPECT_NE(text.find("# parameters: 671,026,404,352 in all, 37,552,282,624 active for a token\n"),
+            std::string::npos)
+      << text.substr(text.size() - 300);
+}
+
 TEST(ConfigCommand, TablesMayBeAppendedToWhatShowPrints) {
   const std::string text = config_show({.file = "", .overrides = {}, .comments = true});
   auto config = parse_config<RunConfig>(
