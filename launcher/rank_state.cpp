@@ -77,7 +77,11 @@ void require_input(const std::string& key, const std::string& path, std::string_
   fail_data(
       cat(key, " = \"", path, "\": there is no ", std::filesystem::absolute(path).string(),
           " (a path is relative to the current folder, not to the config's); make it with\n  ",
-          command));
+          path.find(".cache/quickstart/") == std::string::npos ? command : "launcher/quickstart",
+          path.find(".cache/quickstart/") == std::string::npos
+              ? ""
+              : ", which downloads the novels and packs them before it trains (it may be stopped "
+                "then)"));
 }
 
 void require_inputs(const RunConfig& config) {

@@ -71,7 +71,9 @@ void CheckpointSection::validate(Complaints& c) const {
 
 void RunConfig::validate_data(Complaints& c) const {
   if (data.sources.empty()) {
-    c.add("data.sources", "is empty; pack a corpus with `shoestring data pack` and name it there");
+    c.add("data.sources",
+          "is empty; pack a corpus with `shoestring data pack` and name it there (files in "
+          "configs/models are models alone, which those in configs/runs include)");
   }
   const int64_t positions = model.max_positions, length = train.sequence_length;
   if (length > positions) c.add("train.sequence_length", text_of_length(*this, length));

@@ -40,6 +40,9 @@ TEST(RankState, MissingInputsNameTheKeyThePlaceAndTheCommand) {
                 "shoestring data pack --tokenizer", "--out gone/b.h5"},
                [&] { check_inputs(config, 1); });
   config.data.sources.pop_back();
+  config.tokenizer = ".cache/quickstart/gone.json";  // what a script makes
+  expect_error(ExitCode::data, {"launcher/quickstart, which downloads"},
+               [&] { check_inputs(config, 1); });
   config.tokenizer = "gone/t.json";
   expect_error(ExitCode::data,
                {"tokenizer = ", here + "/gone/t.json", "current folder",

@@ -76,6 +76,25 @@ TEST(TrainCommand, SaysInWhichFileTheDataIsMissing) {
   refused("[train]\nsteps = 2\n", "");  // nothing to point at
 }
 
+// As they are but for their length, and for where they are started from.
+TEST(TrainCommand, TheLookAlikesTrain) {
+  const std::string tree = SHOESTRING_SOURCE_DIR "/";
+  for (const char* name : {"", "-deepseek-v2", "-deepseek-v3", "-mixtral", "-qwen3-moe"}) {
+    const ScratchFolder folder;
+    const std::string run = folder / "run";
+    EXPECT_EQ(run_train({.config = tree + "configs/runs/mini" + name + ".toml",
+                         .overrides = {"run.directory=" + run, "train.steps=2", "train.batch=4",
+                                       "train.sequence_length=32", "train.evaluate_sequences=0",
+                                       "tokenizer=" + tree + "tests/data/tiny/tokenizer.json",
+                                       "data.sources=[{path='" + tree +
+                                           "tests/data/tiny/persuasion.h5'}]"},
+                         .trace = {}}),
+              ExitCode::done)
+        << name;
+    EXPECT_EQ(result_of_run(run).steps.size(), 2u) << name;
+  }
+}
+
 TEST(TrainCommand, AMissingConfigIsTheOnlyComplaint) {
   try {
     run_train({.config = "/gone/run.toml", .overrides = {}, .trace = {}});
