@@ -20,13 +20,23 @@ constexpr const char* index_name = "model.safetensors.index.json";
 
 [[noreturn]] void fail_without_weights(const std::string& folder) {
   std::string other;
+  std::vector<std::string> shards;
   std::error_code error;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
     const std::string extension = at->path().extension().string();
     if (extension == ".bin" || extension == ".pth" || extension == ".pt") {
       other = cat("; it holds ", at->path().filename().string(),
                   ", but only safetensors are read: save the model as these first");
+    } else if (extension == ".safetensors") {
+      shards.push_back(at->path().filename().string());
     }
+  }
+  if (!shards.empty()) {
+    std::sort(shards.begin(), shards.end());
+    other = cat("; it holds ", shards.front(),
+                shards.size() > 1 ? cat(" and ", shards.size() - 1, " more") : "",
+                ": of several files the index says which tensors they hold, so get ", index_name,
+                " from where they came; one file alone must be called ", single_name);
   }
   fail_data(cat(folder, " holds neither ", single_name, " nor ", index_name, other));
 }

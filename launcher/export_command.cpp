@@ -18,7 +18,7 @@
 #include "launcher/export_tokenizer.h"
 #include "launcher/model_card.h"
 #include "launcher/new_folder.h"
-#include "launcher/progress.h"
+#include "launcher/parameter_text.h"
 
 namespace shoestring {
 namespace {
@@ -99,6 +99,15 @@ int64_t parse_shard_size(const std::string& text) {
   fail_usage(cat("--shard-size is \"", text, "\" but must be a size such as 5GB, 500MB or 2GiB"));
 }
 
+std::string prediction_hint(const ModelConfig& m) {
+  // The class knows that those of DeepSeek-V3 itself come after layer 60.
+  constexpr int64_t layers_of_v3 = 61;
+  if (m.mtp.depth == 0 || m.layers == layers_of_v3) return "";
+  return cat("transformers computes no prediction modules: it leaves the tensors of model.layers.",
+             m.layers, m.mtp.depth > 1 ? cat(" to ", m.layers + m.mtp.depth - 1) : "",
+             " out and reports them as unexpected keys; --no-mtp exports the model without");
+}
+
 void run_export(const ExportOptions& options) {
   if (options.format != "hf") {
     fail_usage(cat("--format is \"", options.format, "\"; the formats are: hf"));
@@ -132,10 +141,9 @@ void run_export(const ExportOptions& options) {
                        .summary = summary_of(source)};
   write_text_file(out.temporary() + "/README.md", model_card_text(source, card));
   out.commit();
-  const ParamCounts counts = count_parameters(model.config.model);
   log_info(cat(options.out, ": ", model_type_of(model.config.family), " of ",
-               text_of_count(static_cast<double>(counts.total + counts.prediction)),
-               " parameters"));
+               text_of_parameters(model.config.model)));
+  if (const std::string hint = prediction_hint(model.config.model); !hint.empty()) log_info(hint);
 }
 
 }  // namespace shoestring

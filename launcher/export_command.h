@@ -24,6 +24,9 @@ struct ExportOptions {
 // warning when there is no tokenizer.
 void run_export(const ExportOptions& options);
 
+// What to say of prediction modules that are exported; empty: nothing.
+std::string prediction_hint(const ModelConfig& model);
+
 // "5GB", "500MB", "2GiB" or bytes; a usage error for anything else.
 int64_t parse_shard_size(const std::string& text);
 

@@ -14,7 +14,7 @@
 #include "launcher/config.h"
 #include "launcher/earlier_output.h"
 #include "launcher/new_folder.h"
-#include "launcher/progress.h"
+#include "launcher/parameter_text.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
@@ -99,9 +99,8 @@ void run_import(const ImportOptions& options) {
   write_text_file(out.temporary() + "/config.toml", dump_config(config, true));
   save_imported(source, parameters, config, out.temporary() + "/checkpoints");
   out.commit();
-  const ParamCounts counts = count_parameters(config.model);
   log_info(cat(options.out, ": ", model_type_of(source.folder()->config().family), " of ",
-               text_of_count(static_cast<double>(counts.total)), " parameters"));
+               text_of_parameters(config.model)));
 }
 
 }  // namespace shoestring

@@ -1,7 +1,9 @@
 #include "launcher/model_card.h"
 
+#include <algorithm>
 #include <filesystem>
 
+#include "core/counted.h"
 #include "core/model/parameters.h"
 #include "core/text.h"
 #include "io/batch_schedule.h"
@@ -24,17 +26,27 @@ std::string figure(const Json& summary, const char* key, int digits, std::string
   return cat(text_of_fixed(summary[key].get<double>(), digits), unit);
 }
 
-std::string model_table(const ModelConfig& m, const HuggingFaceConfig& exported) {
+// What is in the folder, which may have fewer modules than the run that it comes from.
+std::string prediction_text(int64_t trained, int64_t exported, const ParamCounts& counts) {
+  if (exported > 0) return cat(exported, ", with ", counts.prediction, " of the parameters");
+  return trained > 0 ? cat(trained, " trained, left out of this folder") : "";
+}
+
+std::string model_table(const ModelConfig& trained, const HuggingFaceConfig& exported) {
+  const ModelConfig& m = exported.model;
   const ParamCounts counts = count_parameters(m);
   std::string text = "| model | |\n|---|---|\n";
   append(text, row("family", model_type_of(exported.family)));
-  append(text, row("parameters", cat(counts.total)));
+  append(text, row("parameters", cat(counts.total + counts.prediction)));
   if (m.moe.on()) {
-    append(text, row("active for a token", cat(counts.active)));
+    append(text,
+           row("active for a token",
+               cat(counts.active, m.mtp.depth > 0 ? ", without the prediction modules" : "")));
     append(text, row("experts",
                      cat(m.moe.experts, ", ", m.moe.chosen, " chosen, ", m.moe.shared, " shared")));
   }
-  if (m.mtp.depth > 0) append(text, row("prediction modules", cat(m.mtp.depth)));
+  const std::string prediction = prediction_text(trained.mtp.depth, m.mtp.depth, counts);
+  if (!prediction.empty()) append(text, row("prediction modules", prediction));
   append(text, row("layers", cat(m.layers)));
   append(text, row("width", cat(m.hidden)));
   append(text, row("heads", cat(m.heads, m.mla.on() ? ", latent attention"
@@ -73,6 +85,24 @@ std::string time_of(const Json& summary) {
   return known ? text_of_seconds(summary["seconds"].get<double>()) : "";
 }
 
+// The recipe, and which matrices left it on the way.
+std::string precision_rows(const ModelSource& source) {
+  constexpr size_t most_named = 8;
+  const RunConfig& c = source.config();
+  if (!c.precision.on()) return row("compute type", c.train.dtype);
+  std::string text = row("compute type", cat(c.train.dtype, ", matrix products in FP8"));
+  append(text, row("precision recipe", c.precision.recipe));
+  if (c.precision.watchdog.every == 0) return text;
+  const std::vector<std::string> fallen = source.fallen_matrices();
+  std::string list = counted(static_cast<int64_t>(fallen.size()), "matrix", "matrices");
+  for (size_t i = 0; i < std::min(fallen.size(), most_named); ++i) {
+    append(list, i == 0 ? ": " : ", ", fallen[i]);
+  }
+  if (fallen.size() > most_named) append(list, " and ", fallen.size() - most_named, " more");
+  append(text, row("put back to bf16 by the watchdog", list));
+  return text;
+}
+
 std::string training_table(const ModelSource& source, const Json& summary) {
   const RunConfig& c = source.config();
   const StepShape shape = BatchSchedule(load_segments(c)).at(source.step());
@@ -80,7 +110,7 @@ std::string training_table(const ModelSource& source, const Json& summary) {
   append(text, row("steps", cat(source.step())));
   append(text, row("tokens", cat(shape.first_token)));
   append(text, row("sequence length", cat(c.train.sequence_length)));
-  append(text, row("compute type", c.train.dtype));
+  append(text, precision_rows(source));
   append(text, row("optimiser", cat(c.optim.optimizer, ", learning rate ", c.optim.lr)));
   append(text, row("seed", cat(c.run.seed)));
   const std::pair<const char*, std::string> known[] = {

@@ -13,6 +13,7 @@
 #include "launcher/config.h"
 #include "launcher/plan.h"
 #include "launcher/saving.h"
+#include "nlohmann/json.hpp"
 
 namespace shoestring {
 namespace {
@@ -66,6 +67,7 @@ ModelSource::ModelSource(const std::string& path) : path_(path) {
   if (HuggingFaceFolder::is_at(path)) {
     require_one_model(path);
     folder_.emplace(path);
+    for (const std::string& warning : folder_->config().warnings) log_warning(warning);
     config_ = config_of(*folder_);
     tokenizer_path_ = tokenizer_in(path);
     config_.tokenizer = tokenizer_path_;
@@ -89,6 +91,17 @@ ModelConfig ModelSource::model() const {
     model.rope = stage_effect(config_, tokens).rope;
   }
   return model;
+}
+
+std::vector<std::string> ModelSource::fallen_matrices() const {
+  if (!checkpoint_) return {};
+  const auto facts = nlohmann::json::parse(checkpoint_->state(), nullptr, false);
+  if (!facts.is_object() || !facts.contains("fp8_fallen")) return {};
+  std::vector<std::string> names;
+  for (const auto& name : facts["fp8_fallen"]) {
+    if (name.is_string()) names.push_back(name.get<std::string>());
+  }
+  return names;
 }
 
 std::string ModelSource::trained_hash() const {

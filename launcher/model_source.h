@@ -32,6 +32,8 @@ class ModelSource {
   const RunConfig& config() const { return config_; }
   // The model as it is now: with positions as the stage left them that the checkpoint was made in.
   ModelConfig model() const;
+  // Parameters that the watchdog has put back to bf16 in the run, in their order.
+  std::vector<std::string> fallen_matrices() const;
   int64_t step() const { return checkpoint_ ? checkpoint_->step() : 0; }
 
   // The tokenizer beside the weights or in the config; empty when there is none.

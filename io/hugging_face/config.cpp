@@ -4,6 +4,7 @@
 #include <array>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "io/hugging_face/config_keys.h"
 #include "io/hugging_face/read_rope.h"
@@ -43,6 +44,19 @@ ModelFamily read_family(const ConfigKeys& keys) {
   std::string list;
   for (const FamilyName& name : names) append(list, list.empty() ? "" : ", ", name.type);
   keys.refuse("model_type", cat("and the model families that are read are ", list));
+}
+
+// The type decides, as it does in transformers.
+void warn_of_architecture(const ConfigKeys& keys, HuggingFaceConfig& config) {
+  const std::vector<std::string> architectures = keys.texts("architectures");
+  if (architectures.empty() || architectures[0] == architecture_of(config.family)) return;
+  const bool known = std::any_of(names.begin(), names.end(), [&](const FamilyName& name) {
+    return name.architecture == architectures[0];
+  });
+  if (!known) return;
+  config.warnings.push_back(cat(keys.path(), ": \"architectures\" names ", architectures[0],
+                                ", but \"model_type\" is \"", model_type_of(config.family),
+                                "\"; it is read as the latter"));
 }
 
 // What the models here do not have must be off.
@@ -184,16 +198,17 @@ int64_t read_dense_layers(const ConfigKeys& keys) {
 }
 
 // transformers takes both names of one number; of two different ones the family's other name wins.
-int64_t read_expert_count(const ConfigKeys& keys, ModelFamily family) {
+const char* key_of_experts(const ConfigKeys& keys, ModelFamily family) {
+  if (is_deepseek(family)) return "n_routed_experts";
   const bool qwen = family == ModelFamily::qwen3_moe;
   const char* own = qwen ? "num_experts" : "num_local_experts";
   const char* other = qwen ? "num_local_experts" : "num_experts";
-  return keys.whole(keys.has(other) ? other : own, any_count);
+  return keys.has(other) ? other : own;
 }
 
 void read_experts(const ConfigKeys& keys, ModelFamily family, ModelConfig& m) {
   if (is_deepseek(family)) return read_deepseek_experts(keys, family, m.moe);
-  m.moe.experts = read_expert_count(keys, family);
+  m.moe.experts = keys.whole(key_of_experts(keys, family), any_count);
   m.moe.chosen = keys.whole("num_experts_per_tok", any_count);
   if (family == ModelFamily::mixtral) {
     m.moe.ffn = m.ffn;
@@ -208,12 +223,36 @@ void read_experts(const ConfigKeys& keys, ModelFamily family, ModelConfig& m) {
   m.moe.balance.global_batch = keys.number_or("router_aux_loss_coef", 0.001);
 }
 
-// Rules between the experts' keys, in the file's words.
-void check_experts(const ConfigKeys& keys, const MoeConfig& moe) {
-  Complaints complaints;
-  moe.validate(complaints);
-  for (const Complaints::Item& item : complaints.items()) {
-    fail_data(cat(keys.path(), ": the experts do not fit together: ", item.key, " ", item.message));
+// Of a key that may be missing: then the family's number counts.
+[[noreturn]] void refuse_number(const ConfigKeys& keys, const char* key, int64_t counts,
+                                std::string_view why) {
+  keys.refuse(key, keys.has(key) ? cat("but ", why)
+                                 : cat("counts as ", counts, " in this family, and ", why));
+}
+
+// The rules of MoeConfig::validate() between the experts' keys, in the file's words.
+void check_experts(const ConfigKeys& keys, ModelFamily family, const MoeConfig& moe) {
+  const std::string experts = cat(key_of_experts(keys, family), ", ", moe.experts);
+  if (moe.chosen > moe.experts) {
+    keys.refuse("num_experts_per_tok", cat("but must be at most ", experts));
+  }
+  if (moe.experts % moe.groups != 0) {
+    refuse_number(keys, "n_group", moe.groups, cat("must divide ", experts));
+  }
+  const int64_t size = moe.experts / moe.groups;
+  if (moe.groups_chosen > moe.groups) {
+    refuse_number(keys, "topk_group", moe.groups_chosen,
+                  cat("must be at most n_group, ", moe.groups));
+  }
+  if (moe.groups_chosen * size < moe.chosen) {
+    refuse_number(keys, "topk_group", moe.groups_chosen,
+                  cat("so many groups of ", counted(size, "expert"),
+                      " hold fewer than num_experts_per_tok, ", moe.chosen));
+  }
+  if (moe.group_score == "top2" && moe.groups > 1 && size < 2) {
+    refuse_number(keys, "n_group", moe.groups,
+                  cat("leaves groups of one expert of ", experts,
+                      ": this family scores a group by its two best"));
   }
   if (moe.scaling <= 0) keys.refuse("routed_scaling_factor", "but must be above 0");
 }
@@ -255,6 +294,7 @@ HuggingFaceConfig parse_hugging_face_config(std::string_view json, const std::st
   const ConfigKeys keys(json, path);
   HuggingFaceConfig config;
   config.family = read_family(keys);
+  warn_of_architecture(keys, config);
   require_plain(keys);
   ModelConfig& m = config.model;
   m.layers = keys.whole("num_hidden_layers", any_layers);
@@ -266,6 +306,10 @@ HuggingFaceConfig parse_hugging_face_config(std::string_view json, const std::st
   m.norm_epsilon =
       keys.number_or("rms_norm_eps", config.family == ModelFamily::mixtral ? 1e-5 : 1e-6);
   if (m.norm_epsilon < 0 || m.norm_epsilon > 1) keys.refuse("rms_norm_eps", "but must be 0 to 1");
+  if (m.norm_epsilon == 0) {
+    config.warnings.push_back(
+        cat(path, ": \"rms_norm_eps\" is 0, so that a row of zeros becomes NaN"));
+  }
   if (is_deepseek(config.family)) {
     read_latent(keys, m);
   } else {
@@ -275,7 +319,7 @@ HuggingFaceConfig parse_hugging_face_config(std::string_view json, const std::st
   if (config.family == ModelFamily::mixtral || config.family == ModelFamily::qwen3_moe ||
       is_deepseek(config.family)) {
     read_experts(keys, config.family, m);
-    check_experts(keys, m.moe);
+    check_experts(keys, config.family, m.moe);
   }
   if (config.family == ModelFamily::deepseek_v3) {
     m.mtp.depth = keys.whole_or("num_nextn_predict_layers", 0, {0, 64});

@@ -41,6 +41,8 @@ struct HuggingFaceConfig {
   Dtype dtype = Dtype::f32;  // of the weights: f32, bf16 or f16
   Fp8Blocks blocks = {};
   std::vector<int64_t> begin_ids = {}, end_ids = {};
+  // Of what is read by its letter but is hardly meant; with the file's name, to be told once.
+  std::vector<std::string> warnings = {};
 };
 
 // Data errors name `path`, the key and its value: missing and impossible values, and whatever the

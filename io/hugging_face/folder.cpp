@@ -1,6 +1,8 @@
 #include "io/hugging_face/folder.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <set>
@@ -178,6 +180,35 @@ Dtype HuggingFaceFolder::type_of(const std::string& parameter) const {
   return Dtype::bf16;
 }
 
+// Told by the exponents, in one pass that vector units take: it costs next to nothing beside the
+// reading.
+void HuggingFaceFolder::require_finite(const FolderTensor& tensor, int64_t begin,
+                                       std::span<const float> values) const {
+  constexpr uint32_t magnitude = 0x7fffffff, infinite = 0x7f800000;
+  uint32_t most = 0;
+  for (const float value : values) {
+    most = std::max(most, std::bit_cast<uint32_t>(value) & magnitude);
+  }
+  if (most < infinite) return;
+  const auto bad =
+      std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+  const bool blocks = config_.blocks.on() && is_fp8(shards_.entry(tensor.name));
+  fail_data(cat(path(), ": element ", begin + (bad - values.begin()), " of ", tensor.name, " ",
+                shape_text(tensor.shape), " is ", *bad,
+                blocks ? " (its code times its block's scale)" : "",
+                ": weights must be finite; the file is damaged, or training had gone wrong"));
+}
+
+void HuggingFaceFolder::require_scales(const FolderTensor& tensor,
+                                       std::span<const float> scales) const {
+  const auto bad = std::find_if(scales.begin(), scales.end(),
+                                [](float scale) { return !std::isfinite(scale) || scale <= 0; });
+  if (bad == scales.end()) return;
+  fail_data(cat(path(), ": element ", bad - scales.begin(), " of ", tensor.scale_name(), " ",
+                shape_text(shards_.entry(tensor.scale_name()).shape), " is ", *bad,
+                ": scales must be finite and above 0; the file is damaged"));
+}
+
 void HuggingFaceFolder::read_blocks(const FolderTensor& tensor, int64_t begin, int64_t end,
                                     float* out) const {
   const Fp8Layout layout{
@@ -185,6 +216,7 @@ void HuggingFaceFolder::read_blocks(const FolderTensor& tensor, int64_t begin, i
   std::vector<float> scales(static_cast<size_t>(layout.scale_rows() * layout.scale_columns()));
   shards_.read(tensor.scale_name(), 0, static_cast<int64_t>(scales.size()), Dtype::f32,
                reinterpret_cast<std::byte*>(scales.data()));
+  require_scales(tensor, scales);
   std::vector<uint8_t> codes(static_cast<size_t>(end - begin));
   shards_.read(tensor.name, begin, end, Dtype::f8e4m3, reinterpret_cast<std::byte*>(codes.data()));
   dequantise_blocks(layout, codes, scales, begin, out);
@@ -215,6 +247,7 @@ void HuggingFaceFolder::read(const std::string& parameter, int64_t begin, int64_
       std::byte* to_piece = out + static_cast<size_t>(i - begin) * size_of(to);
       values.resize(static_cast<size_t>(stop - i));
       read_part(tensor, i - tensor.begin, stop - tensor.begin, values.data());
+      require_finite(tensor, i - tensor.begin, values);
       convert_elements(reinterpret_cast<const std::byte*>(values.data()), Dtype::f32, stop - i, to,
                        to_piece);
     }

@@ -3,6 +3,7 @@
 // parameters, its weights. Nothing is held in memory but headers.
 
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ class HuggingFaceFolder {
   Dtype type_of(const std::string& parameter) const;  // bf16 when all of it is stored so, else f32
   // Elements [begin, end) of one of our parameters, or of a router's selection bias, as f32 or
   // bf16; FP8 blocks are multiplied by their scales in f32. The pages that were read are let go.
+  // Data error with tensor, element and value for one that is not finite, and for a scale that is
+  // not finite and above 0.
   void read(const std::string& parameter, int64_t begin, int64_t end, Dtype to,
             std::byte* out) const;
 
@@ -42,6 +45,9 @@ class HuggingFaceFolder {
   void check_copies() const;
   void read_part(const FolderTensor& tensor, int64_t begin, int64_t end, float* out) const;
   void read_blocks(const FolderTensor& tensor, int64_t begin, int64_t end, float* out) const;
+  void require_finite(const FolderTensor& tensor, int64_t begin,
+                      std::span<const float> values) const;
+  void require_scales(const FolderTensor& tensor, std::span<const float> scales) const;
 
   SafetensorsShards shards_;
   HuggingFaceConfig config_;

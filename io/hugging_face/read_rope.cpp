@@ -28,7 +28,8 @@ void read_llama3(const ConfigKeys& keys, RopeConfig& rope) {
 }
 
 void read_yarn(const ConfigKeys& keys, RopeConfig& rope, int64_t max_positions) {
-  if (keys.has("factor")) {
+  // Without the first length both are the longest, and the factor 1 would be nobody's wish.
+  if (keys.has("factor") || !keys.has("original_max_position_embeddings")) {
     read_factor(keys, rope);
   } else {
     rope.factor = std::max(

@@ -8,7 +8,7 @@ namespace shoestring {
 
 // `rope_scaling` that is not null replaces `rope_parameters`; of those, `rope_theta` wins over the
 // one at the top. `theta` is the family's default, `max_positions` that of the file, from which a
-// missing factor and a missing first length follow.
+// missing first length follows, or yarn's missing factor; of the two one must be there.
 RopeConfig read_rope(const ConfigKeys& keys, double theta, int64_t max_positions);
 
 }  // namespace shoestring

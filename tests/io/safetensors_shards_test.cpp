@@ -85,6 +85,16 @@ TEST(SafetensorsShards, SaysWhatIsThereInstead) {
                [&] { SafetensorsShards shards(folder.path()); });
 }
 
+TEST(SafetensorsShards, SaysThatShardsNeedTheirIndex) {
+  const ScratchFolder folder;
+  make_folder_of_two(folder, whole_map());
+  std::filesystem::remove(folder / "model.safetensors.index.json");
+  expect_error(ExitCode::data,
+               {folder.path(), "it holds model-00001-of-00002.safetensors and 1 more",
+                "get model.safetensors.index.json"},
+               [&] { SafetensorsShards shards(folder.path()); });
+}
+
 TEST(SafetensorsShards, NamesAndLists) {
   EXPECT_EQ(shard_name(0, 1), "model.safetensors");
   EXPECT_EQ(shard_name(1, 12), "model-00002-of-00012.safetensors");

@@ -124,6 +124,15 @@ TEST(ExportCommand, LeavesPredictionModulesOutOnRequest) {
     EXPECT_EQ(some.has(name), !name.starts_with(module)) << name;
   }
   EXPECT_GT(left_out, 10u);
+  const std::string hint = prediction_hint(a.model());
+  EXPECT_NE(hint.find("unexpected keys; --no-mtp"), std::string::npos) << hint;
+  EXPECT_NE(hint.find(module.substr(0, module.size() - 1) + " out"), std::string::npos) << hint;
+  EXPECT_EQ(prediction_hint(b.model()), "");
+  ModelConfig v3 = a.model();
+  v3.layers = 61;  // those are known to transformers
+  EXPECT_EQ(prediction_hint(v3), "");
+  EXPECT_EQ(read_file(without + "/README.md").find("| prediction modules | 1 |"),
+            std::string::npos);
 }
 
 TEST(ExportCommand, RefusesWhatCannotBeExported) {

@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "core/model/parameters.h"
 #include "launcher/loaded_model.h"
+#include "tests/io/hugging_face/folder_fixture.h"
 #include "tests/launcher/folder_model_fixture.h"
 #include "tests/launcher/training_fixture.h"
 
@@ -85,7 +88,18 @@ TEST(ImportCommand, ReplacesOnlyAnImport) {
     expect_error(ExitCode::usage, {place, "the model that is read"},
                  [&] { run_import({.folder = model, .out = place, .force = true}); });
   }
-  EXPECT_EQ(read_file(model + "/model.safetensors"), read_file(llama + "/model.safetensors"));
+  const std::string shard = "/model-00001-of-00002.safetensors";
+  ASSERT_TRUE(std::filesystem::exists(model + shard));
+  EXPECT_EQ(read_file(model + shard), read_file(llama + shard));
+}
+
+TEST(ImportCommand, RefusesNumbersThatAreNone) {
+  const ScratchFolder folder;
+  const std::string from = copy_with_tokenizer("qwen3", folder), out = folder / "run";
+  write_element(from, "model.norm.weight", 3, BFloat16(std::nanf("")));
+  expect_error(ExitCode::data, {from, "element 3 of model.norm.weight", "nan"},
+               [&] { run_import({.folder = from, .out = out}); });
+  EXPECT_FALSE(std::filesystem::exists(out));
 }
 
 TEST(ImportCommand, LeavesNothingAfterAFailure) {

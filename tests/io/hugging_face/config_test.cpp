@@ -171,10 +171,74 @@ TEST(HuggingFaceConfig, RefusesImpossibleNumbers) {
   refuse(llama, {{"num_attention_heads", 6}, {"num_key_value_heads", 6}}, {"head_dim"});
   refuse(llama, {{"head_dim", 7}}, {"\"head_dim\" is 7"});
   refuse(llama, {{"rms_norm_eps", -1}}, {"rms_norm_eps"});
-  refuse(v3, {{"n_group", 3}}, {"groups"});
-  refuse(v3, {{"num_experts_per_tok", 9}}, {"chosen"});
   refuse(v3, {{"routed_scaling_factor", 0}}, {"routed_scaling_factor"});
   refuse(v3, {{"qk_rope_head_dim", 5}}, {"qk_rope_head_dim"});
+}
+
+// In the words of the file, also where the number is the class's own.
+TEST(HuggingFaceConfig, TellsWhichExpertKeysDoNotFit) {
+  json v3 = deepseek_json("deepseek_v3");
+  refuse(v3, {{"num_experts_per_tok", 9}},
+         {"\"num_experts_per_tok\" is 9, but must be at most n_routed_experts, 8"});
+  refuse(v3, {{"n_group", 3}}, {"\"n_group\" is 3, but must divide n_routed_experts, 8"});
+  refuse(v3, {{"topk_group", 5}}, {"\"topk_group\" is 5, but must be at most n_group, 4"});
+  refuse(v3, {{"topk_group", 1}, {"num_experts_per_tok", 3}},
+         {"\"topk_group\" is 1", "2 experts", "num_experts_per_tok, 3"});
+  refuse(v3, {{"n_group", 8}}, {"\"n_group\" is 8", "n_routed_experts, 8", "two best"});
+  v3.erase("n_group");
+  refuse(v3, {{"n_routed_experts", 12}},
+         {"\"n_group\" is missing, counts as 8 in this family, and must divide"});
+  json mixtral = llama_json();
+  mixtral.update(json({{"model_type", "mixtral"}, {"num_local_experts", 4}}));
+  refuse(mixtral, {{"num_experts_per_tok", 5}}, {"at most num_local_experts, 4"});
+  refuse(mixtral, {{"num_experts_per_tok", 5}, {"num_experts", 3}}, {"at most num_experts, 3"});
+}
+
+// The rules are those of the model's own config.
+TEST(HuggingFaceConfig, RefusesTheExpertsThatTheModelRefuses) {
+  int refused = 0;
+  for (const int64_t experts : {1, 2, 4, 6, 8}) {
+    for (const int64_t groups : {1, 2, 3, 4, 8}) {
+      for (const int64_t chosen_groups : {1, 2, 4, 5}) {
+        for (const int64_t chosen : {1, 2, 4, 9}) {
+          MoeConfig moe{.experts = experts, .chosen = chosen, .ffn = 12, .shared = 1};
+          moe.groups = groups;
+          moe.groups_chosen = chosen_groups;
+          Complaints complaints;
+          moe.validate(complaints);
+          json c = deepseek_json("deepseek_v3");
+          c.update(json({{"n_routed_experts", experts},
+                         {"n_group", groups},
+                         {"topk_group", chosen_groups},
+                         {"num_experts_per_tok", chosen}}));
+          refused += complaints.items().empty() ? 0 : 1;
+          if (complaints.items().empty()) {
+            EXPECT_EQ(parse_json(c).model.moe.groups, groups);
+          } else {
+            EXPECT_THROW(parse_json(c), Error) << c.dump();
+          }
+        }
+      }
+    }
+  }
+  EXPECT_GT(refused, 100);
+}
+
+TEST(HuggingFaceConfig, WarnsOfWhatIsHardlyMeant) {
+  EXPECT_TRUE(parse_json(llama_json()).warnings.empty());
+  json c = deepseek_json("deepseek_v3");
+  EXPECT_TRUE(parse_json(c).warnings.empty());
+  c["architectures"] = {"LlamaForCausalLM"};
+  c["rms_norm_eps"] = 0;
+  const std::vector<std::string> warnings = parse_json(c).warnings;
+  ASSERT_EQ(warnings.size(), 2u);
+  EXPECT_NE(warnings[0].find("LlamaForCausalLM, but \"model_type\" is \"deepseek_v3\""),
+            std::string::npos)
+      << warnings[0];
+  EXPECT_NE(warnings[1].find("\"rms_norm_eps\" is 0"), std::string::npos) << warnings[1];
+  c = llama_json();
+  c["architectures"] = {"MyOwnLlama"};  // nothing speaks against the type
+  EXPECT_TRUE(parse_json(c).warnings.empty());
 }
 
 TEST(HuggingFaceConfig, SurvivesEveryTruncation) {

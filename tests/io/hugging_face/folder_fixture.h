@@ -1,6 +1,9 @@
 #pragma once
 // Folders of small models whose weights are a function of their names.
 
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <set>
 #include <string>
@@ -60,6 +63,26 @@ inline void edit_tensors(const std::string& folder, const std::set<std::string>&
                  bytes.data());
   }
   writer.finish();
+}
+
+// Writes one element of a tensor of a single-file folder, of the tensor's type.
+template <class T>
+inline void write_element(const std::string& folder, const std::string& tensor, int64_t element,
+                          T value) {
+  const std::string path = folder + "/model.safetensors";
+  uint64_t offset = 0;
+  {
+    const SafetensorsFile file(path);
+    const SafetensorsEntry& entry = file.entry(tensor);
+    const uint64_t all = std::filesystem::file_size(path);
+    uint64_t last = 0;  // the data ends the file
+    for (const SafetensorsEntry& e : file.header().tensors) last = std::max(last, e.end);
+    offset = all - last + entry.begin + static_cast<uint64_t>(element) * sizeof(T);
+    EXPECT_LE(offset + sizeof(T), all - last + entry.end);
+  }
+  std::fstream out(path, std::ios::binary | std::ios::in | std::ios::out);
+  out.seekp(static_cast<std::streamoff>(offset));
+  out.write(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
 }  // namespace shoestring

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "core/model/parameters.h"
 #include "tests/io/hugging_face/folder_fixture.h"
 
@@ -143,6 +146,61 @@ TEST(HuggingFaceFolder, RefusesBlocksWithoutScales) {
   edit_tensors(scratch.path(), {}, {{scale, {3, 3}}});
   expect_error(ExitCode::data, {scale, "should be F32 [3, 2]"},
                [&] { HuggingFaceFolder folder(scratch.path()); });
+}
+
+// Says which element of which tensor, wherever the range begins, and reads the rest.
+TEST(HuggingFaceFolder, RefusesWeightsThatAreNotFinite) {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const auto& [value, text] : {std::pair<float, const char*>{std::nanf(""), "is nan"},
+                                    {-std::nanf(""), "nan"},
+                                    {inf, "is inf"},
+                                    {-inf, "is -inf"}}) {
+    const ScratchFolder scratch;
+    save_hugging_face(small_export(ModelFamily::llama), scratch.path());
+    const std::string k = "model.layers.1.self_attn.k_proj.weight";  // [16, 32]
+    write_element(scratch.path(), k, 500, BFloat16(value));
+    const HuggingFaceFolder folder(scratch.path());
+    const std::string name = "layers.1.attention.qkv.weight";  // q has 32 rows
+    std::vector<float> out(1024);
+    const int64_t at = 32 * 32 + 500;
+    for (const int64_t begin : {at - 500, at - 1, at}) {
+      expect_error(ExitCode::data, {scratch.path(), "element 500 of " + k, "[16, 32]", text}, [&] {
+        folder.read(name, begin, at + 1, Dtype::f32, reinterpret_cast<std::byte*>(out.data()));
+      });
+    }
+    folder.read(name, at - 500, at, Dtype::f32, reinterpret_cast<std::byte*>(out.data()));
+    folder.read(name, at + 1, at + 12, Dtype::bf16, reinterpret_cast<std::byte*>(out.data()));
+  }
+}
+
+TEST(HuggingFaceFolder, RefusesScalesThatAreNone) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const std::string weight = "model.layers.1.mlp.experts.5.down_proj.weight";
+  for (const float scale : {std::nanf(""), inf, 0.0f, -1.0f, -0.0f, 1e38f}) {
+    const ScratchFolder scratch;
+    HuggingFaceExport model = small_export(ModelFamily::deepseek_v3);
+    model.config.blocks = {.rows = 16, .columns = 16};
+    save_hugging_face(model, scratch.path());
+    write_element(scratch.path(), weight + "_scale_inv", 1, scale);
+    const HuggingFaceFolder folder(scratch.path());
+    // A scale may be a number and its products none.
+    const std::string what = scale == 1e38f ? weight + " [32, 12] is "
+                                            : "element 1 of " + weight + "_scale_inv [2, 1] is ";
+    expect_error(ExitCode::data, {scratch.path(), what},
+                 [&] { all_of(folder, "layers.1.moe.experts.down.weight", 8 * 32 * 12); });
+    EXPECT_EQ(all_of(folder, "layers.1.moe.experts.down.weight", 5 * 32 * 12).size(), 1920u);
+  }
+}
+
+TEST(HuggingFaceFolder, RefusesTheCodeThatIsNoNumber) {
+  const ScratchFolder scratch;
+  HuggingFaceExport model = small_export(ModelFamily::llama);
+  model.config.blocks = {.rows = 16, .columns = 16};
+  save_hugging_face(model, scratch.path());
+  write_element(scratch.path(), "model.layers.0.mlp.up_proj.weight", 7, uint8_t{0x7f});
+  const HuggingFaceFolder folder(scratch.path());
+  expect_error(ExitCode::data, {"element 7 of model.layers.0.mlp.up_proj.weight", "code"},
+               [&] { all_of(folder, "layers.0.mlp.gate_up.weight", 2 * 48 * 32); });
 }
 
 // A scale without codes is a tensor that fills nothing.

@@ -79,6 +79,8 @@ TEST(ReadRope, RefusesTheRest) {
   refused(R"({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4,
               "high_freq_factor": 4}})",
           "high_freq_factor");
+  refused(R"({"rope_scaling": {"type": "yarn"}})", "\"rope_scaling.factor\" is missing");
+  refused(R"({"rope_scaling": {"type": "yarn", "factor": null, "mscale": 1}})", "factor");
   refused(R"({"rope_scaling": {"type": "yarn", "factor": 8, "beta_fast": 1}})", "beta_fast");
   refused(R"({"rope_scaling": {"type": "yarn", "factor": 8, "truncate": false}})", "truncate");
   refused(R"({"rope_theta": 0})", "rope_theta");
