@@ -18,7 +18,7 @@
 #include "launcher/export_tokenizer.h"
 #include "launcher/model_card.h"
 #include "launcher/new_folder.h"
-#include "launcher/parameter_text.h"
+#include "launcher/parameter_counts.h"
 
 namespace shoestring {
 namespace {

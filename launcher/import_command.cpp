@@ -14,7 +14,7 @@
 #include "launcher/config.h"
 #include "launcher/earlier_output.h"
 #include "launcher/new_folder.h"
-#include "launcher/parameter_text.h"
+#include "launcher/parameter_counts.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {

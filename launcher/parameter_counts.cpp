@@ -86,9 +86,9 @@ std::string comment_of_parameters(const ModelConfig& model) {
   return text;
 }
 
-std::string text_of_parts(const ModelConfig& model) {
+std::string text_of_parameters(const ModelConfig& model) {
   const ParameterCounts counts = parameter_counts(model);
-  std::string text;
+  std::string text = cat(text_of_count(counts.total + counts.prediction), " parameters");
   if (model.mtp.depth > 0) {
     append(text, " (", text_of_count(counts.prediction), " of them in ",
            counted(model.mtp.depth, "prediction module"), ")");

@@ -21,8 +21,9 @@ ParameterCounts parameter_counts(const ModelConfig& model);
 // Comment lines: the total, what of it is active for a token, and what is not counted.
 std::string comment_of_parameters(const ModelConfig& model);
 
-// " (1.2 M of them in 1 prediction module), 3.4 M active for a token", what of it is the case; for
-// the line "5.6 M parameters", whose number counts the modules.
-std::string text_of_parts(const ModelConfig& model);
+// "5.6 M parameters (1.2 M of them in 1 prediction module), 3.4 M active for a token", what of it
+// is the case; the first number counts the modules, which published counts of DeepSeek-V3 leave
+// out.
+std::string text_of_parameters(const ModelConfig& model);
 
 }  // namespace shoestring

@@ -100,8 +100,7 @@ void Reporter::begin(const CoreShare& machine) {
   tensorboard_ = std::make_unique<TensorboardWriter>(directory.tensorboard(),
                                                      rank_.step > 0 ? rank_.step + 1 : 0);
   const StepShape shape = rank_.loader->schedule().at(rank_.step);
-  progress_.line(cat("model: ", text_of_count(static_cast<double>(rank_.store->parameters())),
-                     " parameters", text_of_parts(c.model), ", ", c.train.dtype, ", ",
+  progress_.line(cat("model: ", text_of_parameters(c.model), ", ", c.train.dtype, ", ",
                      counted(c.model.layers, "layer"), ", hidden ", c.model.hidden, ", vocabulary ",
                      c.model.vocabulary));
   progress_.line(cat("batch: ", counted(shape.samples(), "sequence"), " of ", shape.length,

@@ -248,6 +248,12 @@ Fp8Layer* Fp8Plan::layer(const Param& param) const {
   return fell_back(param) ? nullptr : by_index_.at(static_cast<size_t>(param.index)).get();
 }
 
+void Fp8Plan::fall_back(const Param& param) {
+  const auto index = static_cast<size_t>(param.index);
+  fallen_.at(index) = true;
+  if (Fp8Layer* layer = by_index_.at(index).get()) layer->forget_weight_codes();
+}
+
 void Fp8Plan::set_probe(Fp8Probe* probe) {
   for (Fp8Layer* layer : list_) layer->set_probe(probe);
 }

@@ -75,6 +75,8 @@ class Fp8Layer {
   const Fp8Tensor& weight_codes(Stream& stream, const Tensor& w, bool along_outputs);
   Fp8Segments weight_segments(Stream& stream, const Tensor& w, const std::vector<int64_t>& borders,
                               bool along_outputs);
+  // Gives back what they take, until they are asked for again.
+  void forget_weight_codes() { weights_ = {}; }
 
  private:
   const Fp8Tensor& cached(Stream& stream, const Tensor& w, const std::vector<int64_t>& borders,
@@ -121,8 +123,8 @@ class Fp8Plan {
   const std::vector<Fp8Layer*>& layers() const { return list_; }
   const Fp8Recipe& recipe() const { return recipe_; }
 
-  // For good: until the run ends, also over resumes.
-  void fall_back(const Param& param) { fallen_.at(static_cast<size_t>(param.index)) = true; }
+  // For good: until the run ends, also over resumes. Between steps only: its codes go.
+  void fall_back(const Param& param);
   bool fell_back(const Param& param) const { return fallen_.at(static_cast<size_t>(param.index)); }
   void set_probe(Fp8Probe* probe);
 

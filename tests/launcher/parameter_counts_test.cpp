@@ -43,10 +43,11 @@ TEST(ParameterCounts, SayWhatIsNotCounted) {
 }
 
 TEST(ParameterCounts, TellPartsOnlyWhereThereAreSome) {
-  EXPECT_EQ(text_of_parts(model_of("qwen3-0.6b")), "");
-  EXPECT_EQ(text_of_parts(model_of("qwen3-30b-a3b")), ", 3.35 G active for a token");
-  EXPECT_EQ(text_of_parts(model_of("deepseek-v3")),
-            " (11.6 G of them in 1 prediction module), 37.6 G active for a token");
+  EXPECT_EQ(text_of_parameters(model_of("qwen3-0.6b")), "596 M parameters");
+  EXPECT_EQ(text_of_parameters(model_of("qwen3-30b-a3b")),
+            "30.5 G parameters, 3.35 G active for a token");
+  EXPECT_EQ(text_of_parameters(model_of("deepseek-v3")),
+            "683 G parameters (11.6 G of them in 1 prediction module), 37.6 G active for a token");
 }
 
 TEST(ParameterCounts, OfSizesThatOverflow) {

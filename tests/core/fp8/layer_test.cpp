@@ -77,6 +77,22 @@ TEST(Fp8Plan, AFallenLayerIsNoLongerHandedOut) {
   EXPECT_EQ(plan.layers().size(), 9u);
 }
 
+TEST(Fp8Plan, AFallenLayerGivesItsCodesBack) {
+  Device device;
+  Stream stream = Stream::immediate(device);
+  ParamStore store(device, infos(), Dtype::bf16);
+  store.initialise(3);
+  Fp8Plan plan(recipe(), store, 4);
+  const Param& p = store.param("layers.2.attention.qkv.weight");
+  const int64_t before = device.ledger().current_total();
+  for (bool along_outputs : {false, true}) {
+    plan.layer(p)->weight_codes(stream, store.weight(p), along_outputs);
+  }
+  EXPECT_GT(device.ledger().current_total(), before + p.elements);
+  plan.fall_back(p);
+  EXPECT_EQ(device.ledger().current_total(), before);
+}
+
 struct Results {
   Tensor y, dx, dw;
   Fp8Kept owed;
