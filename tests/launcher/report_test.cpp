@@ -203,18 +203,19 @@ TEST(Report, MoneyIsSpentOnEvaluationsAndStartsToo) {
   };
   const nlohmann::json first = train_small(config).summary;
   const double after_first = elapsed();
-  EXPECT_LT(first.at("training_seconds_here"), 0.5 * after_first);  // most of it was evaluation
-  EXPECT_GT(first.at("seconds"), 0.5 * after_first);
-  EXPECT_LE(first.at("seconds"), after_first);
-  EXPECT_EQ(first.at("cost"), first.at("seconds"));
+  const double seconds = first.at("seconds");
+  EXPECT_LT(first.at("training_seconds_here"), 0.5 * seconds);  // most of it was evaluation
+  EXPECT_GT(seconds, 0.25 * after_first);  // a busy machine may stop us outside of the run
+  EXPECT_LE(seconds, after_first);
+  EXPECT_EQ(first.at("cost"), seconds);
   // A crash behind the checkpoint of step 1: what came after was paid, too.
   std::filesystem::remove_all(config.run.directory + "/checkpoints/step_00000002");
   const RunResult resumed = train_small(config);
   const double wall = resumed.summary.at("seconds");
-  EXPECT_GT(wall, first.at("seconds").get<double>());
+  EXPECT_GT(wall, seconds);
   EXPECT_LE(wall, elapsed());
   EXPECT_LT(resumed.steps[0].at("cost_at_end"), 3 * elapsed());
-  EXPECT_GT(resumed.steps[1].at("wall_seconds"), first.at("seconds"));
+  EXPECT_GT(resumed.steps[1].at("wall_seconds"), seconds);
 }
 
 // Attention's part of the arithmetic follows the documents: a config's estimate would be above it.
