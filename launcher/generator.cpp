@@ -175,6 +175,7 @@ void advance(Sequence& s, size_t index, std::span<const float> logits, const Tok
   const std::string rest = s.gate.finish();
   s.text += rest;
   if (request.on_text && !rest.empty()) request.on_text(index, rest);
+  if (request.on_end) request.on_end(index);
 }
 
 // Embedding rows beyond the tokenizer's ids are padding and are never chosen.

@@ -23,6 +23,8 @@ struct GenerateRequest {
   bool cached = true;  // false: the whole text runs through the model for every token
   // Called with each new piece of text of a prompt as it becomes certain; may be empty.
   std::function<void(size_t prompt, const std::string& text)> on_text = {};
+  // Called when a prompt's text is complete, behind its last piece; may be empty.
+  std::function<void(size_t prompt)> on_end = {};
   // Asked before each token but the first; true ends the generation with what is there.
   std::function<bool()> stop_early = {};
 };

@@ -67,7 +67,9 @@ void add_generate(CLI::App& app, CommandAction& action) {
   add_model_request(*command, o->model);
   add_tokenizer(*command, o->model);
   GenerateRequest& r = o->request;
-  command->add_option("--prompt", r.prompts, "what the text begins with; may be repeated")
+  command
+      ->add_option("--prompt", r.prompts,
+                   "what the text begins with; may be repeated, texts appear one after the other")
       ->type_name("TEXT")
       ->allow_extra_args(false);
   command->add_option("--max-tokens", r.max_tokens, "new tokens a prompt")

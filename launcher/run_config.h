@@ -72,8 +72,10 @@ struct TrainSection {
     v("measure_peak", measure_peak,
       Field{.help = "measure the machine's product rate at start, about a second; MFU needs it"});
     v("statistics_every", statistics_every,
-      Field{.help = "every so many steps the metrics hold gradient norms by class of parameter and "
-                    "the size of each block's output, for a pass over both; 0 = never",
+      Field{.help =
+                "every so many steps the metrics hold gradient norms by class of parameter, the "
+                "size of each block's output and, of sparse layers, the load of each expert, "
+                "for a pass over the first two; 0 = never",
             .unit = "steps",
             .min = 0,
             .max = 1e12});

@@ -1,5 +1,10 @@
 #include "launcher/generate_command.h"
 
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+
 #include "tests/launcher/text_model_fixture.h"
 #include "tests/support/run_binary.h"
 
@@ -21,6 +26,39 @@ TEST(GenerateCommand, PrintsThePromptWithItsTextOrJson) {
   EXPECT_EQ(json["outputs"][0]["prompt"], "Anne");
   EXPECT_EQ(json["tokens"], 8);
   EXPECT_EQ(json["outputs"][0]["ids"].size(), 8u);
+}
+
+// Read through a pipe while it writes: the first prompt's text comes in pieces, each text whole and
+// in its turn, whichever ends first.
+TEST(GenerateCommand, ShowsABatchAsItArrives) {
+  const ScratchFolder folder;
+  const std::string run = train_text_model(folder);
+  const std::vector<std::string> prompts = {"Anne", "Sir Walter", "The"};
+  GenerateOptions options{
+      .model = {.path = run, .threads = 1},
+      .request = {.prompts = {}, .max_tokens = 12, .sampler = {.temperature = 0}, .stop = {}}};
+  const auto printed = [&](const std::vector<std::string>& asked) {
+    options.request.prompts = asked;
+    ::testing::internal::CaptureStdout();
+    run_generate(options);
+    return ::testing::internal::GetCapturedStdout();
+  };
+  std::string want;
+  for (size_t i = 0; i < prompts.size(); ++i) append(want, "[", i, "] ", printed({prompts[i]}));
+  EXPECT_EQ(printed(prompts), want);
+  const std::string command =
+      cat("GOMP_SPINCOUNT=1000 ", SHOESTRING_BINARY_DIR "/shoestring", " generate --model ", run,
+          " --prompt Anne --prompt 'Sir Walter' --max-tokens 50 --temperature 1 2>/dev/null");
+  FILE* pipe = popen(command.c_str(), "r");
+  ASSERT_NE(pipe, nullptr);
+  std::vector<std::string> pieces;
+  std::array<char, 4096> buffer = {};
+  for (ssize_t n = 0; (n = read(fileno(pipe), buffer.data(), buffer.size())) > 0;) {
+    pieces.emplace_back(buffer.data(), static_cast<size_t>(n));
+  }
+  EXPECT_EQ(pclose(pipe), 0);
+  EXPECT_GT(pieces.size(), 5u);  // 50 tokens do not come at once
+  EXPECT_EQ(pieces[0].find('\n'), std::string::npos);
 }
 
 // Folders of Llama 2 and Mistral hold such tokenizers.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <map>
 
 #include "core/check.h"
@@ -44,6 +45,34 @@ TEST(Sampler, CutsKeepWhatTheySay) {
   EXPECT_EQ(frequencies({.temperature = 1, .top_p = 0.3}).size(), 1u);
   EXPECT_EQ(frequencies({.temperature = 1, .min_p = 0.3}).size(), 3u);  // e^-1 = 0.37 stays
   EXPECT_EQ(frequencies({.temperature = 1, .min_p = 0.4}).size(), 2u);
+}
+
+// Penalty, temperature and cuts together give the probabilities of transformers' generation
+// (tests/data/make_formula_goldens.py), and what it cuts is never drawn.
+TEST(Sampler, CombinationsAreThoseOfTransformers) {
+  std::ifstream file(SHOESTRING_SOURCE_DIR "/tests/data/sampling.txt");
+  SamplerOptions o;
+  int cases = 0;
+  while (file >> o.repetition_penalty >> o.temperature >> o.top_k >> o.top_p >> o.min_p) {
+    std::vector<int32_t> seen(6);
+    std::vector<float> row(16);
+    std::vector<double> want(16);
+    for (int32_t& id : seen) file >> id;
+    for (float& x : row) file >> x;
+    for (double& p : want) file >> p;
+    Sampler sampler(o, 0);
+    std::vector<double> got(16, 0);
+    const int draws = 20000;
+    for (int i = 0; i < draws; ++i)
+      got[static_cast<size_t>(sampler.next(row, seen))] += 1.0 / draws;
+    for (size_t i = 0; i < want.size(); ++i) {
+      // Four deviations of a share of so many draws.
+      EXPECT_NEAR(got[i], want[i], 4 * std::sqrt(want[i] * (1 - want[i]) / draws) + 1e-6)
+          << "case " << cases << ", token " << i;
+    }
+    ++cases;
+  }
+  EXPECT_EQ(cases, 9);
 }
 
 TEST(Sampler, SeedAndSequenceFixTheDraws) {

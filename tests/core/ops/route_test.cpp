@@ -1,5 +1,7 @@
 #include "core/ops/route.h"
 
+#include <fstream>
+
 #include "core/text.h"
 #include "tests/core/ops/op_check.h"
 #include "tests/core/ops/route_oracle.h"
@@ -147,6 +149,37 @@ TEST(Route, GradientByComplexStep) {
         },
         point, {gradient.begin(), gradient.begin() + static_cast<int64_t>(probes)}, "dlogits");
   }
+}
+
+// Of transformers, where the layers that are pooled are one (tests/data/make_formula_goldens.py).
+TEST(Route, TheBalanceLossIsThatOfTransformers) {
+  std::ifstream file(SHOESTRING_SOURCE_DIR "/tests/data/balance_loss.txt");
+  Device device;
+  int cases = 0;
+  int64_t tokens = 0, experts = 0, chosen = 0;
+  for (double loss = 0; file >> tokens >> experts >> chosen >> loss; ++cases) {
+    RouteCase c{.a = {.chosen = chosen, .micro_factor = 1},
+                .tokens = tokens,
+                .experts = experts,
+                .logits = std::vector<double>(static_cast<size_t>(tokens * experts)),
+                .bias = {}};
+    std::vector<double> want(c.logits.size());
+    for (double& x : c.logits) file >> x;
+    for (double& x : want) file >> x;
+    const Outcome o =
+        run(device, c, Dtype::f64, std::vector<double>(static_cast<size_t>(tokens * chosen)));
+    const RouteFigures f = RouteFigures::of(o.figures);
+    double value = 0, largest = 0;
+    for (size_t i = 0; i < c.n(); ++i) value += f.counts[i] * f.probabilities[i];
+    value *= static_cast<double>(experts) / (f.tokens * f.tokens);
+    EXPECT_NEAR(value, loss, 1e-6 * loss);  // theirs counts in f32
+    for (double x : want) largest = std::max(largest, std::abs(x));
+    const auto got = values_of(o.dlogits);
+    for (size_t i = 0; i < want.size(); ++i) {
+      EXPECT_NEAR(got[i], want[i], 1e-6 * largest) << cases << " " << i;
+    }
+  }
+  EXPECT_EQ(cases, 5);
 }
 
 TEST(Route, F32GradientIsNearTheF64One) {
