@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "core/printable.h"
 #include "core/text.h"
 
 namespace shoestring {
@@ -30,7 +31,8 @@ int log_rank() { return thread_rank; }
 
 void log_line(LogLevel level, std::string_view message) {
   std::string rank = thread_rank >= 0 ? cat("[rank ", thread_rank, "] ") : "";
-  std::string line = cat(rank, prefix(level), message, "\n");
+  // Messages quote what stands in files; no terminal shall obey that.
+  std::string line = cat(rank, prefix(level), printable(message), "\n");
   // One write per line, so that lines of several ranks never mix.
   std::string_view rest = line;
   while (!rest.empty()) {

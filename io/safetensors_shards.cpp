@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
+#include <utility>
 
 #include "core/check.h"
 #include "core/text.h"
@@ -49,24 +51,92 @@ void check_file_name(const std::string& name, const std::string& index) {
   }
 }
 
-// Tensor -> file.
-std::map<std::string, std::string> read_index(const std::string& path) {
-  const std::string text = read_small_file(path, index_limit);
-  check_json_object(text, path);
-  const Json json = Json::parse(text, nullptr, false);
-  const auto map = json.find("weight_map");
-  if (map == json.end() || !map->is_object()) {
-    fail_data(cat(path, ": no object \"weight_map\" of tensors and files"));
+// Hands out the pairs of "weight_map" one by one, so that an index may name what it likes: memory
+// goes to what its files hold.
+class IndexReader : public nlohmann::json_sax<Json> {
+ public:
+  using Take = std::function<void(const std::string& tensor, const std::string& file)>;
+  IndexReader(std::string_view text, const std::string& path, Take take)
+      : text_(text), path_(path), take_(std::move(take)) {}
+
+  void read() {
+    Json::sax_parse(text_.begin(), text_.end(), this);
+    if (!met_) fail_data(cat(path_, ": no object \"weight_map\" of tensors and files"));
   }
-  std::map<std::string, std::string> files;
-  for (const auto& [tensor, file] : map->items()) {
-    if (!file.is_string()) fail_data(cat(path, ": the file of ", tensor, " is not a text"));
-    check_file_name(file.get<std::string>(), path);
-    files[tensor] = file.get<std::string>();
+
+  bool null() override { return other(); }
+  bool boolean(bool) override { return other(); }
+  bool number_integer(number_integer_t) override { return other(); }
+  bool number_unsigned(number_unsigned_t) override { return other(); }
+  bool number_float(number_float_t, const string_t&) override { return other(); }
+  bool binary(binary_t&) override { return other(); }
+  bool string(string_t& file) override {
+    if (!inside_ || depth_ != 2) return other();
+    take_(key_, file);
+    return true;
   }
-  if (files.empty()) fail_data(cat(path, ": \"weight_map\" is empty"));
-  return files;
-}
+  bool start_object(size_t) override {
+    const bool map = depth_ == 1 && key_ == "weight_map";
+    if (map && std::exchange(met_, true)) fail_data(cat(path_, ": \"weight_map\" is there twice"));
+    if (!map) other();
+    inside_ = inside_ || map;
+    return open();
+  }
+  bool end_object() override {
+    if (--depth_ == 1) inside_ = false;
+    return true;
+  }
+  bool start_array(size_t) override { return other() && open(); }
+  bool end_array() override {
+    --depth_;
+    return true;
+  }
+  bool key(string_t& name) override {
+    if (depth_ == 1 || inside_) key_ = name;
+    return true;
+  }
+  bool parse_error(size_t position, const std::string&,
+                   const nlohmann::detail::exception& error) override {
+    fail_json(text_, path_, position, error.id);
+  }
+
+ private:
+  // A value that is no file of a tensor.
+  bool other() const {
+    if (inside_) fail_data(cat(path_, ": the file of ", key_, " is not a text"));
+    return true;
+  }
+  bool open() {
+    constexpr int deepest = 64;
+    if (++depth_ > deepest) fail_data(cat(path_, ": nested deeper than ", deepest, " brackets"));
+    return true;
+  }
+
+  std::string_view text_;
+  const std::string& path_;
+  Take take_;
+  std::string key_;
+  int depth_ = 0;
+  bool inside_ = false, met_ = false;  // weight_map: in it, and seen
+};
+
+// The first lines of a list for a message, however long it is.
+class FirstLines {
+ public:
+  void add(const std::function<std::string()>& line) {
+    if (++count_ <= most) lines_.push_back(line());
+  }
+  bool empty() const { return count_ == 0; }
+  std::string text() const {
+    const std::string more = count_ > most ? cat("\n  and ", count_ - most, " more") : "";
+    return listed(lines_, most) + more;
+  }
+
+ private:
+  static constexpr size_t most = 20;
+  std::vector<std::string> lines_;
+  size_t count_ = 0;
+};
 
 }  // namespace
 
@@ -100,25 +170,33 @@ SafetensorsShards::SafetensorsShards(const std::string& folder) : folder_(folder
 }
 
 void SafetensorsShards::open_all(const std::string& index) {
-  const std::map<std::string, std::string> map = read_index(index);
-  std::vector<std::string> missing, unnamed;
-  for (const auto& [tensor, name] : map) {
-    std::unique_ptr<SafetensorsFile>& file = files_[name];
-    if (!file) file = std::make_unique<SafetensorsFile>(cat(folder_, "/", name));
-    if (!file->has(tensor)) missing.push_back(cat(tensor, " in ", name));
-    file_of_[tensor] = file.get();
-  }
+  FirstLines missing, unnamed;
+  const std::string text = read_small_file(index, index_limit);
+  IndexReader(text, index, [&](const std::string& tensor, const std::string& name) {
+    auto at = files_.find(name);
+    if (at == files_.end()) {
+      check_file_name(name, index);
+      at = files_.emplace(name, std::make_unique<SafetensorsFile>(cat(folder_, "/", name))).first;
+    }
+    if (!at->second->has(tensor)) {
+      missing.add([&] { return cat(tensor, " in ", name); });
+    } else if (!file_of_.emplace(tensor, at->second.get()).second) {
+      fail_data(cat(index, ": an object has the key \"", tensor, "\" twice"));
+    }
+  }).read();
+  if (files_.empty()) fail_data(cat(index, ": \"weight_map\" is empty"));
   for (const auto& [name, file] : files_) {
     for (const SafetensorsEntry& e : file->header().tensors) {
-      const auto at = map.find(e.name);
-      if (at == map.end() || at->second != name) unnamed.push_back(cat(e.name, " in ", name));
+      const auto at = file_of_.find(e.name);
+      if (at != file_of_.end() && at->second == file.get()) continue;
+      unnamed.add([&, of = std::string_view(name)] { return cat(e.name, " in ", of); });
     }
   }
   if (!missing.empty()) {
-    fail_data(cat(index, " names tensors that are not in their files:", listed(missing)));
+    fail_data(cat(index, " names tensors that are not in their files:", missing.text()));
   }
   if (!unnamed.empty()) {
-    fail_data(cat(index, " does not name these tensors of its files:", listed(unnamed)));
+    fail_data(cat(index, " does not name these tensors of its files:", unnamed.text()));
   }
 }
 

@@ -23,6 +23,12 @@ TEST(Log, LinesSayTheirLevel) {
   EXPECT_EQ(written([] { log_error("c"); }), "error: c\n");
 }
 
+// Messages quote names and bytes of damaged files.
+TEST(Log, NothingReachesTheTerminalThatItObeys) {
+  EXPECT_EQ(written([] { log_error("tensor \x1b]0;x\x07 is \xff"); }),
+            "error: tensor \\x1b]0;x\\x07 is \\xff\n");
+}
+
 TEST(Log, RankIsTheThreads) {
   EXPECT_EQ(written([] {
               std::thread other([] {

@@ -25,6 +25,33 @@ TEST(JsonCheck, RefusesWhatIsNoObject) {
   }
 }
 
+// In words, with the place, and without the bytes that a terminal obeys.
+TEST(JsonCheck, SaysWhereTheTextBreaksOff) {
+  const auto message = [](const std::string& text) -> std::string {
+    try {
+      check_json_object(text, "x.json");
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_EQ(message("{\"a\": 1"), "x.json: not valid JSON: it ends too early, after 7 bytes");
+  EXPECT_EQ(message("{\"a\": \"b"), "x.json: not valid JSON: it ends too early, after 8 bytes");
+  EXPECT_EQ(message("{\"a\": nul}"),
+            "x.json: not valid JSON at byte 10, line 1, at the end of: {\"a\": nul}");
+  EXPECT_EQ(message("{\n\"a\"\n: 1e999}"),
+            "x.json: not valid JSON at byte 13, line 3, a number that is too large, at the end of: "
+            "{ \"a\" : 1e999");
+  EXPECT_EQ(message("{\"a\xff"),
+            "x.json: not valid JSON at byte 4, line 1, at the end of: {\"a\\xff");
+  EXPECT_EQ(message("{\"a\x1b[2J\": 1}"),
+            "x.json: not valid JSON at byte 4, line 1, at the end of: {\"a\\x1b");
+  // Cut between characters.
+  const std::string end = std::string(26, 'y') + "\" !";
+  EXPECT_EQ(message("{\"a\": \"\u00e9" + end),
+            "x.json: not valid JSON at byte 38, line 1, at the end of: " + end);
+}
+
 TEST(JsonCheck, RefusesEqualKeysOfOneObjectOnly) {
   refuse(R"({"a": 1, "b": 2, "a": 3})", "\"a\" twice");
   refuse(R"({"b": [{"c": 1, "c": 1}]})", "\"c\" twice");

@@ -7,6 +7,18 @@
 namespace shoestring {
 namespace {
 
+// The kernel's high-water mark since forget_peak().
+void forget_peak() { std::ofstream("/proc/self/clear_refs") << 5; }
+int64_t peak_resident_bytes() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  int64_t kib = 0;
+  while (status >> word && word != "VmHWM:") {
+  }
+  status >> kib;
+  return kib * 1024;
+}
+
 // A file of f32 tensors of three elements each, the first of which is `start`.
 void write_tensors(const std::string& path, const std::vector<std::string>& names, float start) {
   std::vector<SafetensorsSpec> specs;
@@ -74,6 +86,49 @@ TEST(SafetensorsShards, RefusesAnIndexThatDisagreesWithItsFiles) {
   refused("{}", {"empty"});
   refused("[]", {"weight_map"});
   refused(R"({"a": "nowhere.safetensors"})", {"nowhere.safetensors"});
+}
+
+// As many names as it likes: they take no more memory than the text itself.
+TEST(SafetensorsShards, AnIndexTakesNoMoreMemoryThanItsText) {
+  const ScratchFolder folder;
+  make_folder_of_two(folder, whole_map());
+  std::string map = whole_map();
+  map.pop_back();
+  for (int i = 0; i < 300'000; ++i) append(map, ", \"tensor.", i, "\": \"", first, "\"");
+  const std::string index = folder / "model.safetensors.index.json";
+  write_file(index, "{\"weight_map\": " + map + "}}");
+  const auto text_bytes = static_cast<int64_t>(std::exchange(map, "").size());
+  forget_peak();
+  const int64_t before = peak_resident_bytes();
+  expect_error(ExitCode::data, {"not in their files", "tensor.0 in", "and 299980 more"},
+               [&] { SafetensorsShards shards(folder.path()); });
+  EXPECT_LT(peak_resident_bytes() - before, 3 * text_bytes) << text_bytes;
+  // The first name of a file that is missing ends it.
+  write_file(index, "{\"weight_map\": {\"a\": \"gone.safetensors\", this is no JSON");
+  expect_error(ExitCode::data, {"gone.safetensors"},
+               [&] { SafetensorsShards shards(folder.path()); });
+}
+
+TEST(SafetensorsShards, RefusesAnIndexOfAnotherShape) {
+  const ScratchFolder folder;
+  make_folder_of_two(folder, whole_map());
+  auto refused = [&](const std::string& text, const std::string& part) {
+    write_file(folder / "model.safetensors.index.json", text);
+    expect_error(ExitCode::data, {"index.json", part},
+                 [&] { SafetensorsShards shards(folder.path()); });
+  };
+  const std::string a = cat("\"a\": \"", first, "\""), map = cat("\"weight_map\": ", whole_map());
+  refused("", "not valid JSON");
+  refused("[1]", "no object \"weight_map\"");
+  refused("{}", "no object \"weight_map\"");
+  refused("{\"weight_map\": 3}", "no object \"weight_map\"");
+  refused("{\"inner\": {" + map + "}}", "no object \"weight_map\"");
+  refused("{" + map + ", " + map + "}", "\"weight_map\" is there twice");
+  refused("{\"weight_map\": {" + a + ", " + a + "}}", "the key \"a\" twice");
+  refused("{\"weight_map\": {\"a\": {" + a + "}}}", "the file of a is not a text");
+  refused("{\"weight_map\": {\"a\": [" + cat("\"", first, "\"") + "]}}", "the file of a is not");
+  refused("{" + map + ", \"x\": " + std::string(100, '['), "nested deeper");
+  refused("{" + map + "} x", "not valid JSON");
 }
 
 TEST(SafetensorsShards, SaysWhatIsThereInstead) {
