@@ -115,7 +115,9 @@ void run_export(const ExportOptions& options) {
   const int64_t shard_bytes = parse_shard_size(options.shard_size);
   ModelSource source(options.model);
   source.prefer_average();
-  HuggingFaceExport model{.config = config_of(source, options), .shard_bytes = shard_bytes};
+  HuggingFaceExport model{.config = config_of(source, options),
+                          .generation = generation_text(source.home()),
+                          .shard_bytes = shard_bytes};
   model.read = [&source](const std::string& name, int64_t begin, int64_t end, float* out) {
     source.read(name, begin, end, Dtype::f32, reinterpret_cast<std::byte*>(out));
   };

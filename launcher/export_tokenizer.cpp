@@ -29,6 +29,10 @@ std::optional<std::string> text_of(const fs::path& path) {
   return read_small_file(path.string(), file_limit);
 }
 
+std::string generation_path(const std::string& folder) {
+  return (fs::path(folder) / "generation_config.json").string();
+}
+
 std::optional<Tokenizer> try_load(const TokenizerExport& request) {
   try {
     return Tokenizer::load(request.path);
@@ -80,11 +84,17 @@ TokenIds ids_of(const fs::path& beside, const std::optional<Tokenizer>& tokenize
 
 }  // namespace
 
-TokenIds generation_ids(const std::string& folder) {
-  const std::string path = (fs::path(folder) / "generation_config.json").string();
+std::string generation_text(const std::string& folder) {
+  const std::string path = generation_path(folder);
   const std::optional<std::string> text = text_of(path);
-  if (!text) return {};
-  const ConfigKeys keys(*text, path);
+  if (text) check_json_object(*text, path);
+  return text.value_or("");
+}
+
+TokenIds generation_ids(const std::string& folder) {
+  const std::string text = generation_text(folder);
+  if (text.empty()) return {};
+  const ConfigKeys keys(text, generation_path(folder));
   return {.begin = keys.wholes("bos_token_id", {0, INT32_MAX}),
           .end = keys.wholes("eos_token_id", {0, INT32_MAX})};
 }

@@ -11,7 +11,10 @@ struct TokenIds {
   std::vector<int64_t> begin = {}, end = {};
 };
 
-// What a generation_config.json in this folder says; nothing when there is none.
+// The text of a generation_config.json in this folder, a JSON object; "" when there is none.
+std::string generation_text(const std::string& folder);
+
+// The ids it names; none when there is none.
 TokenIds generation_ids(const std::string& folder);
 
 struct TokenizerExport {

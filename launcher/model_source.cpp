@@ -53,6 +53,15 @@ RunConfig config_of(const HuggingFaceFolder& folder) {
 // States begin as zeros, so a source without one has nothing else to say.
 bool is_state(const std::string& name) { return name.ends_with("moe.router.bias"); }
 
+// One config of all that compute the same: what is said in two ways, or of parts that are off.
+ModelConfig as_computed(ModelConfig model) {
+  model.head_dim = model.mla.on() ? 0 : model.dim_of_head();
+  if (model.mla.on()) model.kv_heads = model.heads;
+  if (!has_sparse_layers(model)) model.moe = {};
+  if (model.moe.groups_chosen == model.moe.groups) model.moe.groups = model.moe.groups_chosen = 1;
+  return model;
+}
+
 // Weights of before or of after a training, and nothing says which are meant.
 void require_one_model(const std::string& path) {
   if (CheckpointFolder(path + "/checkpoints").steps().empty()) return;
@@ -190,11 +199,9 @@ void ModelSource::restore(ParamStore& store, std::string_view remedy) const {
   store.raise_version();
 }
 
-std::vector<std::string> other_uses_of_weights(ModelConfig there, ModelConfig here) {
-  there.head_dim = there.dim_of_head();
-  here.head_dim = here.dim_of_head();
+std::vector<std::string> other_uses_of_weights(const ModelConfig& there, const ModelConfig& here) {
   std::vector<std::string> lines;
-  for (const ConfigDifference& d : diff_configs(there, here)) {
+  for (const ConfigDifference& d : diff_configs(as_computed(there), as_computed(here))) {
     const auto& skipped = {"init.", "lr_multipliers.", "moe.balance.", "moe.capacity",
                            "mtp.",  "max_positions",   "vocabulary"};
     const bool training = std::any_of(skipped.begin(), skipped.end(),

@@ -70,6 +70,6 @@ class ModelSource {
 
 // One line for each key of the two models by which the same weights compute other numbers, "model.
 // rope.theta: 10000 there, 500000 here": what shapes do not tell.
-std::vector<std::string> other_uses_of_weights(ModelConfig there, ModelConfig here);
+std::vector<std::string> other_uses_of_weights(const ModelConfig& there, const ModelConfig& here);
 
 }  // namespace shoestring

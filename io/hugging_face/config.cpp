@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 
 #include "core/check.h"
 #include "core/counted.h"
@@ -185,6 +186,12 @@ void read_deepseek_experts(const ConfigKeys& keys, ModelFamily family, MoeConfig
   read_deepseek_router(keys, family, moe);
 }
 
+// Either name; of two different numbers transformers 5 takes the older one.
+int64_t read_prediction_depth(const ConfigKeys& keys) {
+  const char* older = "num_nextn_predict_layers";
+  return keys.whole_or(keys.has(older) ? older : "num_mtp_layers", 1, {0, 64});
+}
+
 // Layers without experts must be the first ones.
 int64_t read_dense_layers(const ConfigKeys& keys) {
   std::vector<int64_t> dense = keys.wholes("mlp_only_layers", {0, any_layers.most});
@@ -257,6 +264,28 @@ void check_experts(const ConfigKeys& keys, ModelFamily family, const MoeConfig& 
   if (moe.scaling <= 0) keys.refuse("routed_scaling_factor", "but must be above 0");
 }
 
+// The ranges of the model's own config: beyond them no run could use what was read.
+struct RangeCheck {
+  const std::string& path;
+  std::string prefix;
+
+  template <class T>
+  void operator()(std::string_view name, T& value, const Field& field) {
+    if constexpr (Section<T>) {
+      value.visit(RangeCheck{.path = path, .prefix = cat(prefix, name, ".")});
+    } else if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, double>) {
+      const auto number = static_cast<double>(value);
+      if (number >= field.min && number <= field.max) return;
+      fail_data(cat(path, ": makes ", prefix, name, " ", value, ", which must be from ", field.min,
+                    " to ", field.max, " here"));
+    }
+  }
+};
+
+void require_range(const std::string& path, ModelConfig& model) {
+  model.visit(RangeCheck{.path = path, .prefix = "model."});
+}
+
 Dtype read_dtype(const ConfigKeys& keys) {
   const char* key = keys.has("dtype") ? "dtype" : "torch_dtype";
   std::string name = keys.text_or(key, "float32");
@@ -288,6 +317,13 @@ std::string_view architecture_of(ModelFamily family) {
 }
 bool is_deepseek(ModelFamily family) {
   return family == ModelFamily::deepseek_v2 || family == ModelFamily::deepseek_v3;
+}
+
+bool has_sparse_layers(const ModelConfig& model) {
+  for (int64_t i = 0; i < model.layers; ++i) {
+    if (model.moe.sparse(i)) return true;
+  }
+  return false;
 }
 
 HuggingFaceConfig parse_hugging_face_config(std::string_view json, const std::string& path) {
@@ -322,8 +358,11 @@ HuggingFaceConfig parse_hugging_face_config(std::string_view json, const std::st
     check_experts(keys, config.family, m.moe);
   }
   if (config.family == ModelFamily::deepseek_v3) {
-    m.mtp.depth = keys.whole_or("num_nextn_predict_layers", 0, {0, 64});
+    m.mtp.depth = read_prediction_depth(keys);
   }
+  // What such a file says of experts is of none, and need not be what others have.
+  if (is_deepseek(config.family) && m.moe.first_dense >= m.layers) m.moe = {};
+  require_range(keys.path(), m);
   config.dtype = read_dtype(keys);
   config.blocks = read_blocks(keys);
   config.begin_ids = keys.wholes("bos_token_id", any_id);

@@ -45,10 +45,13 @@ struct HuggingFaceConfig {
   std::vector<std::string> warnings = {};
 };
 
+// Whether any layer is sparse: experts may begin after the last. Such a model is dense.
+bool has_sparse_layers(const ModelConfig& model);
+
 // Data errors name `path`, the key and its value: missing and impossible values, and whatever the
 // models here do not compute (other activations, biases, rope kinds, quantisations). What a file
-// leaves out has the default of the family's class. mtp.depth is what the file says; whether the
-// weights are there is known to weights.h.
+// leaves out has the default of the family's class, but for sizes without which there is no model.
+// mtp.depth is what the file says; whether the weights are there is known to folder.h.
 HuggingFaceConfig parse_hugging_face_config(std::string_view json, const std::string& path);
 
 }  // namespace shoestring

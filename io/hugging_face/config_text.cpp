@@ -1,5 +1,6 @@
 #include "io/hugging_face/config_text.h"
 
+#include "core/check.h"
 #include "core/text.h"
 #include "nlohmann/json.hpp"
 
@@ -76,16 +77,23 @@ void put_window(ModelFamily family, const ModelConfig& m, Json& to) {
   to["layer_types"] = std::vector<std::string>(static_cast<size_t>(m.layers), kind);
 }
 
+// A dense model is one whose sparse layers come after the last, prediction modules included. What
+// the config says of experts is of none then, and its readers must not find fault with it.
+MoeConfig experts_of(const ModelConfig& m) {
+  if (has_sparse_layers(m)) return m.moe;
+  return {
+      .experts = 1, .chosen = 1, .ffn = m.ffn, .shared = 1, .first_dense = m.layers + m.mtp.depth};
+}
+
 void put_deepseek_experts(ModelFamily family, const ModelConfig& m, Json& to) {
-  const MoeConfig& e = m.moe;
+  const MoeConfig e = experts_of(m);
   const bool v3 = family == ModelFamily::deepseek_v3, grouped = e.groups_chosen < e.groups;
-  // A dense model is one whose sparse layers come after the last.
-  to["first_k_dense_replace"] = e.on() ? e.first_dense : m.layers;
+  to["first_k_dense_replace"] = e.first_dense;
   to["moe_layer_freq"] = 1;
-  to["n_routed_experts"] = e.on() ? e.experts : 1;
-  to["n_shared_experts"] = e.on() ? e.shared : 1;
-  to["num_experts_per_tok"] = e.on() ? e.chosen : 1;
-  to["moe_intermediate_size"] = e.on() ? e.ffn : m.ffn;
+  to["n_routed_experts"] = e.experts;
+  to["n_shared_experts"] = e.shared;
+  to["num_experts_per_tok"] = e.chosen;
+  to["moe_intermediate_size"] = e.ffn;
   to["n_group"] = grouped ? e.groups : 1;
   to["topk_group"] = grouped ? e.groups_chosen : 1;
   to["norm_topk_prob"] = e.renormalise;
@@ -175,10 +183,15 @@ std::string hugging_face_config_text(const HuggingFaceConfig& c) {
   return to.dump(2) + "\n";
 }
 
-std::string generation_config_text(const HuggingFaceConfig& config) {
-  const Json to = {{"_from_model_config", true},
-                   {"bos_token_id", ids_of(config.begin_ids)},
-                   {"eos_token_id", ids_of(config.end_ids)}};
+std::string generation_config_text(const HuggingFaceConfig& config, std::string_view defaults) {
+  Json to = {{"_from_model_config", true}};
+  if (!defaults.empty()) to = Json::parse(defaults, nullptr, false);
+  check(to.is_object(), "the defaults of a generation are no JSON object");
+  const auto put = [&](const char* key, const std::vector<int64_t>& ids) {
+    if (!ids.empty() || defaults.empty()) to[key] = ids_of(ids);
+  };
+  put("bos_token_id", config.begin_ids);
+  put("eos_token_id", config.end_ids);
   return to.dump(2) + "\n";
 }
 

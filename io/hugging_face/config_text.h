@@ -2,6 +2,7 @@
 // The small JSON files of an exported folder.
 
 #include <string>
+#include <string_view>
 
 #include "io/hugging_face/config.h"
 
@@ -12,7 +13,8 @@ namespace shoestring {
 // described as FP8.
 std::string hugging_face_config_text(const HuggingFaceConfig& config);
 
-// The text of generation_config.json.
-std::string generation_config_text(const HuggingFaceConfig& config);
+// The text of generation_config.json: the JSON object `defaults`, if there is one, with the
+// config's ids in place of its own; ids that the config does not know stay.
+std::string generation_config_text(const HuggingFaceConfig& config, std::string_view defaults = {});
 
 }  // namespace shoestring

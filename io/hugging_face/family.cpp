@@ -22,14 +22,16 @@ void check_scales(const ModelConfig& m) {
 
 ModelFamily latent_family(const ModelConfig& m) {
   require(m.window == 0, "latent attention has no model.window");
-  const bool v3 = !m.moe.on() || m.moe.scores == "sigmoid";
-  require(v3 || m.mtp.depth == 0, "DeepSeek-V2 has no prediction modules (model.mtp.depth)");
-  if (!m.moe.on()) return ModelFamily::deepseek_v3;
+  if (!has_sparse_layers(m)) return ModelFamily::deepseek_v3;
   const MoeConfig& e = m.moe;
+  const bool v3 = e.scores == "sigmoid";
+  require(v3 || m.mtp.depth == 0, "DeepSeek-V2 has no prediction modules (model.mtp.depth)");
   require(e.every == 1, "DeepSeek's layers are all sparse from one on (model.moe.every must be 1)");
   if (v3) {
     require(e.group_score == "top2" || e.groups_chosen == e.groups,
             "of sigmoid scores a group counts by its two best (model.moe.group_score = \"top2\")");
+    // Also where there is but one group, of all experts.
+    require(e.experts >= 2, "DeepSeek-V3's router needs two experts or more (model.moe.experts)");
     return ModelFamily::deepseek_v3;
   }
   require(!e.renormalise, "DeepSeek-V2 does not renormalise (model.moe.renormalise)");

@@ -187,7 +187,8 @@ void save_hugging_face(const HuggingFaceExport& model, const std::string& folder
     write_text_file(folder + "/model.safetensors.index.json", index_text(files));
   }
   write_text_file(folder + "/config.json", hugging_face_config_text(model.config));
-  write_text_file(folder + "/generation_config.json", generation_config_text(model.config));
+  write_text_file(folder + "/generation_config.json",
+                  generation_config_text(model.config, model.generation));
 }
 
 }  // namespace shoestring

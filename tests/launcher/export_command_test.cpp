@@ -74,6 +74,42 @@ TEST(ExportCommand, MakesACompleteFolderOfARun) {
   }
 }
 
+// How a model is meant to be sampled goes with it, straight and by way of an import.
+TEST(ExportCommand, KeepsTheDefaultsOfAGeneration) {
+  const ScratchFolder folder;
+  const std::string from = folder / "model";
+  std::filesystem::copy(golden_folder("llama"), from);
+  const auto given = nlohmann::json::parse(
+      R"({"do_sample": true, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [2, 5]})");
+  write_file(from + "/generation_config.json", given.dump());
+  run_import({.folder = from, .out = folder / "run"});
+  for (const std::string& model : {from, folder / "run"}) {
+    run_export({.model = model, .out = folder / "out", .force = true});
+    const auto kept = nlohmann::json::parse(read_file(folder / "out/generation_config.json"));
+    for (const auto& [key, value] : given.items()) EXPECT_EQ(kept[key], value) << key;
+    EXPECT_FALSE(kept.contains("_from_model_config")) << "it was not made from config.json";
+  }
+  write_file(from + "/generation_config.json", "{\"temperature\": ");
+  expect_error(ExitCode::data, {"model/generation_config.json", "ends too early"},
+               [&] { run_export({.model = from, .out = folder / "other"}); });
+}
+
+// Groups, shared experts and scaling that are left of experts that were switched off.
+TEST(ExportCommand, GivesBackALatentModelWithoutExperts) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.model.mla = {.kv_latent = 12, .q_latent = 16, .nope_dim = 8, .rope_dim = 4, .v_dim = 6};
+  config.model.moe = {.experts = 0, .chosen = 6, .ffn = 16, .shared = 1, .first_dense = 1};
+  config.model.moe.groups = 4;
+  config.model.moe.groups_chosen = 2;
+  config.model.moe.scores = "sigmoid";
+  config.model.moe.scaling = 2.5;
+  config.train.steps = 1;
+  train_small(config);
+  run_export({.model = config.run.directory, .out = folder / "out"});
+  expect_same_model(config.run.directory, folder / "out");
+}
+
 TEST(ExportCommand, TakesTheAverage) {
   const ScratchFolder folder;
   RunConfig config = small_config(folder);

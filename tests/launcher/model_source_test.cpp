@@ -98,6 +98,9 @@ TEST(ModelSource, TellsOtherUsesOfWeights) {
   here.max_positions = 17;
   here.init.hidden = 3;
   here.moe.balance.z_loss = 1;
+  here.moe.groups = 4;  // of no experts
+  EXPECT_TRUE(other_uses_of_weights(there, here).empty());
+  here.moe = {.experts = 4, .first_dense = 2};  // of no sparse layer
   EXPECT_TRUE(other_uses_of_weights(there, here).empty());
   here.rope.theta = 5e5;
   here.norm_epsilon = 1e-6;

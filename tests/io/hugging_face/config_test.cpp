@@ -128,6 +128,30 @@ TEST(HuggingFaceConfig, ReadsDeepSeek) {
   EXPECT_EQ(parse_json(v2_json).model.moe.shared, 2);
 }
 
+TEST(HuggingFaceConfig, CountsPredictionModulesByEitherName) {
+  json c = deepseek_json("deepseek_v3");
+  EXPECT_EQ(parse_json(c).model.mtp.depth, 1) << "the class's default";
+  c["num_mtp_layers"] = 3;
+  EXPECT_EQ(parse_json(c).model.mtp.depth, 3);
+  c["num_nextn_predict_layers"] = 0;
+  EXPECT_EQ(parse_json(c).model.mtp.depth, 0) << "the older name wins in transformers 5.23";
+  refuse(deepseek_json("deepseek_v3"), {{"num_mtp_layers", 65}}, {"\"num_mtp_layers\" is 65"});
+  EXPECT_EQ(parse_json(deepseek_json("deepseek_v2")).model.mtp.depth, 0);
+}
+
+// Experts that begin after the last layer need not make sense.
+TEST(HuggingFaceConfig, ReadsModelsWithoutSparseLayersAsDense) {
+  for (const char* type : {"deepseek_v2", "deepseek_v3"}) {
+    json c = deepseek_json(type);
+    c["first_k_dense_replace"] = 1;
+    EXPECT_TRUE(parse_json(c).model.moe.on());
+    for (const int64_t first : {2, 3}) {
+      c["first_k_dense_replace"] = first;
+      EXPECT_FALSE(parse_json(c).model.moe.on());
+    }
+  }
+}
+
 TEST(HuggingFaceConfig, TakesEitherNameOfTheExpertsCount) {
   json c = llama_json();
   c["model_type"] = "qwen3_moe";
@@ -173,6 +197,18 @@ TEST(HuggingFaceConfig, RefusesImpossibleNumbers) {
   refuse(llama, {{"rms_norm_eps", -1}}, {"rms_norm_eps"});
   refuse(v3, {{"routed_scaling_factor", 0}}, {"routed_scaling_factor"});
   refuse(v3, {{"qk_rope_head_dim", 5}}, {"qk_rope_head_dim"});
+}
+
+// What the model's own config refuses: a config.toml of it could not be read again.
+TEST(HuggingFaceConfig, RefusesNumbersOutOfTheModelsRange) {
+  json mistral = llama_json(), mixtral = llama_json();
+  mistral["model_type"] = "mistral";
+  refuse(mistral, {{"sliding_window", 2147483647}}, {"model.window 2147483647"});
+  mixtral.update(json({{"model_type", "mixtral"}, {"num_local_experts", 4}}));
+  mixtral["num_experts_per_tok"] = 2;
+  refuse(mixtral, {{"router_aux_loss_coef", -1}}, {"model.moe.balance.switch_loss -1"});
+  refuse(deepseek_json("deepseek_v3"), {{"routed_scaling_factor", 1e9}}, {"model.moe.scaling"});
+  refuse(llama_json(), {{"rope_theta", 1e16}}, {"model.rope.theta"});
 }
 
 // In the words of the file, also where the number is the class's own.

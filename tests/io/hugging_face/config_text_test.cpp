@@ -2,33 +2,15 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/io/hugging_face/config_fixture.h"
+#include "io/hugging_face/family.h"
+#include "io/hugging_face/folder.h"
+#include "tests/io/hugging_face/folder_fixture.h"
+#include "tests/io/hugging_face/model_fields.h"
 
 namespace shoestring {
 namespace {
 
 using nlohmann::json;
-
-// All fields of the model as text.
-struct Texts {
-  json fields;
-  template <class T>
-  void operator()(std::string_view name, T& value, const Field&) {
-    if constexpr (Section<T>) {
-      Texts inner;
-      value.visit(inner);
-      fields[std::string(name)] = inner.fields;
-    } else {
-      fields[std::string(name)] = value;
-    }
-  }
-};
-json fields_of_model(ModelConfig model) {
-  Texts texts;
-  model.head_dim = model.mla.on() ? 0 : model.dim_of_head();
-  model.visit(texts);
-  return texts.fields;
-}
 
 TEST(ConfigText, ReadsBackToTheSameModel) {
   for (const auto& [family, model] : small_models()) {
@@ -43,8 +25,7 @@ TEST(ConfigText, ReadsBackToTheSameModel) {
     EXPECT_EQ(read.dtype, Dtype::bf16);
     EXPECT_EQ(read.begin_ids, config.begin_ids);
     EXPECT_EQ(read.end_ids, config.end_ids);
-    EXPECT_EQ(fields_of_model(read.model).dump(1), fields_of_model(model).dump(1))
-        << model_type_of(family);
+    EXPECT_EQ(carried_fields(read.model), carried_fields(model)) << model_type_of(family);
   }
 }
 
@@ -88,19 +69,49 @@ TEST(ConfigText, DescribesBlocks) {
   EXPECT_EQ(list, json::array({"lm_head", "model.layers.1.mlp.gate"}));
 }
 
-// A dense model with latent attention is one whose sparse layers never begin.
+// A dense model with latent attention is one whose sparse layers never begin, whatever is left in
+// the section of its experts.
 TEST(ConfigText, WritesDenseLatentModels) {
-  ModelConfig model = small_models().at(ModelFamily::deepseek_v3);
-  model.moe = {};
-  const HuggingFaceConfig read = parse_hugging_face_config(
-      hugging_face_config_text({.family = ModelFamily::deepseek_v3, .model = model}), "c.json");
-  for (int64_t i = 0; i < model.layers; ++i) EXPECT_FALSE(read.model.moe.sparse(i));
+  std::vector<ModelConfig> models(4, small_models().at(ModelFamily::deepseek_v3));
+  models[0].moe = {};
+  models[1].moe.experts = 0;  // groups, scaling, shared experts stay
+  models[2].moe.first_dense = models[2].layers;
+  models[3].moe = {.experts = 1, .chosen = 1, .ffn = 4, .first_dense = 7};
+  for (ModelConfig model : models) {
+    for (const int64_t depth : {0, 1}) {
+      model.mtp.depth = depth;
+      const ScratchFolder folder;
+      HuggingFaceExport one = small_export(family_of(model));
+      EXPECT_EQ(one.config.family, ModelFamily::deepseek_v3);
+      one.config.model = model;
+      save_hugging_face(one, folder.path());
+      const HuggingFaceFolder read(folder.path());
+      EXPECT_EQ(carried_fields(read.config().model), carried_fields(model));
+      EXPECT_FALSE(read.config().model.moe.on());
+      const json text = json::parse(read_file(folder / "config.json"));
+      EXPECT_EQ(text["first_k_dense_replace"], model.layers + depth) << "also of the modules";
+      EXPECT_EQ(text["n_group"], 1);
+      EXPECT_EQ(text["topk_group"], 1);
+    }
+  }
 }
 
 TEST(ConfigText, WritesGenerationDefaults) {
   const json one = json::parse(generation_config_text({.begin_ids = {}, .end_ids = {5}}));
   EXPECT_TRUE(one["bos_token_id"].is_null());
   EXPECT_EQ(one["eos_token_id"], 5);
+  EXPECT_EQ(one["_from_model_config"], true);
+}
+
+TEST(ConfigText, KeepsTheDefaultsOfAGeneration) {
+  const char* defaults = R"({"do_sample": true, "temperature": 0.6, "eos_token_id": [7, 8],
+                             "bos_token_id": 3, "pad_token_id": 0})";
+  json want = json::parse(defaults);
+  EXPECT_EQ(json::parse(generation_config_text({}, defaults)), want);
+  want["eos_token_id"] = 5;
+  EXPECT_EQ(json::parse(generation_config_text({.begin_ids = {}, .end_ids = {5}}, defaults)), want);
+  EXPECT_EQ(json::parse(generation_config_text({}, "{}")), json::object());
+  EXPECT_THROW(generation_config_text({}, "[1]"), Error);
 }
 
 }  // namespace

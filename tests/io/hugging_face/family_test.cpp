@@ -21,6 +21,9 @@ TEST(Family, IsFoundForEachModel) {
   ModelConfig dense = small_models().at(ModelFamily::deepseek_v3);
   dense.moe = {};
   EXPECT_EQ(family_of(dense), ModelFamily::deepseek_v3);
+  // Nothing that is said of experts counts where no layer is sparse.
+  dense.moe = {.experts = 1, .chosen = 1, .ffn = 8, .first_dense = 2, .every = 3};
+  EXPECT_EQ(family_of(dense), ModelFamily::deepseek_v3);
   for (const ModelFamily family : {ModelFamily::deepseek_v2, ModelFamily::deepseek_v3}) {
     ModelConfig alone = small_models().at(family);
     alone.moe.shared = 0;
@@ -54,9 +57,11 @@ TEST(Family, RefusesModelsThatNobodyElseComputes) {
   refused(F::deepseek_v2, "renormalise", [](auto& m) { m.moe.renormalise = true; });
   refused(F::deepseek_v2, "group_score", [](auto& m) { m.moe.group_score = "top2"; });
   refused(F::deepseek_v2, "mtp", [](auto& m) { m.mtp.depth = 1; });
-  refused(F::deepseek_v3, "model.moe.every", [](auto& m) { m.moe.every = 2; });
-  refused(F::deepseek_v2, "model.moe.every", [](auto& m) { m.moe.every = 3; });
+  refused(F::deepseek_v3, "model.moe.every", [](auto& m) { m.layers = 4, m.moe.every = 2; });
+  refused(F::deepseek_v2, "model.moe.every", [](auto& m) { m.layers = 4, m.moe.every = 3; });
   refused(F::deepseek_v3, "group_score", [](auto& m) { m.moe.group_score = "max"; });
+  refused(F::deepseek_v3, "two experts or more",
+          [](auto& m) { m.moe.experts = m.moe.chosen = m.moe.groups = m.moe.groups_chosen = 1; });
   refused(F::deepseek_v3, "window", [](auto& m) { m.window = 8; });
 }
 

@@ -134,6 +134,19 @@ TEST(HuggingFaceFolder, LeavesOutModulesThatAreNotThere) {
   EXPECT_EQ(HuggingFaceFolder(scratch.path()).config().model.mtp.depth, 0);
 }
 
+// Files that do not count their module, or count it by the name of transformers 5.
+TEST(HuggingFaceFolder, FindsTheModuleThatIsThere) {
+  const ScratchFolder scratch;
+  save_hugging_face(small_export(ModelFamily::deepseek_v3), scratch.path());
+  nlohmann::json config = nlohmann::json::parse(read_file(scratch / "config.json"));
+  config.erase("num_nextn_predict_layers");
+  write_file(scratch / "config.json", config.dump());
+  EXPECT_EQ(HuggingFaceFolder(scratch.path()).config().model.mtp.depth, 1);
+  config["num_mtp_layers"] = 1;
+  write_file(scratch / "config.json", config.dump());
+  EXPECT_EQ(HuggingFaceFolder(scratch.path()).config().model.mtp.depth, 1);
+}
+
 TEST(HuggingFaceFolder, RefusesBlocksWithoutScales) {
   const ScratchFolder scratch;
   HuggingFaceExport model = small_export(ModelFamily::llama);
