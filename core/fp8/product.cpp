@@ -20,9 +20,10 @@ struct Side {
 
   int64_t extent() const { return k_is_rows ? x.codes.columns() : x.codes.rows(); }
   int64_t depth() const { return k_is_rows ? x.codes.rows() : x.codes.columns(); }
-  // k that share a scale; 0: all.
-  int64_t scale_depth() const { return k_is_rows ? x.encoding.tile.rows : x.encoding.tile.columns; }
   bool folds() const { return x.encoding.scales == ScaleKind::power_of_two; }
+  Fp8Reach reach() const {
+    return {k_is_rows ? x.encoding.tile.rows : x.encoding.tile.columns, folds()};
+  }
   float scale(int64_t i, int64_t k) const {
     const Fp8Tile& tile = x.encoding.tile;
     const float* scales = x.scales.data<float>();
@@ -51,31 +52,9 @@ SpreadScales spread(Device& device, const Side& side, int64_t chunk, bool ones) 
   return s;
 }
 
-int64_t chunk_length(const Fp8Product& p, const Side& a, const Side& b, bool fast) {
-  std::vector<int64_t> lengths;
-  if (p.arithmetic.promotion > 0) {
-    lengths.push_back(fast ? std::min<int64_t>(p.arithmetic.promotion, 128)
-                           : p.arithmetic.promotion);
-  } else if (fast) {
-    lengths.push_back(128);
-  }
-  for (const Side* side : {&a, &b}) {
-    const int64_t depth = side->scale_depth();
-    if (depth == 0 || (fast && side->folds())) continue;
-    if (depth < 32) {
-      fail(cat("[fp8_product] scales that change every ", depth,
-               " along k; tiles must cover at least 32"));
-    }
-    lengths.push_back(depth);
-  }
-  if (lengths.empty()) return std::max<int64_t>(a.depth(), 1);  // one scale, never promoted
-  const int64_t chunk = *std::min_element(lengths.begin(), lengths.end());
-  for (int64_t length : lengths) {
-    if (length % chunk == 0) continue;
-    fail(cat("[fp8_product] promotion and scales along k must divide one another, but ", chunk,
-             " does not divide ", length));
-  }
-  return chunk;
+int64_t chunk_length(const Fp8Product& p, const Side& a, const Side& b) {
+  const int64_t depth = promotion_depth(p.arithmetic, a.reach(), b.reach());
+  return depth > 0 ? depth : std::max<int64_t>(a.depth(), 1);
 }
 
 // The codes as bf16: alone, or with their scales where those change only the exponent.
@@ -84,7 +63,7 @@ Tensor widened(Stream& stream, const Side& side) {
 }
 
 void multiply_fast(Stream& stream, const Fp8Product& p, const Side& a, const Side& b) {
-  const int64_t chunk = chunk_length(p, a, b, true);
+  const int64_t chunk = chunk_length(p, a, b);
   const Tensor wide_a = widened(stream, a), wide_b = widened(stream, b);
   stream.run([&device = stream.device(), p, chunk, wide_a, wide_b, a_rows = a.k_is_rows,
               b_rows = b.k_is_rows] {
@@ -125,7 +104,7 @@ void finish_rows(const Tensor& c, const float* sums, int64_t row, int64_t rows, 
 
 // Blocks of rows go through all chunks on one thread each.
 void multiply_chunks(Device& device, const Fp8Product& p, const Side& a, const Side& b) {
-  const int64_t chunk = chunk_length(p, a, b, false), m = a.extent(), n = b.extent();
+  const int64_t chunk = chunk_length(p, a, b), m = a.extent(), n = b.extent();
   const SpreadScales rows = spread(device, a, chunk, false);
   const SpreadScales columns = spread(device, b, chunk, false);
   const auto* a_codes = reinterpret_cast<const uint8_t*>(p.a.codes.raw());
@@ -175,6 +154,29 @@ void check_product(const Fp8Product& p, const Side& a, const Side& b) {
 }
 
 }  // namespace
+
+int64_t promotion_depth(const Fp8Arithmetic& arithmetic, const Fp8Reach& a, const Fp8Reach& b) {
+  const bool fast = arithmetic.accumulator == Accumulator::fast;
+  std::vector<int64_t> lengths;
+  if (fast) lengths.push_back(128);
+  if (arithmetic.promotion > 0) lengths.push_back(arithmetic.promotion);
+  for (const Fp8Reach& side : {a, b}) {
+    if (side.depth == 0 || (fast && side.folds)) continue;
+    if (side.depth < 32) {
+      fail(cat("[fp8_product] scales that change every ", side.depth,
+               " along k; tiles must cover at least 32"));
+    }
+    lengths.push_back(side.depth);
+  }
+  if (lengths.empty()) return 0;
+  const int64_t chunk = *std::min_element(lengths.begin(), lengths.end());
+  for (int64_t length : lengths) {
+    if (length % chunk == 0) continue;
+    fail(cat("[fp8_product] promotion and scales along k must divide one another, but ", chunk,
+             " does not divide ", length));
+  }
+  return chunk;
+}
 
 void fp8_product(Stream& stream, const Fp8Product& p) {
   const Side a{p.a, p.transpose_a}, b{p.b, !p.transpose_b};

@@ -35,6 +35,16 @@ struct Fp8Arithmetic {
   friend bool operator==(const Fp8Arithmetic&, const Fp8Arithmetic&) = default;
 };
 
+// How far one scale of an operand reaches along k (0: over all of it), and whether it is a power of
+// two, which `fast` folds into the operand.
+struct Fp8Reach {
+  int64_t depth = 0;
+  bool folds = false;
+};
+// k after which a sum goes to the f32 total: promotion, or where a scale ends before that; 0: only
+// at the end of k.
+int64_t promotion_depth(const Fp8Arithmetic& arithmetic, const Fp8Reach& a, const Fp8Reach& b);
+
 // One product. A is [M, K] or, transposed, [K, M]; B is [K, N] or, transposed, [N, K], all with
 // dims before the last as rows. Scales along k must cover 32 or more. C is f32 or bf16 [M, N]; only
 // f32 can be added to.

@@ -91,6 +91,10 @@ void fill_in(PrecisionConfig& c) {
 }
 
 Fp8Recipe resolve(PrecisionConfig c) {
+  if (!c.on()) {
+    fail_usage(cat("precision.recipe = \"", c.recipe,
+                   "\" multiplies nothing in FP8 and has no choices to resolve"));
+  }
   fill_in(c);
   Fp8Recipe r;
   r.activation = {format_from(*c.activation_format), tile_from(*c.activation_tile),
@@ -117,6 +121,29 @@ Fp8Recipe resolve(PrecisionConfig c) {
   r.last_layers = *c.last_layers_bf16;
   r.keep_bf16 = c.keep_bf16;
   return r;
+}
+
+std::vector<int64_t> promotion_depths(const Fp8Recipe& r) {
+  // Tiles are turned so that their columns lie along k.
+  const auto depth = [&r](const Fp8Encoding& a, const Fp8Encoding& b) {
+    const auto reach = [](const Fp8Encoding& e) {
+      return Fp8Reach{e.tile.columns, e.scales == ScaleKind::power_of_two};
+    };
+    return promotion_depth(r.arithmetic, reach(a), reach(b));
+  };
+  std::vector<int64_t> list;
+  for (const Fp8Encoding& x : {r.activation, r.attention_output, r.dispatch}) {
+    if (r.fprop) list.push_back(depth(x, r.weight));
+  }
+  for (const Fp8Encoding& dy : {r.gradient, r.combine_gradient}) {
+    if (r.dgrad) list.push_back(depth(dy, r.weight));
+  }
+  for (const Fp8Encoding& x : {r.activation, r.attention_output, r.dispatch}) {
+    for (const Fp8Encoding& dy : {r.gradient, r.combine_gradient}) {
+      if (r.wgrad) list.push_back(depth(dy, x));
+    }
+  }
+  return list;
 }
 
 void PrecisionConfig::validate(Complaints& c) const {

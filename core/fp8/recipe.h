@@ -93,8 +93,11 @@ struct PrecisionConfig {
 
 // Fills every unset key with the preset's choice, so that the run's config says all of them.
 void fill_in(PrecisionConfig& config);
-// Of a config that is on().
+// Usage error where the config is not on(): there is no recipe then.
 Fp8Recipe resolve(PrecisionConfig config);
+// How far the sums of each kind of product that is FP8 go before they are added to an f32 total
+// (promotion_depth); 0: to their end.
+std::vector<int64_t> promotion_depths(const Fp8Recipe& recipe);
 
 template <class V>
 void PrecisionConfig::visit(V&& v) {
@@ -139,7 +142,8 @@ void PrecisionConfig::visit(V&& v) {
                   "tensor cores' alignment and truncation",
           .choices = "exact|fast|hopper"});
   v("promotion", promotion,
-    Field{.help = "products after which a sum is added to an f32 total; 0 = never",
+    Field{.help = "products after which a sum is added to an f32 total, if no scale ends before; 0 "
+                  "= no sooner than that (fast: than 128)",
           .min = 0,
           .max = 512});
   v("accumulator_bits", accumulator_bits,

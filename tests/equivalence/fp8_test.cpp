@@ -164,15 +164,19 @@ INSTANTIATE_TEST_SUITE_P(Recipes, Fp8Training,
 
 TEST(Fp8TrainingOptions, EveryChoiceTrainsAndTellsItselfApart) {
   const ScratchFolder folder;
+  const auto hopper = [](const char* recipe, int64_t promotion, int64_t bits = 13) {
+    return [=](PrecisionConfig& c) {
+      c.recipe = recipe, c.accumulator = "hopper";
+      c.promotion = promotion, c.accumulator_bits = bits;
+    };
+  };
   const std::vector<std::pair<std::string, std::function<void(PrecisionConfig&)>>> choices = {
       {"plain", [](PrecisionConfig&) {}},
       {"exact", [](PrecisionConfig& c) { c.accumulator = "exact"; }},
-      {"hopper", [](PrecisionConfig& c) { c.accumulator = "hopper"; }},
-      {"hopper_without_promotion",
-       [](PrecisionConfig& c) {
-         c.accumulator = "hopper";
-         c.accumulator_bits = 6;
-       }},
+      {"hopper", hopper("deepseek_v3", 128)},
+      {"narrow_hopper", hopper("deepseek_v3", 128, 6)},
+      {"hopper_per_tensor", hopper("per_tensor", 128)},
+      {"hopper_without_promotion", hopper("per_tensor", 0)},
       {"full_copy", [](PrecisionConfig& c) { c.copy = "full"; }},
       {"full_swiglu", [](PrecisionConfig& c) { c.swiglu_inputs = "full"; }},
       {"fp8_behind_attention", [](PrecisionConfig& c) { c.attention_output_copy = "fp8"; }},
@@ -189,6 +193,7 @@ TEST(Fp8TrainingOptions, EveryChoiceTrainsAndTellsItselfApart) {
     SCOPED_TRACE(name);
     RunConfig config = fp8_config(folder, name);
     config.train.steps = 2;
+    config.model.ffn = 160;  // sums of more than 128 products
     change(config.precision);
     const RunResult run = train_small(config);
     const double norm = run.steps[1].at("gradient_norm");

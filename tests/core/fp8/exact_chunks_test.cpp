@@ -43,5 +43,38 @@ TEST(ExactChunks, SumsBeforeItRounds) {
   EXPECT_EQ(sum, 1.5f * 0x1p-18f);
 }
 
+// E5M2's products reach from 2^-32 to 2^31: more than f64 holds at once, so the order of k is part
+// of the definition.
+TEST(ExactChunks, SumsOfE5M2GoInTheOrderOfK) {
+  const auto code = [](float x) { return static_cast<uint8_t>(encode(e5m2_facts, x)); };
+  const uint8_t most = code(57344), least = code(0x1p-16f), minus = most | 0x80;
+  const float scale = 1;
+  const std::vector<float> columns(64, 1.0f);
+  const auto sum_of = [&](const std::vector<uint8_t>& a, const std::vector<uint8_t>& b) {
+    float sum = -1;
+    exact_chunks({.a = a.data(),
+                  .a_row = 3,
+                  .a_step = 1,
+                  .b = b.data(),
+                  .b_step = 1,
+                  .b_column = 3,
+                  .a_format = Dtype::f8e5m2,
+                  .b_format = Dtype::f8e5m2,
+                  .m = 1,
+                  .n = 1,
+                  .k = 3,
+                  .chunk = 128,
+                  .rows = &scale,
+                  .rows_stride = 1,
+                  .columns = columns.data(),
+                  .columns_stride = 64,
+                  .sums = &sum,
+                  .sums_stride = 1});
+    return sum;
+  };
+  EXPECT_EQ(sum_of({most, least, minus}, {most, least, most}), 0);
+  EXPECT_EQ(sum_of({most, minus, least}, {most, most, least}), 0x1p-32f);
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -110,17 +110,17 @@ inline TwinProduct twin_product(const Fp8Product& p, int64_t chunk) {
       float total = 0;
       double magnitude = 0;
       for (int64_t begin = 0; begin < depth; begin += chunk) {
-        long double sum = 0, size = 0;
+        double sum = 0, size = 0;  // products are exact, sums of E5M2 rounded in the order of k
         for (int64_t k = begin; k < std::min(begin + chunk, depth); ++k) {
           const auto at = static_cast<size_t>(k);
-          const long double product = row[at].first * column[at].first;
+          const double product = row[at].first * column[at].first;
           sum += product;
           size += std::fabs(product);
         }
         const auto at = static_cast<size_t>(begin);
         const float scale = row[at].second * column[at].second;
         total += static_cast<float>(sum) * scale;
-        magnitude += static_cast<double>(size) * static_cast<double>(scale);
+        magnitude += size * static_cast<double>(scale);
       }
       twin.values.push_back(total);
       twin.magnitudes.push_back(magnitude);

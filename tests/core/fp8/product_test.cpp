@@ -69,7 +69,6 @@ TEST(Fp8Product, ExactIsItsDefinitionBitForBit) {
   Device device;
   Stream stream = Stream::immediate(device);
   for (const Case& c : cases()) {
-    if (c.a.format == Dtype::f8e5m2) continue;  // whose sums may not be exact
     Fp8Product p = make_product(device, c);
     p.arithmetic.accumulator = Accumulator::exact;
     fp8_product(stream, p);
@@ -222,6 +221,29 @@ TEST(Fp8Product, WithoutPromotionAnyDepthIsMultiplied) {
             << "k " << k << " element " << i;
       }
     }
+  }
+}
+
+// Scales end sums as promotion does; what has one scale for all goes as far as promotion says.
+TEST(Fp8Product, PromotionDepthIsTheShortestOfAll) {
+  struct {
+    Accumulator accumulator;
+    int64_t promotion;
+    Fp8Reach a, b;
+    int64_t want;
+  } const cases[] = {
+      {Accumulator::exact, 128, {128}, {128}, 128},  {Accumulator::exact, 0, {128}, {128}, 128},
+      {Accumulator::hopper, 512, {128}, {0}, 128},   {Accumulator::hopper, 64, {128}, {0}, 64},
+      {Accumulator::hopper, 512, {0}, {0}, 512},     {Accumulator::hopper, 0, {0}, {0}, 0},
+      {Accumulator::exact, 128, {32}, {128}, 32},    {Accumulator::fast, 512, {0}, {0}, 128},
+      {Accumulator::fast, 0, {0}, {0}, 128},         {Accumulator::fast, 64, {128}, {0}, 64},
+      {Accumulator::fast, 128, {32}, {0}, 32},       {Accumulator::fast, 128, {32, true}, {0}, 128},
+      {Accumulator::exact, 128, {32, true}, {0}, 32}};
+  for (const auto& c : cases) {
+    const Fp8Arithmetic arithmetic{.accumulator = c.accumulator, .promotion = c.promotion};
+    EXPECT_EQ(promotion_depth(arithmetic, c.a, c.b), c.want)
+        << static_cast<int>(c.accumulator) << " " << c.promotion << " " << c.a.depth;
+    EXPECT_EQ(promotion_depth(arithmetic, c.b, c.a), c.want);
   }
 }
 

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "core/check.h"
+
 namespace shoestring {
 namespace {
 
@@ -69,6 +73,48 @@ TEST(Recipe, WithoutOneNothingIsFilledIn) {
   fill_in(c);
   EXPECT_FALSE(c.on());
   EXPECT_FALSE(c.activation_tile.has_value());
+}
+
+TEST(Recipe, WithoutOneThereIsNothingToResolve) {
+  try {
+    resolve(PrecisionConfig());
+    FAIL() << "resolved";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("precision.recipe = \"bf16\""), std::string::npos);
+  }
+}
+
+// Only where operands have one scale for all does a sum go on until it is told to stop.
+TEST(Recipe, PromotionDepthsAreThoseOfAllProducts) {
+  const auto depths = [](PrecisionConfig c, int64_t promotion) {
+    c.promotion = promotion;
+    const std::vector<int64_t> list = promotion_depths(resolve(std::move(c)));
+    return std::set<int64_t>(list.begin(), list.end());
+  };
+  using Set = std::set<int64_t>;
+  PrecisionConfig c;
+  for (const char* accumulator : {"exact", "hopper"}) {
+    c = {};
+    c.accumulator = accumulator;
+    c.recipe = "deepseek_v3";
+    for (int64_t promotion : {0, 128, 512}) EXPECT_EQ(depths(c, promotion), Set{128});
+    EXPECT_EQ(depths(c, 32), Set{32});
+    c.weight_tile = c.gradient_tile = "tensor";
+    EXPECT_EQ(depths(c, 0), (Set{0, 128}));  // dgrad
+    c.dgrad = false;
+    EXPECT_EQ(depths(c, 0), Set{128});
+    c = {};
+    c.recipe = "per_tensor";
+    c.accumulator = accumulator;
+    for (int64_t promotion : {0, 128, 512}) EXPECT_EQ(depths(c, promotion), Set{promotion});
+  }
+  c = {};
+  c.recipe = "per_tensor";
+  for (int64_t promotion : {0, 128, 512}) EXPECT_EQ(depths(c, promotion), Set{128});
+  c.recipe = "mxfp8";
+  EXPECT_EQ(depths(c, 64), Set{64});  // powers of two are folded
+  c.accumulator = "exact";
+  EXPECT_EQ(depths(c, 64), Set{32});
 }
 
 TEST(Recipe, ComplainsOfWhatCannotBe) {
