@@ -92,8 +92,8 @@ std::string precision_rows(const ModelSource& source) {
   if (!c.precision.on()) return row("compute type", c.train.dtype);
   std::string text = row("compute type", cat(c.train.dtype, ", matrix products in FP8"));
   append(text, row("precision recipe", c.precision.recipe));
-  if (c.precision.watchdog.every == 0) return text;
   const std::vector<std::string> fallen = source.fallen_matrices();
+  if (fallen.empty() && c.precision.watchdog.every == 0) return text;  // nobody looked
   std::string list = counted(static_cast<int64_t>(fallen.size()), "matrix", "matrices");
   for (size_t i = 0; i < std::min(fallen.size(), most_named); ++i) {
     append(list, i == 0 ? ": " : ", ", fallen[i]);

@@ -52,6 +52,8 @@ struct RankState {
   std::unique_ptr<StoreSource> source;    // weights for evaluation and samples
   std::unique_ptr<Fp8Plan> fp8;           // null without precision.recipe
   std::unique_ptr<Fp8Watchdog> watchdog;  // ditto
+  // Of a checkpoint, what is of no matrix that the recipe names now; the next ones keep it.
+  Fp8Watchdog::State watchdog_rest = {};
   std::unique_ptr<Transformer> model;
   std::unique_ptr<DataParallel> parallel;
   std::unique_ptr<Optimizer> optimizer;

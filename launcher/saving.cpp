@@ -68,8 +68,11 @@ std::string facts_of(const RankState& rank) {
                           {"stores", rank.store_marks},
                           {"seed", rank.config.run.seed},
                           {"samples_done", rank.loader->schedule().at(rank.step).first_sample}};
-  if (rank.watchdog) {
-    const Fp8Watchdog::State state = rank.watchdog->state();
+  Fp8Watchdog::State state = rank.watchdog ? rank.watchdog->state() : Fp8Watchdog::State();
+  const Fp8Watchdog::State& rest = rank.watchdog_rest;
+  state.fallen.insert(state.fallen.end(), rest.fallen.begin(), rest.fallen.end());
+  state.strikes.insert(state.strikes.end(), rest.strikes.begin(), rest.strikes.end());
+  if (rank.watchdog || !state.fallen.empty() || !state.strikes.empty()) {
     facts["fp8_fallen"] = state.fallen;
     facts["fp8_strikes"] = state.strikes;
   }
@@ -182,11 +185,9 @@ void restore(RankState& rank, const Checkpoint& checkpoint) {
   rank.seconds_before = facts.at("seconds").get<double>();
   rank.owed.evaluation = facts.value("evaluation_owed", false);
   rank.owed.sample = facts.value("sample_owed", false);
-  if (rank.watchdog) {
-    rank.watchdog->restore(
-        {facts.value("fp8_fallen", std::vector<std::string>()),
-         facts.value("fp8_strikes", std::vector<std::pair<std::string, int64_t>>())});
-  }
+  rank.watchdog_rest = {facts.value("fp8_fallen", std::vector<std::string>()),
+                        facts.value("fp8_strikes", std::vector<std::pair<std::string, int64_t>>())};
+  if (rank.watchdog) rank.watchdog_rest = rank.watchdog->restore(rank.watchdog_rest);
   rank.guard.restore(facts.at("guard").get<std::vector<double>>());
 }
 

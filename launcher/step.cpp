@@ -101,6 +101,7 @@ StepRunner::MicroBatchResult StepRunner::run_micro_batch(const Batch& batch, siz
   }
   if (statistics_) statistics_->keep(tape);
   routing_.keep(&tape, share);
+  probing.end_forward();
   const Span span(*this, cat("backward ", batch.global_indices[slot]));
   tape.backward();
   return result;
@@ -218,9 +219,9 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   if (statistics_) report.statistics = statistics_->finish(batch.global_micro_batches);
   for (int64_t k = 0; k < modules; ++k) {
     const double* module = sums.data() + main_figures + k * module_figures;
+    if (module[1] == 0) continue;  // no position has a label so far ahead: nothing was measured
     report.statistics.emplace_back(cat("mtp/loss_", k + 1), module[0] / labels);
-    report.statistics.emplace_back(cat("mtp/agreement_", k + 1),
-                                   module[2] / std::max(module[1], 1.0));
+    report.statistics.emplace_back(cat("mtp/agreement_", k + 1), module[2] / module[1]);
   }
   const auto routed = routing_.finish(batch.global_micro_batches, statistics_.has_value());
   report.statistics.insert(report.statistics.end(), routed.named.begin(), routed.named.end());

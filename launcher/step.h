@@ -32,8 +32,8 @@ struct StepReport {
   bool abandoned = false;   // the run is to stop: as if the step had never begun
   double compute_seconds = 0, update_seconds = 0;
   double reduction_seconds = 0, exposed_seconds = 0;  // of sharing gradients: all, and not hidden
-  // Always of prediction modules ("mtp/loss_1", per label of the main loss, "mtp/agreement_1") and
-  // of sparse layers (step_routing.h); step_statistics.h, when due.
+  // Of prediction modules with labels ("mtp/loss_1", per label of the main loss, "mtp/agreement_1")
+  // and of sparse layers (step_routing.h); step_statistics.h, when due.
   std::vector<std::pair<std::string, double>> statistics = {};
   double max_vio = 0;                    // of the worst sparse layer
   double dropped = 0;                    // choices beyond the experts' capacity

@@ -8,7 +8,7 @@ namespace shoestring {
 namespace {
 
 std::string text_of_histogram(const ProbeFigures& figures) {
-  std::string text;
+  std::string text = figures.zeros > 0 ? cat("-inf:", figures.zeros) : "";
   for (int i = 0; i < ProbeFigures::buckets; ++i) {
     const double count = figures.amax[static_cast<size_t>(i)];
     if (count > 0) append(text, text.empty() ? "" : " ", i - 64, ":", count);
@@ -109,17 +109,20 @@ Fp8Watchdog::State Fp8Watchdog::state() const {
   return state;
 }
 
-void Fp8Watchdog::restore(const State& state) {
+Fp8Watchdog::State Fp8Watchdog::restore(const State& state) {
+  State rest = state;
   const std::vector<Fp8Layer*>& layers = plan_.layers();
   for (size_t i = 0; i < layers.size(); ++i) {
     const Param& param = layers[i]->param();
-    for (const std::string& name : state.fallen) {
-      if (name == param.info.name) plan_.fall_back(param);
-    }
-    for (const auto& [name, strikes] : state.strikes) {
-      if (name == param.info.name) strikes_[i] = strikes;
-    }
+    const std::string& matrix = param.info.name;
+    if (std::erase(rest.fallen, matrix) > 0) plan_.fall_back(param);
+    std::erase_if(rest.strikes, [&](const auto& entry) {
+      if (entry.first != matrix) return false;
+      strikes_[i] = entry.second;
+      return true;
+    });
   }
+  return rest;
 }
 
 }  // namespace shoestring

@@ -31,23 +31,27 @@ class Fp8Watchdog {
   // Compares while it lives.
   class Probing {
    public:
-    Probing(Fp8Plan* plan, Fp8Probe* probe) : plan_(plan) {
+    Probing(Fp8Plan* plan, Fp8Probe* probe) : plan_(plan), probe_(probe) {
       if (plan_) plan_->set_probe(probe);
     }
     ~Probing() {
       if (plan_) plan_->set_probe(nullptr);
+    }
+    void end_forward() const {
+      if (probe_) probe_->end_forward();
     }
     Probing(const Probing&) = delete;
     Probing& operator=(const Probing&) = delete;
 
    private:
     Fp8Plan* plan_;
+    Fp8Probe* probe_;
   };
   Fp8Probe& begin() { return probe_ = Fp8Probe(); }
   // After the backward pass, on every rank: takes rank 0's figures and lets fall what is to fall.
   // The figures for the metrics are rank 0's: "fp8/error/MATRIX/PRODUCT" (relative),
   // "fp8/saturated/...", "fp8/flushed/..." (shares of both operands' values), "fp8/amax/..." (tiles
-  // by the exponent of their largest value, "-3:12 -2:4").
+  // by the exponent of their largest value, "-3:12 -2:4"; "-inf:1" are tiles of zeros).
   MetricsRecord finish(Communicator& ranks, Stream& stream, std::vector<Fp8Fallback>& fallen);
 
   // Comparisons in a row that a matrix failed, by its place in the plan; what a checkpoint keeps.
@@ -56,8 +60,8 @@ class Fp8Watchdog {
     std::vector<std::pair<std::string, int64_t>> strikes;
   };
   State state() const;
-  // Names that the plan does not have are left out: the recipe may have changed.
-  void restore(const State& state);
+  // Gives back what is of no matrix of the plan: the recipe may have changed, and change again.
+  State restore(const State& state);
 
  private:
   double slowdown_of(const Param& param) const;

@@ -73,7 +73,7 @@ Tensor Fp8Experts::forward(const Tensor& x, const Tensor& w, Fp8Kept* kept) {
     const Fp8Segments x8{stored.codes, stored.scales, layer_.input(), borders_};
     const Fp8Segments w8 = layer_.weight_segments(stream_, w, matrices_, false);
     multiply(Form::forward, y, x8, w8);
-    if (Fp8Probe* probe = layer_.probe()) {
+    if (Fp8Probe* probe = layer_.probe(); probe != nullptr && probe->watches_forward()) {
       const Tensor full = rows_like(x, outputs_);
       multiply_full(Form::forward, full, x, w);
       stream_.synchronize();

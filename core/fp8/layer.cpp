@@ -98,7 +98,7 @@ Tensor Fp8Layer::forward(Stream& stream, const Tensor& x, const Fp8Tensor& x8, c
   const Fp8Tensor& w8 = weight_codes(stream, w, false);
   fp8_product(stream,
               {.c = y, .a = x8, .b = w8, .transpose_b = true, .arithmetic = recipe_.arithmetic});
-  if (probe_ != nullptr) {
+  if (probe_ != nullptr && probe_->watches_forward()) {
     Tensor full(stream.device(), y.shape(), y.dtype(), MemoryKind::workspace);
     multiply_full(stream, full, x, w, {.transpose_b = true});
     stream.synchronize();

@@ -64,8 +64,8 @@ class Fp8Layer {
   };
   void weight_gradient(Stream& stream, const Fp8Kept& dy, const MadeAgain& x, const Tensor& dw);
 
-  // While a probe is set every product is also made in train.dtype and compared. Results are the
-  // same with and without.
+  // While a probe is set every product is also made in train.dtype and compared, those that
+  // recompute makes again excepted. Results are the same with and without.
   void set_probe(Fp8Probe* probe) { probe_ = probe; }
   bool probed() const { return probe_ != nullptr; }
   Fp8Probe* probe() const { return probe_; }

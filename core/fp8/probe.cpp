@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/check.h"
 #include "core/fp8/small_float.h"
@@ -33,6 +34,7 @@ void ProbeFigures::add(const ProbeFigures& other) {
   saturated += other.saturated;
   flushed += other.flushed;
   for (size_t i = 0; i < amax.size(); ++i) amax[i] += other.amax[i];
+  zeros += other.zeros;
 }
 
 void Fp8Probe::compare(int param, LinearProduct product, const Tensor& got, const Tensor& want) {
@@ -52,11 +54,14 @@ void Fp8Probe::tell(int param, LinearProduct product, const Tensor& x, const Fp8
   const float* scales = quantised.scales.data<float>();
   const auto* codes = reinterpret_cast<const uint8_t*>(quantised.codes.raw());
   const int64_t columns = x.columns();
+  std::vector<double> amax(static_cast<size_t>(quantised.scales.elements()), 0);
   for (int64_t i = 0; i < x.elements(); ++i) {
     const int64_t at = tile.whole() ? 0
                                     : i / columns / tile.rows * quantised.scales.columns() +
                                           i % columns / tile.columns;
     const double value = number(x, i);
+    double& most = amax[static_cast<size_t>(at)];
+    most = std::max(most, std::abs(value));
     f.values += 1;
     // The scale is rounded, so that its own tile's amax may lie just above what it covers.
     const double covered = double{format.largest} * static_cast<double>(scales[at]);
@@ -65,9 +70,13 @@ void Fp8Probe::tell(int param, LinearProduct product, const Tensor& x, const Fp8
   }
   for (int64_t i = 0; i < quantised.scales.elements(); ++i) {
     if (!std::isfinite(scales[i])) continue;
-    // Of the scale's, which for powers of two is above the tile's own by less than a factor of two.
-    const int exponent = std::ilogb(double{scales[i]} * double{format.largest});
-    ++f.amax[static_cast<size_t>(std::clamp(exponent + 64, 0, ProbeFigures::buckets - 1))];
+    const double most = amax[static_cast<size_t>(i)];
+    if (most == 0) {
+      ++f.zeros;
+      continue;
+    }
+    const int bucket = std::clamp(std::ilogb(most) + 64, 0, ProbeFigures::buckets - 1);
+    ++f.amax[static_cast<size_t>(bucket)];
   }
 }
 

@@ -19,9 +19,12 @@ std::string_view name_of(LinearProduct product);
 struct ProbeFigures {
   double difference = 0, norm = 0;                // sums of squares: FP8 - bf16, and bf16
   double values = 0, saturated = 0, flushed = 0;  // of both operands; cut off, turned into 0
-  // Tiles by the exponent of their amax: bucket i counts 2^(i - 64) <= amax < 2^(i - 63).
+  // Tiles by the exponent of their largest magnitude: bucket i counts 2^(i - 64) <= amax <
+  // 2^(i - 63), the first and the last one also what lies beyond them. Tiles of zeros, which have
+  // no exponent, are apart; tiles that are not finite are not counted.
   static constexpr int buckets = 128;
   std::array<double, buckets> amax = {};
+  double zeros = 0;
 
   double relative_error() const;
   void add(const ProbeFigures& other);
@@ -29,6 +32,11 @@ struct ProbeFigures {
 
 class Fp8Probe {
  public:
+  // The forward pass is over: products of it that are made from here on are made again, by
+  // recompute, and were compared the first time.
+  void end_forward() { forward_ended_ = true; }
+  bool watches_forward() const { return !forward_ended_; }
+
   // Parameters by their index. `got` and `want` have one shape; x is what was quantised.
   void compare(int param, LinearProduct product, const Tensor& got, const Tensor& want);
   void tell(int param, LinearProduct product, const Tensor& x, const Fp8Tensor& quantised);
@@ -38,6 +46,7 @@ class Fp8Probe {
 
  private:
   std::map<Key, ProbeFigures> figures_;
+  bool forward_ended_ = false;
 };
 
 }  // namespace shoestring

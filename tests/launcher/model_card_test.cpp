@@ -93,8 +93,14 @@ TEST(ModelCard, SaysThePrecisionAndWhatLeftIt) {
   const ModelSource source(config.run.directory);
   const std::vector<std::string> fallen = source.fallen_matrices();
   ASSERT_GT(fallen.size(), 3u);
-  expect_parts(card_of(), {cat("| put back to bf16 by the watchdog | ", fallen.size(),
-                               " matrices: ", fallen[0], ", ")});
+  const std::string row =
+      cat("| put back to bf16 by the watchdog | ", fallen.size(), " matrices: ", fallen[0], ", ");
+  expect_parts(card_of(), {row});
+  // They stay so when nobody watches any longer.
+  config.precision.watchdog.every = 0;
+  config.train.steps = 3;
+  train_small(config);
+  expect_parts(card_of(), {row, "| steps | 3 |"});
 }
 
 }  // namespace

@@ -145,6 +145,19 @@ TEST(Step, PredictionModulesLearnAndAreReported) {
   EXPECT_NEAR(parts.gradient_norm, first.gradient_norm, 1e-5 * first.gradient_norm);
 }
 
+// A module that looks beyond the end of every sequence has measured nothing.
+TEST(Step, ModulesWithoutALabelReportNothing) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.sequence_length = 4;
+  config.model.mtp.depth = 4;
+  const StepReport report = run_steps(config, 1).reports[0];
+  EXPECT_GT(figure(report, "mtp/loss_3"), 0);
+  for (const auto& [key, value] : report.statistics) {
+    EXPECT_TRUE(key != "mtp/loss_4" && key != "mtp/agreement_4") << key << " " << value;
+  }
+}
+
 // Their gradients reach the trunk: the same data and start, another first update.
 TEST(Step, PredictionChangesTheTrunksGradient) {
   const ScratchFolder folder;

@@ -112,6 +112,57 @@ TEST(Watchdog, WatchingChangesNoBit) {
   EXPECT_FALSE(watched.steps[0].contains("fp8/fallen"));
 }
 
+// Also of experts, of latent attention and of a prediction module.
+TEST(Watchdog, RecomputeIsNotComparedAgain) {
+  const ScratchFolder folder;
+  RunConfig config = watched_config(folder, "none");
+  config.train.steps = 1;
+  config.precision.watchdog.every = 1;
+  config.model.kv_heads = 4;
+  config.model.mla = {.kv_latent = 16, .q_latent = 16, .nope_dim = 8, .rope_dim = 4, .v_dim = 8};
+  config.model.moe = {.experts = 8, .chosen = 2, .ffn = 24};
+  config.model.moe.shared = 1;
+  config.model.moe.first_dense = 1;
+  config.model.mtp.depth = 1;
+  const auto figures = [&] {
+    std::map<std::string, nlohmann::json> found;
+    const RunResult run = train_small(config);
+    for (const auto& [key, value] : run.steps[0].items()) {
+      if (key.starts_with("fp8/")) found[key] = value;
+    }
+    return found;
+  };
+  const auto plain = figures();
+  ASSERT_TRUE(plain.contains("fp8/error/layers.1.moe.experts.down.weight/fprop"));
+  for (const char* policy : {"swiglu", "norms", "attention", "block"}) {
+    config.run.directory = folder / policy;
+    config.train.recompute = policy;
+    EXPECT_EQ(figures(), plain) << policy;
+  }
+}
+
+TEST(Watchdog, TellsOfTilesOfZeros) {
+  const ScratchFolder folder;
+  const RunConfig config = watched_config(folder);
+  run_ranks(1, [&](Communicator& world) {
+    RunTrace trace({}, 0);
+    RankState rank(config, world, 1);
+    StepRunner runner(rank, trace);
+    const Param& down = rank.store->param("layers.0.mlp.down.weight");
+    for (int64_t i = 0; i < down.elements; ++i) rank.store->master(down).data<float>()[i] = 0;
+    rank.store->refresh_compute(0, rank.store->elements());
+    rank.store->raise_version();
+    runner.run(rank.loader->batch(0, 0, 1));
+    const StepReport report = runner.run(rank.loader->batch(1, 0, 1));
+    for (const auto& [key, value] : report.watchdog.items()) {
+      if (key != "fp8/amax/layers.0.mlp.down.weight/fprop") continue;
+      EXPECT_EQ(std::get<std::string>(value).find("-inf:1 "), 0u) << std::get<std::string>(value);
+      return;
+    }
+    FAIL() << "no histogram";
+  });
+}
+
 TEST(Watchdog, WaitsForAsManyFailuresInARowAsItIsTold) {
   const ScratchFolder folder;
   RunConfig config = watched_config(folder);
@@ -150,6 +201,43 @@ TEST(Watchdog, ItsStateIsPartOfTheCheckpoint) {
   // From there on it is bf16's training, bit for bit the unbroken run's.
   config.run.directory = folder / "unbroken";
   expect_same_run(resumed, train_small(config));
+}
+
+// Failures in a row are counted over a stop: after three of them, of which two came before it.
+TEST(Watchdog, StrikesArePartOfTheCheckpoint) {
+  const ScratchFolder folder;
+  RunConfig config = watched_config(folder);
+  config.precision.watchdog = {.every = 1, .limit = 1e-6, .strikes = 3};
+  config.train.steps = 2;
+  EXPECT_EQ(train_small(config).steps[1].at("fp8/fallen"), 0);
+  config.train.steps = 3;
+  EXPECT_EQ(train_small(config).steps[2].at("fp8/fallen"), 8);
+}
+
+// Steps without FP8, or with other matrices in it, put nothing back and forget no failure.
+TEST(Watchdog, OtherRecipesOnTheWayLoseNothing) {
+  const ScratchFolder folder;
+  for (const int64_t strikes : {1, 2}) {
+    SCOPED_TRACE(cat(strikes, " strikes"));
+    RunConfig config = watched_config(folder, cat("run", strikes));
+    config.precision.watchdog = {.every = 1, .limit = 1e-6, .strikes = strikes};
+    config.train.steps = 1;
+    EXPECT_EQ(train_small(config).steps[0].at("fp8/fallen"), strikes == 1 ? 8 : 0);
+    const PrecisionConfig narrow = config.precision;
+    config.precision = {};
+    config.train.steps = 2;
+    EXPECT_FALSE(train_small(config).steps[1].contains("fp8/fallen"));
+    config.precision = narrow;
+    config.precision.watchdog.every = 0;
+    config.precision.keep_bf16 = {"mlp"};
+    config.train.steps = 3;
+    train_small(config);
+    config.precision = narrow;
+    config.train.steps = 4;
+    const RunResult back = train_small(config);
+    EXPECT_EQ(back.steps[3].at("fp8/fallen"), 8);
+    EXPECT_EQ(back.steps[3].contains("fp8/fell_back"), strikes == 2);
+  }
 }
 
 TEST(Watchdog, PricesAFallbackByTheTimeThatProductsTake) {

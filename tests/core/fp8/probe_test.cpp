@@ -32,11 +32,44 @@ TEST(Fp8Probe, MeasuresErrorsLossesAndSizes) {
   EXPECT_EQ(f.values, 130);
   EXPECT_EQ(f.flushed, 1);
   EXPECT_EQ(f.saturated, 0);
-  EXPECT_EQ(f.amax[64 + 8], 1);               // 2^8 <= 448
-  EXPECT_EQ(f.amax[64 + 1] + f.amax[64], 1);  // 2, give or take a rounding
+  EXPECT_EQ(f.amax[64 + 8], 1);  // 2^8 <= 448
+  EXPECT_EQ(f.amax[64 + 1], 1);  // 2
   f.add(f);
   EXPECT_DOUBLE_EQ(f.relative_error(), 0.1);
   EXPECT_EQ(f.values, 260);
+}
+
+// Of the values, whatever the scale is rounded to; a tile of zeros has no exponent, one that is not
+// finite no size.
+TEST(Fp8Probe, TellsTheSizeOfTheLargestValueOfATile) {
+  Device device;
+  Stream stream = Stream::immediate(device);
+  std::vector<float> values(5 * 32, 0.0f);
+  values[3] = -1.8f;
+  values[32] = 1;
+  values[64 + 5] = std::nextafter(0.25f, 0.0f);
+  values[128] = INFINITY;
+  const Tensor x = of(device, {1, 5 * 32}, values);
+  for (const ScaleKind scales : {ScaleKind::plain, ScaleKind::power_of_two}) {
+    Fp8Probe probe;
+    probe.tell(0, LinearProduct::fprop, x, quantise(stream, x, {Dtype::f8e4m3, {1, 32}, scales}));
+    ProbeFigures f = probe.figures().begin()->second;
+    EXPECT_EQ(f.amax[64], 2);  // 1.8 and 1
+    EXPECT_EQ(f.amax[64 - 3], 1);
+    EXPECT_EQ(f.zeros, 1);
+    double all = 0;
+    for (double count : f.amax) all += count;
+    EXPECT_EQ(all, 3);
+    f.add(f);
+    EXPECT_EQ(f.zeros, 2);
+  }
+}
+
+TEST(Fp8Probe, WatchesTheForwardPassUntilItEnds) {
+  Fp8Probe probe;
+  EXPECT_TRUE(probe.watches_forward());
+  probe.end_forward();
+  EXPECT_FALSE(probe.watches_forward());
 }
 
 TEST(Fp8Probe, SeesWhatIsCutOff) {
