@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "launcher/config.h"
 #include "launcher/config_complaints.h"
@@ -91,14 +92,59 @@ void add_rope(const RunConfig& c, Rules& rules) {
             why);
 }
 
+// Choices of operands that no product in FP8 reads. `p` says every choice.
+void add_operands(const PrecisionConfig& p, bool experts, Rules& rules) {
+  const std::string at = "precision.", fprop = at + "fprop", dgrad = at + "dgrad",
+                    wgrad = at + "wgrad";
+  const auto add = [&](bool idle, const std::string& operand, const std::string& why) {
+    rules.add(idle, {operand + "_format", operand + "_tile", operand + "_scales"}, why);
+  };
+  const bool inputs = *p.fprop || *p.wgrad;
+  const std::string no_inputs =
+      cat(fprop, " and ", wgrad, " are false: no input is multiplied in FP8");
+  rules.add(!*p.wgrad, {at + "copy", at + "attention_output_copy"},
+            cat(wgrad, " = false keeps inputs in train.dtype"));
+  add(!*p.dgrad && !*p.wgrad, at + "gradient",
+      cat(dgrad, " and ", wgrad, " are false: no gradient is multiplied in FP8"));
+  add(!*p.fprop && !*p.dgrad, at + "weight",
+      cat(fprop, " and ", dgrad, " are false: no weight is multiplied in FP8"));
+  // Gate and up are kept in the inputs' encoding.
+  add(!inputs && *p.swiglu_inputs == "full", at + "activation",
+      cat(no_inputs, ", and precision.swiglu_inputs = \"full\" keeps none"));
+  rules.add(!inputs, {at + "attention_output_scales"}, no_inputs);
+  rules.add(!experts, {at + "dispatch_scales"}, "no layer of the model has experts");
+}
+
+// Sums go to f32 at the end of a scale, too, which most recipes have every 128 products or sooner.
+void add_promotion(const PrecisionConfig& p, Rules& rules) {
+  PrecisionConfig preset = p;
+  preset.promotion.reset();
+  const std::vector<int64_t> depths = promotion_depths(resolve(p));
+  if (depths != promotion_depths(resolve(preset))) return;
+  const int64_t most = *std::max_element(depths.begin(), depths.end());
+  rules.add(true, {"precision.promotion"},
+            *p.accumulator == "fast"
+                ? cat("precision.accumulator = \"fast\" adds to an f32 total where a scale ends, ",
+                      "and every 128 products")
+                : cat("sums are added to an f32 total where a scale ends, which is every ", most,
+                      " products"));
+}
+
 void add_precision(const RunConfig& c, Rules& rules) {
-  const PrecisionConfig& p = c.precision;
+  PrecisionConfig p = c.precision;
+  fill_in(p);
   const std::string dog = "precision.watchdog.";
   rules.add(!p.on(), {"precision."}, "precision.recipe = \"bf16\" multiplies nothing in FP8");
+  if (!p.on()) return;
+  add_operands(p, any_sparse_layer(c.model), rules);
+  add_promotion(p, rules);
   rules.add(p.watchdog.every == 0, {dog}, "precision.watchdog.every = 0: nothing is compared");
+  rules.add(p.watchdog.every > c.train.steps, {dog},
+            cat("the first comparison would be in step precision.watchdog.every = ",
+                p.watchdog.every, ", and the run ends after train.steps = ", c.train.steps));
   rules.add(p.watchdog.limit == 0, {dog + "strikes", dog + "chip_speedup"},
             "precision.watchdog.limit = 0 only reports");
-  rules.add(p.accumulator.value_or("fast") != "hopper", {"precision.accumulator_bits"},
+  rules.add(*p.accumulator != "hopper", {"precision.accumulator_bits"},
             "only precision.accumulator = \"hopper\" has them");
 }
 
@@ -162,7 +208,20 @@ std::vector<Whole> idle_entries(const RunConfig& c) {
   return list;
 }
 
-std::vector<Whole> whole_sections(const RunConfig& c) {
+// Modules that look further ahead than the longest sequence reaches.
+std::vector<Whole> idle_modules(const RunConfig& c, const std::vector<LoadSegment>& segments) {
+  int64_t length = 0;
+  for (const LoadSegment& s : segments) length = std::max(length, s.length);
+  const int64_t depth = c.model.mtp.depth, with_labels = length - 1;
+  if (depth <= with_labels) return {};
+  const int64_t idle = depth - with_labels;
+  return {{{"model.mtp.depth", "train.sequence_length"},
+           cat("model.mtp.depth = ", depth, ": the last ", counted(idle, "module", "modules"),
+               " of ", depth, " will learn nothing, because module k predicts k + 1 tokens ahead ",
+               "and sequences are ", length, " tokens long (train.sequence_length)")}};
+}
+
+std::vector<Whole> whole_sections(const RunConfig& c, const std::vector<LoadSegment>& segments) {
   const ModelConfig& m = c.model;
   std::vector<Whole> list;
   const bool experts = any_sparse_layer(m);
@@ -189,6 +248,7 @@ std::vector<Whole> whole_sections(const RunConfig& c) {
              " and precision.keep_bf16 leave none")});
   }
   for (Whole& entry : idle_entries(c)) list.push_back(std::move(entry));
+  for (Whole& entry : idle_modules(c, segments)) list.push_back(std::move(entry));
   return list;
 }
 
@@ -259,6 +319,7 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
   std::vector<LoadSegment> segments = load_segments(config);
   const auto end = tokens_of_run(segments, config.train.steps);
   if (!end) return {};
+  std::erase_if(segments, [&](const LoadSegment& s) { return s.from_tokens >= *end; });
   Rules rules;
   add_loop(config, rules);
   add_model(config, rules);
@@ -271,6 +332,9 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
   RunConfig plain;
   // A default that only this model makes wrong: who writes it means something by it.
   if (positions.contains("model.kv_heads")) plain.model.kv_heads = config.model.heads;
+  // A run's own config says every choice of its recipe.
+  plain.precision.recipe = config.precision.recipe;
+  fill_in(plain.precision);
   plain.data.sources.resize(config.data.sources.size());
   plain.stages.resize(config.stages.size());
   std::vector<std::string> warnings;
@@ -282,7 +346,7 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
     warnings.push_back(
         cat(place_of(positions, d.key), d.key, " = ", d.left, " has no effect: ", why));
   }
-  for (const Whole& whole : whole_sections(config)) {
+  for (const Whole& whole : whole_sections(config, segments)) {
     const std::string key = first_set(positions, whole.keys);
     warnings.push_back(cat(place_of(positions, key), whole.what));
   }
@@ -292,7 +356,6 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
             "nothing will be validated; set a fraction above 0, or train.evaluate_sequences = 0 ",
             "where that is meant"));
   }
-  std::erase_if(segments, [&](const LoadSegment& s) { return s.from_tokens >= *end; });
   const auto fewest = std::min_element(
       segments.begin(), segments.end(),
       [](const LoadSegment& a, const LoadSegment& b) { return a.micro_batches < b.micro_batches; });

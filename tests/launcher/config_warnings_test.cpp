@@ -97,8 +97,36 @@ std::vector<Case> cases() {
   };
 }
 
+std::vector<Case> cases_of_fp8() {
+  const std::string moe = "model.moe.experts=4 model.moe.ffn=8", fp8 = "precision.recipe=mxfp8";
+  const std::string v3 = "precision.recipe=deepseek_v3", tensor = "precision.recipe=per_tensor";
+  const std::string exact = " precision.accumulator=exact", no_fprop = " precision.fprop=false",
+                    no_dgrad = " precision.dgrad=false", no_wgrad = " precision.wgrad=false",
+                    turned = " precision.gradient_tile=tensor";
+  return {
+      {"precision.promotion", "0", v3 + exact, tensor + exact},
+      {"precision.promotion", "256", v3, tensor + exact},
+      {"precision.promotion", "512", tensor, v3 + exact + " precision.weight_tile=tensor" + turned},
+      {"precision.promotion", "64", fp8 + exact, v3},
+      {"precision.copy", "full", v3 + no_wgrad, v3},
+      {"precision.attention_output_copy", "full", v3 + no_wgrad, v3 + no_fprop + no_dgrad},
+      {"precision.gradient_tile", "128x128", v3 + no_dgrad + no_wgrad, v3 + no_dgrad},
+      {"precision.gradient_format", "e5m2", v3 + no_dgrad + no_wgrad, v3 + no_wgrad},
+      {"precision.weight_scales", "power_of_two", v3 + no_fprop + no_dgrad, v3 + no_fprop},
+      {"precision.activation_scales", "power_of_two",
+       v3 + no_fprop + no_wgrad + " precision.swiglu_inputs=full", v3 + no_fprop + no_wgrad},
+      {"precision.attention_output_scales", "plain", v3 + no_fprop + no_wgrad, v3 + no_fprop},
+      {"precision.dispatch_scales", "plain", v3, cat(v3, " ", moe)},
+      {"precision.watchdog.every", "9", v3 + " train.steps=8", v3 + " train.steps=9"},
+      {"precision.watchdog.limit", "0.5", v3 + " precision.watchdog.every=9 train.steps=8",
+       v3 + " precision.watchdog.every=9 train.steps=9"},
+  };
+}
+
 TEST(ConfigWarnings, EverySettingThatAnotherTurnsOff) {
-  for (const Case& c : cases()) {
+  std::vector<Case> list = cases();
+  for (Case& c : cases_of_fp8()) list.push_back(std::move(c));
+  for (const Case& c : list) {
     std::vector<std::string> without = words(c.without), with = words(c.with);
     const std::string setting = cat(c.key, "=", c.value), said = cat(c.key, " = ");
     without.push_back(setting);
@@ -228,6 +256,34 @@ TEST(ConfigWarnings, LeaveWhatIsRefusedToTheStart) {
 TEST(ConfigWarnings, DefaultsAreNeverWarnedOf) {
   EXPECT_EQ(warnings(""), "");
   EXPECT_EQ(warnings(dump_config(RunConfig(), true)), "");
+  for (const char* recipe : {"deepseek_v3", "per_tensor", "mxfp8", "block_gradients"}) {
+    RunConfig config;
+    config.precision.recipe = recipe;
+    fill_in(config);
+    EXPECT_EQ(warnings(dump_config(config, true)), "") << recipe;
+  }
+}
+
+TEST(ConfigWarnings, PromotionSaysWhyItHasNoEffect) {
+  const std::string run = "[precision]\nrecipe = 'deepseek_v3'\npromotion = 0\n";
+  const std::string start = "run.toml:3:13: precision.promotion = 0 has no effect: ";
+  EXPECT_EQ(warnings(run), start +
+                               "precision.accumulator = \"fast\" adds to an f32 total where a "
+                               "scale ends, and every 128 products\n");
+  EXPECT_EQ(warnings(run + "accumulator = 'hopper'\n"),
+            start +
+                "sums are added to an f32 total where a scale ends, which is every 128 "
+                "products\n");
+}
+
+TEST(ConfigWarnings, PredictionModulesThatLookBeyondTheSequence) {
+  const std::string run = "[train]\nsteps = 10\nsequence_length = 24\n[model.mtp]\ndepth = ";
+  EXPECT_EQ(warnings(run + "23\n"), "");
+  EXPECT_EQ(warnings(run + "26\n"),
+            "run.toml:5:9: model.mtp.depth = 26: the last 3 modules of 26 will learn nothing, "
+            "because module k predicts k + 1 tokens ahead and sequences are 24 tokens long "
+            "(train.sequence_length)\n");
+  EXPECT_EQ(warnings(run + "26\n[[stages]]\nfrom_tokens = 24\nsequence_length = 32\n"), "");
 }
 
 TEST(ConfigWarnings, TheConfigsOfTheTreeDrawNone) {
