@@ -13,7 +13,9 @@
 #include "io/durable_file.h"
 #include "io/hugging_face/config_keys.h"
 #include "io/hugging_face/family.h"
+#include "io/hugging_face/fp8_choice.h"
 #include "io/hugging_face/save.h"
+#include "io/safetensors_shards.h"
 #include "launcher/earlier_output.h"
 #include "launcher/export_tokenizer.h"
 #include "launcher/model_card.h"
@@ -41,6 +43,34 @@ void require_no_bias(const ModelSource& source, const ModelConfig& m) {
   }
 }
 
+void choose_fp8(const ModelSource& source, HuggingFaceConfig& config) {
+  Fp8Origin origin = source.fp8_origin();
+  config.blocks = origin.blocks.on() ? origin.blocks : Fp8Blocks{.rows = 128, .columns = 128};
+  config.coded = std::move(origin.parameters);
+  const Fp8Choice choice(config);
+  if (choice.fp8() > 0) return;
+  fail_usage(cat("--fp8 would write no FP8: no matrix of this model, with those that readers fuse ",
+                 "it with, has sides that are multiples of ", config.blocks.rows, " x ",
+                 config.blocks.columns, ":", listed(choice.plain_kinds()),
+                 "\nExport it without --fp8."));
+}
+
+void tell_of_fp8(const HuggingFaceConfig& config) {
+  if (!config.blocks.on()) return;
+  const Fp8Choice choice(config);
+  if (config.coded.empty() && choice.plain() > 0) {
+    log_warning(cat(choice.plain(), " of ", choice.fp8() + choice.plain(), " matrices stay ",
+                    name_of(config.dtype), ", because their sides, or those of a matrix that ",
+                    "readers fuse with them, are no multiples of ", config.blocks.rows, " x ",
+                    config.blocks.columns, ", and transformers misreads blocks that are cut:",
+                    listed(choice.plain_kinds())));
+  }
+  if (!choice.cut_kinds().empty()) {
+    log_warning(cat("blocks that are cut at the edge stay as they were read; transformers without ",
+                    "a GPU refuses or misreads such matrices:", listed(choice.cut_kinds())));
+  }
+}
+
 HuggingFaceConfig config_of(const ModelSource& source, const ExportOptions& options) {
   const std::string dtype = options.dtype.empty() ? source.config().train.dtype : options.dtype;
   if (dtype != "bf16" && dtype != "f32") {
@@ -54,7 +84,7 @@ HuggingFaceConfig config_of(const ModelSource& source, const ExportOptions& opti
     config.end_ids = source.folder()->config().end_ids;
   }
   config.dtype = dtype == "bf16" ? Dtype::bf16 : Dtype::f32;
-  if (options.fp8) config.blocks = {.rows = 128, .columns = 128};
+  if (options.fp8) choose_fp8(source, config);
   if (config.model.moe.on() && !has_selection_bias(config.family)) {
     require_no_bias(source, config.model);
   }
@@ -100,11 +130,12 @@ int64_t parse_shard_size(const std::string& text) {
 }
 
 std::string prediction_hint(const ModelConfig& m) {
-  // The class knows that those of DeepSeek-V3 itself come after layer 60.
+  // The class ignores those after layer 60, and transformers 5 drafts with them (use_mtp).
   constexpr int64_t layers_of_v3 = 61;
   if (m.mtp.depth == 0 || m.layers == layers_of_v3) return "";
-  return cat("transformers computes no prediction modules: it leaves the tensors of model.layers.",
-             m.layers, m.mtp.depth > 1 ? cat(" to ", m.layers + m.mtp.depth - 1) : "",
+  return cat("transformers knows prediction modules of models of 61 layers only: it leaves the ",
+             "tensors of model.layers.", m.layers,
+             m.mtp.depth > 1 ? cat(" to ", m.layers + m.mtp.depth - 1) : "",
              " out and reports them as unexpected keys; --no-mtp exports the model without");
 }
 
@@ -145,6 +176,7 @@ void run_export(const ExportOptions& options) {
   out.commit();
   log_info(cat(options.out, ": ", model_type_of(model.config.family), " of ",
                text_of_parameters(model.config.model)));
+  tell_of_fp8(model.config);
   if (const std::string hint = prediction_hint(model.config.model); !hint.empty()) log_info(hint);
 }
 

@@ -45,7 +45,8 @@ void add_export(CLI::App& app, CommandAction& action) {
   command->add_option("--out", o->out, "a new folder")->type_name("FOLDER")->required();
   command->add_option("--dtype", o->dtype, "bf16 or f32; default: the run's")->type_name("TYPE");
   command->add_flag("--fp8", o->fp8,
-                    "matrices as FP8 with a scale for each block of 128 x 128 (DeepSeek-V3)");
+                    "matrices as FP8 with a scale for each block of 128 x 128 (DeepSeek-V3); those "
+                    "of other sides stay as they are. Of an FP8 folder: the codes that it had");
   command->add_flag("--no-mtp", o->no_mtp,
                     "without prediction modules, which transformers reports as unexpected keys");
   command->add_option("--shard-size", o->shard_size, "a file's tensors, such as 500MB or 2GiB")
@@ -57,7 +58,8 @@ void add_export(CLI::App& app, CommandAction& action) {
                     "replace an earlier export that is there, and nothing else");
   command->footer(
       "Writes config.json, generation_config.json, the tokenizer, weights with an index and a\n"
-      "model card; transformers 4 and 5 load it.\n\n"
+      "model card; transformers 4 and 5 load it. With --fp8 transformers 5 needs accelerate\n"
+      "(without a GPU it multiplies the blocks out), transformers 4 a GPU as well.\n\n"
       "Examples:\n"
       "  shoestring export runs/quickstart --format hf --out models/quickstart\n"
       "  shoestring export runs/mini --out models/mini-fp8 --fp8 --shard-size 2GB");

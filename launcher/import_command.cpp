@@ -37,9 +37,14 @@ TensorPiece piece_of(const ModelSource& source, const std::string& name, const S
 }
 
 std::string facts_of(const ModelSource& source) {
-  const nlohmann::json facts = {{"step", 0},
-                                {"tokenizer_hash", source.trained_hash()},
-                                {"imported_from", fs::absolute(source.path()).string()}};
+  nlohmann::json facts = {{"step", 0},
+                          {"tokenizer_hash", source.trained_hash()},
+                          {"imported_from", fs::absolute(source.path()).string()}};
+  // So that an export with FP8 can give the same codes back.
+  if (const Fp8Origin origin = source.fp8_origin(); origin.blocks.on()) {
+    facts["fp8_blocks"] = {origin.blocks.rows, origin.blocks.columns};
+    facts["fp8_codes"] = origin.parameters;
+  }
   return facts.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 

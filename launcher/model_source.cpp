@@ -113,6 +113,33 @@ std::vector<std::string> ModelSource::fallen_matrices() const {
   return names;
 }
 
+Fp8Origin ModelSource::fp8_origin() const {
+  Fp8Origin origin;
+  if (folder_) {
+    const ModelConfig& model = config_.model;
+    for (const ParamInfo& p : parameters_of(model, whole_model(model))) {
+      if (folder_->has_codes(p.name)) origin.parameters.insert(p.name);
+    }
+    if (!origin.parameters.empty()) origin.blocks = folder_->config().blocks;
+    return origin;
+  }
+  const auto facts = nlohmann::json::parse(checkpoint_->state(), nullptr, false);
+  if (!facts.is_object() || !facts.contains("fp8_codes")) return origin;
+  try {
+    facts.at("fp8_codes").get_to(origin.parameters);
+    origin.blocks = {.rows = facts.at("fp8_blocks").at(0).get<int64_t>(),
+                     .columns = facts.at("fp8_blocks").at(1).get<int64_t>()};
+  } catch (const nlohmann::json::exception& error) {
+    fail_data(
+        cat(path_, ": the state does not say which FP8 blocks were imported: ", error.what()));
+  }
+  if (origin.blocks.rows < 1 || origin.blocks.columns < 1) {
+    fail_data(cat(path_, ": the state tells of FP8 blocks of ", origin.blocks.rows, " x ",
+                  origin.blocks.columns));
+  }
+  return origin;
+}
+
 std::string ModelSource::trained_hash() const {
   if (checkpoint_) return tokenizer_hash_of(*checkpoint_);
   if (tokenizer_path_.empty()) return "";

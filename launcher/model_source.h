@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,12 @@
 #include "launcher/run_config.h"
 
 namespace shoestring {
+
+// What a model was read as from an FP8 folder: the blocks, and the parameters that had codes.
+struct Fp8Origin {
+  Fp8Blocks blocks = {};
+  std::set<std::string> parameters = {};
+};
 
 class ModelSource {
  public:
@@ -34,6 +41,8 @@ class ModelSource {
   ModelConfig model() const;
   // Parameters that the watchdog has put back to bf16 in the run, in their order.
   std::vector<std::string> fallen_matrices() const;
+  // Of an FP8 folder and of an import of one; else without blocks.
+  Fp8Origin fp8_origin() const;
   int64_t step() const { return checkpoint_ ? checkpoint_->step() : 0; }
 
   // The tokenizer beside the weights or in the config; empty when there is none.

@@ -4,6 +4,7 @@
 // (rope_parameters, dtype); config_text.h writes keys of both.
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,8 @@ struct HuggingFaceConfig {
   ModelConfig model = {};
   Dtype dtype = Dtype::f32;  // of the weights: f32, bf16 or f16
   Fp8Blocks blocks = {};
+  // For an export: our parameters that were read as codes of such blocks (fp8_choice.h).
+  std::set<std::string> coded = {};
   std::vector<int64_t> begin_ids = {}, end_ids = {};
   // Of what is read by its letter but is hardly meant; with the file's name, to be told once.
   std::vector<std::string> warnings = {};

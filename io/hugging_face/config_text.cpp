@@ -2,6 +2,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "io/hugging_face/fp8_choice.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
@@ -130,17 +131,6 @@ void put_experts(ModelFamily family, const ModelConfig& m, Json& to) {
   to["mlp_only_layers"] = dense;
 }
 
-// What the routers and the head are: modules that stay as they are between FP8 matrices.
-Json not_converted(ModelFamily family, const ModelConfig& m) {
-  Json list = Json::array({"lm_head"});
-  if (is_deepseek(family)) return list;  // their routers are no linear layers
-  const char* at = family == ModelFamily::mixtral ? "block_sparse_moe" : "mlp";
-  for (int64_t i = 0; i < m.layers; ++i) {
-    if (m.moe.sparse(i)) list.push_back(cat("model.layers.", i, ".", at, ".gate"));
-  }
-  return list;
-}
-
 void put_blocks(const HuggingFaceConfig& c, Json& to) {
   if (!c.blocks.on()) return;
   to["quantization_config"] = {
@@ -148,7 +138,7 @@ void put_blocks(const HuggingFaceConfig& c, Json& to) {
       {"fmt", "e4m3"},
       {"quant_method", "fp8"},
       {"weight_block_size", Json::array({c.blocks.rows, c.blocks.columns})},
-      {"modules_to_not_convert", not_converted(c.family, c.model)}};
+      {"modules_to_not_convert", Fp8Choice(c).plain_modules()}};
 }
 
 }  // namespace

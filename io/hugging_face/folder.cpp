@@ -39,6 +39,11 @@ bool is_ignorable(const std::string& name) { return name.ends_with("rotary_emb.i
 
 bool is_fp8(const SafetensorsEntry& entry) { return entry.dtype == Dtype::f8e4m3; }
 
+// DeepSeek writes f32, Qwen3's FP8 folders have bf16 and f16; both are f32 exactly.
+bool is_type_of_scales(const SafetensorsEntry& entry) {
+  return entry.dtype == Dtype::f32 || entry.dtype == Dtype::bf16 || entry.dtype == Dtype::f16;
+}
+
 }  // namespace
 
 bool HuggingFaceFolder::is_at(const std::string& path) {
@@ -109,9 +114,9 @@ std::string HuggingFaceFolder::mismatch_of(const FolderTensor& tensor) const {
   const std::vector<int64_t> shape = {layout.scale_rows(), layout.scale_columns()};
   if (!shards_.has(tensor.scale_name())) return cat(tensor.scale_name(), " is missing");
   const SafetensorsEntry& scale = shards_.entry(tensor.scale_name());
-  if (scale.shape == shape && scale.dtype == Dtype::f32) return "";
+  if (scale.shape == shape && is_type_of_scales(scale)) return "";
   return cat(tensor.scale_name(), " is ", scale.type, " ", shape_text(scale.shape),
-             " but should be F32 ", shape_text(shape));
+             " but should be F32, BF16 or F16 ", shape_text(shape));
 }
 
 void HuggingFaceFolder::check_tensors(const std::vector<FolderTensor>& wanted) const {
@@ -171,6 +176,13 @@ void HuggingFaceFolder::check_copies() const {
                     config_.model.tied_embeddings ? " (set \"tie_word_embeddings\": false?)" : ""));
     }
   }
+}
+
+bool HuggingFaceFolder::has_codes(const std::string& parameter) const {
+  if (!config_.blocks.on()) return false;
+  const std::vector<FolderTensor>& parts = parts_.at(parameter);
+  return std::any_of(parts.begin(), parts.end(),
+                     [&](const FolderTensor& t) { return is_fp8(shards_.entry(t.name)); });
 }
 
 Dtype HuggingFaceFolder::type_of(const std::string& parameter) const {

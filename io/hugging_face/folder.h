@@ -28,6 +28,8 @@ class HuggingFaceFolder {
   // transformers does not look at.
   const HuggingFaceConfig& config() const { return config_; }
   bool has(const std::string& parameter) const { return parts_.contains(parameter); }
+  // Whether the parameter, or a part of it, is FP8 blocks.
+  bool has_codes(const std::string& parameter) const;
   Dtype type_of(const std::string& parameter) const;  // bf16 when all of it is stored so, else f32
   // Elements [begin, end) of one of our parameters, or of a router's selection bias, as f32 or
   // bf16; FP8 blocks are multiplied by their scales in f32. The pages that were read are let go.

@@ -30,4 +30,11 @@ void dequantise_blocks(const Fp8Layout& layout, std::span<const uint8_t> codes,
 void quantise_blocks(const Fp8Layout& layout, std::span<const float> values,
                      std::vector<uint8_t>& codes, std::vector<float>& scales);
 
+// The same of values that came from codes: the smallest scale that gives every value of the block
+// back exactly. In a block of many values that is the one they came with, if the largest code was
+// above 224, as the usual rules make it (the largest magnitude / 448, or the power of two above
+// that). Where no scale does, that of quantise_blocks.
+void requantise_blocks(const Fp8Layout& layout, std::span<const float> values,
+                       std::vector<uint8_t>& codes, std::vector<float>& scales);
+
 }  // namespace shoestring

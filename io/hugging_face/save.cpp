@@ -12,6 +12,7 @@
 #include "io/durable_file.h"
 #include "io/hugging_face/config_text.h"
 #include "io/hugging_face/fp8_blocks.h"
+#include "io/hugging_face/fp8_choice.h"
 #include "io/hugging_face/names.h"
 #include "io/safetensors_shards.h"
 #include "nlohmann/json.hpp"
@@ -43,10 +44,10 @@ Fp8Layout layout_of(const FolderTensor& tensor, const Fp8Blocks& blocks) {
   return {.rows = tensor.shape[0], .columns = tensor.shape[1], .blocks = blocks};
 }
 
-Planned plan_tensor(const HuggingFaceConfig& config, FolderTensor tensor) {
+Planned plan_tensor(const HuggingFaceConfig& config, const Fp8Choice& choice, FolderTensor tensor) {
   Planned plan{.tensor = std::move(tensor), .dtype = config.dtype};
   if (plan.tensor.always_f32) plan.dtype = Dtype::f32;
-  plan.blocks = config.blocks.on() && plan.tensor.quantised;
+  plan.blocks = choice.is_fp8(plan.tensor);
   if (plan.blocks) plan.dtype = Dtype::f8e4m3;
   plan.specs.push_back({.name = plan.tensor.name, .dtype = plan.dtype, .shape = plan.tensor.shape});
   if (plan.blocks) {
@@ -59,20 +60,21 @@ Planned plan_tensor(const HuggingFaceConfig& config, FolderTensor tensor) {
 }
 
 std::vector<Planned> plan_tensors(const HuggingFaceConfig& config) {
+  const Fp8Choice choice(config);
   std::vector<Planned> list;
   std::map<std::string, FolderTensor> whole;
   for (FolderTensor& tensor : folder_tensors(config.family, config.model)) {
     if (tensor.begin == 0) whole[tensor.parameter] = tensor;
-    list.push_back(plan_tensor(config, std::move(tensor)));
+    list.push_back(plan_tensor(config, choice, std::move(tensor)));
   }
   for (FolderTensor& tensor : empty_tensors(config.family, config.model)) {
-    list.push_back(plan_tensor(config, std::move(tensor)));
+    list.push_back(plan_tensor(config, choice, std::move(tensor)));
   }
   for (const FolderCopy& copy : folder_copies(config.model)) {
     if (!copy.written) continue;
     FolderTensor tensor = whole.at(copy.parameter);
     tensor.name = copy.name;
-    list.push_back(plan_tensor(config, std::move(tensor)));
+    list.push_back(plan_tensor(config, choice, std::move(tensor)));
   }
   return list;
 }
@@ -131,7 +133,8 @@ void write_blocks(const HuggingFaceExport& model, const Planned& plan, Safetenso
     values.resize(static_cast<size_t>(count));
     model.read(plan.tensor.parameter, begin, begin + count, values.data());
     require_finite(plan.tensor, at, values);
-    quantise_blocks(layout, values, codes, scales);
+    const auto quantise = model.config.coded.empty() ? quantise_blocks : requantise_blocks;
+    quantise(layout, values, codes, scales);
     writer.write(plan.tensor.name, at, count, reinterpret_cast<const std::byte*>(codes.data()));
   }
   writer.write(plan.tensor.scale_name(), 0, static_cast<int64_t>(scales.size()),

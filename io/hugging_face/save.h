@@ -12,6 +12,7 @@ namespace shoestring {
 
 struct HuggingFaceExport {
   HuggingFaceConfig config = {};  // dtype f32 or bf16; with `blocks`, matrices are FP8
+                                  // as fp8_choice.h says
   std::string generation = {};    // the model's own generation_config.json, kept but for the ids
   int64_t shard_bytes = int64_t{5'000'000'000};  // a file's tensors; one larger tensor is one file
   // Elements [begin, end) of one of our parameters, or of a router's selection bias.

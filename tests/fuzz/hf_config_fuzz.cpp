@@ -83,7 +83,8 @@ void save_and_open(HuggingFaceConfig config) {
 
 // What is read can be written, and reads as the same again.
 void round_trip(HuggingFaceConfig config) {
-  count_folder_tensors(config.model);
+  // FP8 lists the modules that it leaves out, which an invented model has too many of.
+  if (count_folder_tensors(config.model) > 100'000) config.blocks = {};
   try {
     config.family = family_of(config.model);
     require_same(config, parse_hugging_face_config(hugging_face_config_text(config), "again"));

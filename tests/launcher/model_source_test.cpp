@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "core/model/parameters.h"
+#include "io/checkpoint_save.h"
+#include "launcher/import_command.h"
 #include "tests/launcher/folder_model_fixture.h"
 #include "tests/launcher/training_fixture.h"
 
@@ -52,6 +54,30 @@ TEST(ModelSource, ReadsAHuggingFaceFolder) {
   // Beside a tokenizer_config.json the folder is named, so that it is read too.
   write_file(path + "/tokenizer_config.json", "{}");
   EXPECT_EQ(ModelSource(path).tokenizer_path(), path);
+}
+
+TEST(ModelSource, KnowsWhatHadCodes) {
+  const ScratchFolder folder;
+  const std::string from = golden_folder("deepseek_v3_fp8"), run = folder / "run";
+  run_import({.folder = from, .out = run});
+  for (const std::string& path : {from, run}) {
+    const Fp8Origin origin = ModelSource(path).fp8_origin();
+    EXPECT_EQ(origin.blocks.rows, 16);
+    EXPECT_EQ(origin.blocks.columns, 16);
+    EXPECT_TRUE(origin.parameters.contains("layers.2.moe.experts.down.weight"));
+    EXPECT_FALSE(origin.parameters.contains("layers.2.moe.router.weight"));
+    EXPECT_EQ(origin.parameters.size(), 3u * 5 + 2 + 2 * 4);
+  }
+  EXPECT_FALSE(ModelSource(golden_folder("deepseek_v3")).fp8_origin().blocks.on());
+  const std::string config = Checkpoint::open(run).config();
+  for (const char* state : {R"({"fp8_codes": 7})", R"({"fp8_codes": ["a"], "fp8_blocks": [1]})",
+                            R"({"fp8_codes": ["a"], "fp8_blocks": [0, 16]})"}) {
+    const ScratchFolder damaged;
+    save_checkpoint(damaged / "checkpoints",
+                    {.step = 0, .config = config, .state = state, .pieces = {}});
+    expect_error(ExitCode::data, {"FP8 blocks"},
+                 [&] { ModelSource(damaged / "checkpoints").fp8_origin(); });
+  }
 }
 
 // A run that was trained into the folder it began with, or moved there.

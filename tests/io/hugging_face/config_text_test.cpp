@@ -62,9 +62,10 @@ TEST(ConfigText, HasTheKeysOfBothVersions) {
 TEST(ConfigText, DescribesBlocks) {
   HuggingFaceConfig config{.family = ModelFamily::qwen3_moe,
                            .model = small_models().at(ModelFamily::qwen3_moe),
-                           .blocks = {.rows = 128, .columns = 128}};
+                           .blocks = {.rows = 16, .columns = 16}};
+  config.model.head_dim = 16;  // every matrix has whole blocks
   const std::string text = hugging_face_config_text(config);
-  EXPECT_EQ(parse_hugging_face_config(text, "config.json").blocks.columns, 128);
+  EXPECT_EQ(parse_hugging_face_config(text, "config.json").blocks.columns, 16);
   const json list = json::parse(text)["quantization_config"]["modules_to_not_convert"];
   EXPECT_EQ(list, json::array({"lm_head", "model.layers.1.mlp.gate"}));
 }

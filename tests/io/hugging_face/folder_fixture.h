@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "io/hugging_face/names.h"
 #include "io/hugging_face/save.h"
 #include "tests/io/hugging_face/config_fixture.h"
 #include "tests/io/store_fixture.h"
@@ -36,33 +37,53 @@ inline HuggingFaceExport small_export(ModelFamily family) {
           .read = read_weights};
 }
 
+// FP8 as of a folder that was read so: every matrix has codes, in blocks that may be cut.
+inline void make_coded(HuggingFaceConfig& config) {
+  config.blocks = {.rows = 16, .columns = 16};
+  for (const FolderTensor& t : folder_tensors(config.family, config.model)) {
+    if (t.quantised) config.coded.insert(t.parameter);
+  }
+}
+
+struct RawTensor {
+  SafetensorsSpec spec;
+  std::vector<std::byte> bytes = {};
+};
+
+// The tensors of a single-file folder.
+inline std::vector<RawTensor> raw_tensors(const std::string& folder) {
+  std::vector<RawTensor> tensors;
+  const SafetensorsFile file(folder + "/model.safetensors");
+  for (const SafetensorsEntry& e : file.header().tensors) {
+    tensors.push_back({.spec = {.name = e.name, .dtype = *e.dtype, .shape = e.shape},
+                       .bytes = {file.data(e), file.data(e) + (e.end - e.begin)}});
+  }
+  return tensors;
+}
+
+inline void write_raw_tensors(const std::string& folder, const std::vector<RawTensor>& tensors) {
+  std::vector<SafetensorsSpec> specs;
+  for (const RawTensor& t : tensors) specs.push_back(t.spec);
+  SafetensorsWriter writer(folder + "/model.safetensors", specs);
+  for (const RawTensor& t : tensors) {
+    writer.write(t.spec.name, 0, static_cast<int64_t>(t.bytes.size() / size_of(t.spec.dtype)),
+                 t.bytes.data());
+  }
+  writer.finish();
+}
+
 // Replaces the tensors of a single-file folder: those in `drop` go, those in `add` come (f32 ones).
 inline void edit_tensors(const std::string& folder, const std::set<std::string>& drop,
                          const std::map<std::string, std::vector<int64_t>>& add) {
-  const std::string path = folder + "/model.safetensors";
-  std::vector<SafetensorsSpec> specs;
-  std::map<std::string, std::vector<std::byte>> values;
-  {
-    const SafetensorsFile file(path);
-    for (const SafetensorsEntry& e : file.header().tensors) {
-      if (drop.contains(e.name)) continue;
-      specs.push_back({.name = e.name, .dtype = *e.dtype, .shape = e.shape});
-      values[e.name].assign(file.data(e), file.data(e) + (e.end - e.begin));
-    }
-  }
+  std::vector<RawTensor> tensors = raw_tensors(folder);
+  std::erase_if(tensors, [&](const RawTensor& t) { return drop.contains(t.spec.name); });
   for (const auto& [name, shape] : add) {
-    specs.push_back({.name = name, .dtype = Dtype::f32, .shape = shape});
     int64_t count = 1;
     for (int64_t dim : shape) count *= dim;
-    values[name].resize(static_cast<size_t>(count) * 4);
+    tensors.push_back({.spec = {.name = name, .dtype = Dtype::f32, .shape = shape},
+                       .bytes = std::vector<std::byte>(static_cast<size_t>(count) * 4)});
   }
-  SafetensorsWriter writer(path, specs);
-  for (const SafetensorsSpec& spec : specs) {
-    const std::vector<std::byte>& bytes = values.at(spec.name);
-    writer.write(spec.name, 0, static_cast<int64_t>(bytes.size() / size_of(spec.dtype)),
-                 bytes.data());
-  }
-  writer.finish();
+  write_raw_tensors(folder, tensors);
 }
 
 // Writes one element of a tensor of a single-file folder, of the tensor's type.

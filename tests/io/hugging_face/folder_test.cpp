@@ -66,7 +66,7 @@ TEST(HuggingFaceFolder, ReadsAnyRangeInEitherType) {
 TEST(HuggingFaceFolder, ReadsBlocksTimesTheirScales) {
   const ScratchFolder scratch;
   HuggingFaceExport model = small_export(ModelFamily::deepseek_v3);
-  model.config.blocks = {.rows = 16, .columns = 16};
+  make_coded(model.config);
   save_hugging_face(model, scratch.path());
   const HuggingFaceFolder folder(scratch.path());
   const SafetensorsFile file(scratch / "model.safetensors");
@@ -157,8 +157,44 @@ TEST(HuggingFaceFolder, RefusesBlocksWithoutScales) {
   expect_error(ExitCode::data, {scale, "missing"},
                [&] { HuggingFaceFolder folder(scratch.path()); });
   edit_tensors(scratch.path(), {}, {{scale, {3, 3}}});
-  expect_error(ExitCode::data, {scale, "should be F32 [3, 2]"},
+  expect_error(ExitCode::data, {scale, "should be F32, BF16 or F16 [3, 2]"},
                [&] { HuggingFaceFolder folder(scratch.path()); });
+}
+
+// As Qwen3's FP8 folders have them: the numbers of the narrow type count, widened.
+TEST(HuggingFaceFolder, ReadsScalesOfEveryFloat) {
+  const std::string weight = "model.layers.0.mlp.up_proj.weight", scale = weight + "_scale_inv";
+  for (const Dtype type : {Dtype::bf16, Dtype::f16}) {
+    const ScratchFolder scratch;
+    HuggingFaceExport model = small_export(ModelFamily::llama);
+    make_coded(model.config);
+    save_hugging_face(model, scratch.path());
+    std::vector<RawTensor> tensors = raw_tensors(scratch.path());
+    for (RawTensor& t : tensors) {
+      if (t.spec.name != scale) continue;
+      t.spec.dtype = type;
+      const uint16_t bits[6] = {0x2c01, 0x3c00, 0x3555, 0x0401, 0x3fff, 0x2e66};
+      t.bytes.assign(reinterpret_cast<const std::byte*>(bits),
+                     reinterpret_cast<const std::byte*>(bits + 6));
+    }
+    write_raw_tensors(scratch.path(), tensors);
+    const SafetensorsFile file(scratch / "model.safetensors");
+    ASSERT_EQ(file.entry(scale).dtype, type);
+    float narrow[6];  // [3, 2]
+    file.read(scale, 0, 6, Dtype::f32, reinterpret_cast<std::byte*>(narrow));
+    uint8_t codes[48 * 32];
+    file.read(weight, 0, 48 * 32, Dtype::f8e4m3, reinterpret_cast<std::byte*>(codes));
+    const HuggingFaceFolder folder(scratch.path());
+    EXPECT_TRUE(folder.has_codes("layers.0.mlp.gate_up.weight"));
+    EXPECT_FALSE(folder.has_codes("embedding.weight"));
+    const std::vector<float> values = all_of(folder, "layers.0.mlp.gate_up.weight", 2 * 48 * 32);
+    for (size_t i = 0; i < 48 * 32; ++i) {
+      Float8E4M3 code;
+      code.bits = codes[i];
+      const size_t block = i / 32 / 16 * 2 + i % 32 / 16;
+      ASSERT_EQ(values[48 * 32 + i], static_cast<float>(code) * narrow[block]) << i;
+    }
+  }
 }
 
 // Says which element of which tensor, wherever the range begins, and reads the rest.
@@ -192,7 +228,7 @@ TEST(HuggingFaceFolder, RefusesScalesThatAreNone) {
   for (const float scale : {std::nanf(""), inf, 0.0f, -1.0f, -0.0f, 1e38f}) {
     const ScratchFolder scratch;
     HuggingFaceExport model = small_export(ModelFamily::deepseek_v3);
-    model.config.blocks = {.rows = 16, .columns = 16};
+    make_coded(model.config);
     save_hugging_face(model, scratch.path());
     write_element(scratch.path(), weight + "_scale_inv", 1, scale);
     const HuggingFaceFolder folder(scratch.path());
