@@ -6,7 +6,9 @@ Each FOLDER/NAME is a Hugging Face folder (config.json in the words of transform
 weights under the names that files have) and golden.safetensors: ids i32 [2, S] and the logits f32
 [2, S, V] that transformers computes in f32. Families' first models also have gradients.json: the
 mean cross-entropy of the next ids in f64, and of its gradient by each tensor the norm and four
-projections on signs (see signs()).
+projections on signs (see signs()). With prediction modules, which transformers' MtpModel computes,
+also the sum of each module's losses and how often it names the main model's token, and the gradient
+is that of both losses.
 """
 import json
 import pathlib
@@ -18,7 +20,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, DeepseekV3ForCausalLM
+from transformers.modeling_layers import MtpModel
 
 VOCABULARY, LENGTH = 64, 24
 BASE = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=40, num_hidden_layers=2,
@@ -78,6 +81,9 @@ CASES = {
     "moonlight": ("deepseek_v3", {
         **BASE, **V3, "q_lora_rank": None, "n_group": 1, "topk_group": 1, "n_shared_experts": 2,
         "num_experts_per_tok": 3, "routed_scaling_factor": 2.446}, set()),
+    "deepseek_v3_mtp3": ("deepseek_v3", {**BASE, **V3, "num_nextn_predict_layers": 3}, {"mtp"}),
+    "qwen3_fp8": ("qwen3", {**BASE, **QWEN, "head_dim": 12, "tie_word_embeddings": True},
+                  {"fp8", "bf16_scales"}),
 }
 BLOCK = 16  # of FP8 here, so that a tiny matrix has several and cut ones
 
@@ -133,72 +139,59 @@ def main_loss(model, ids):
         logits[:, :-1].reshape(-1, VOCABULARY), ids[:, 1:].reshape(-1))
 
 
-class WithModule(torch.nn.Module):
-    """DeepSeek-V3 with one prediction module, put together from transformers' own layers: the
-    module's block is the last layer of a model with one layer more."""
-
-    def __init__(self, model, stored, layers):
-        super().__init__()
-        self.model, self.layers = model, layers
-        at = f"model.layers.{layers}."
-        norm = type(model.model.norm)
-        for name, key in (("enorm", "enorm"), ("hnorm", "hnorm"), ("last", "shared_head.norm")):
-            module = norm(model.config.hidden_size, model.config.rms_norm_eps)
-            module.weight = torch.nn.Parameter(stored[f"{at}{key}.weight"].double())
-            setattr(self, name, module)
-        self.eh_proj = torch.nn.Parameter(stored[at + "eh_proj.weight"].double())
-        self.own = {"enorm.weight": "enorm.weight", "hnorm.weight": "hnorm.weight",
-                    "last.weight": "shared_head.norm.weight", "eh_proj": "eh_proj.weight"}
-        self.own = {ours: at + theirs for ours, theirs in self.own.items()}
-
-    def file_names(self):
-        for name, p in self.named_parameters():
-            yield self.own.get(name, name.removeprefix("model.")), p
-
-    def forward(self, ids):
-        """Sums of the losses of the next ids and of those after them."""
-        inner = self.model.model
-        length = ids.shape[1]
-        positions = torch.arange(length)[None]
-        mask = torch.full((length, length), -torch.inf, dtype=torch.float64).triu(1)[None, None]
-        h = embedded = inner.embed_tokens(ids)
-        rotary = inner.rotary_emb(h, position_ids=positions)
-
-        def block(layer, x):
-            out = layer(x, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
-            return out[0] if isinstance(out, tuple) else out
-
-        def loss(x, by):
-            logits = self.model.lm_head(x)[:, :length - by]
-            return torch.nn.functional.cross_entropy(
-                logits.reshape(-1, VOCABULARY), ids[:, by:].reshape(-1), reduction="sum")
-
-        for layer in inner.layers[:self.layers]:
-            h = block(layer, h)
-        h = inner.norm(h)
-        after = torch.cat([embedded[:, 1:], embedded[:, -1:]], 1)
-        x = torch.cat([self.enorm(after), self.hnorm(h)], -1) @ self.eh_proj.T
-        return loss(h, 1), loss(self.last(block(inner.layers[self.layers], x)), 2)
+def next_token_loss(logits, ids, by):
+    """The sum over the positions that have a token `by` places later."""
+    logits = logits[:, :ids.shape[1] - by]
+    return torch.nn.functional.cross_entropy(
+        logits.reshape(-1, VOCABULARY), ids[:, by:].reshape(-1), reduction="sum")
 
 
-def gradients_with_module(folder, stored, text, ids, config):
-    layers = config.num_hidden_layers
-    skipped = ("enorm", "hnorm", "eh_proj", "shared_head", f"{layers}.embed_tokens")
-    with tempfile.TemporaryDirectory() as temporary:
-        pathlib.Path(temporary, "config.json").write_text(
-            json.dumps({**text, "num_hidden_layers": layers + 1}))
-        save_file({n: t.float() for n, t in stored.items() if not any(s in n for s in skipped)},
-                  f"{temporary}/model.safetensors", metadata={"format": "pt"})
-        model, facts = AutoModelForCausalLM.from_pretrained(
-            temporary, dtype=torch.float64, attn_implementation="eager",
-            experts_implementation="eager", output_loading_info=True)
+def judge_of_modules(model, ids):
+    """Losses of the main model and of each module, by transformers' MtpModel on the model's own
+    folder; greedy tokens that module k and the main model k positions later have in common."""
+    modules = MtpModel.from_pretrained(model).train(False)
+    positions = torch.arange(ids.shape[1])[None]
+    h = model.model(ids, use_cache=False).last_hidden_state
+    main = model.lm_head(h)
+    losses, agreed = [next_token_loss(main, ids, 1)], []
+    for k in range(len(modules.layers)):
+        end = ids[:, -1:].expand(-1, k + 1)  # without a label
+        later = torch.cat([ids[:, k + 1:], end], 1)
+        h = modules.forward_layer(k, h, positions, None, input_ids=later)
+        logits = modules._project_to_logits(h)
+        losses.append(next_token_loss(logits, ids, k + 2))
+        length = ids.shape[1] - k - 2
+        same = logits[:, :length].argmax(-1) == main[:, k + 1:k + 1 + length].argmax(-1)
+        agreed.append(int(same.sum()))
+    return modules, losses, agreed
+
+
+def names_in_files(model, modules):
+    yield from model.named_parameters()
+    first = model.config.num_hidden_layers
+    for name, p in modules.named_parameters():
+        if not name.startswith("layers."):
+            continue  # embedding and head are the model's
+        _, k, rest = name.split(".", 2)
+        rest = rest.removeprefix("mtp_block.").replace("post_norm.", "shared_head.norm.")
+        yield f"model.layers.{first + int(k)}.{rest}", p
+
+
+def gradients_with_modules(folder, ids):
+    layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+    # transformers knows the modules of models of 61 layers; here they come sooner.
+    DeepseekV3ForCausalLM._keys_to_ignore_on_load_unexpected = [
+        rf"model\.layers\.{layers + k}.*" for k in range(8)]
+    model, facts = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager",
+        output_loading_info=True)
     assert not facts["missing_keys"] and not facts["unexpected_keys"], facts
-    both = WithModule(model, stored, layers)
-    main, module = both(ids)
-    count = ids.shape[0] * (ids.shape[1] - 1)  # of the main labels, for both
-    (main / count + 0.3 * module / count).backward()
-    write_facts(folder, {"loss": main.item() / count, "module_loss_sum": module.item()},
-                both.file_names(), config)
+    modules, losses, agreed = judge_of_modules(model, ids)
+    count = ids.shape[0] * (ids.shape[1] - 1)  # of the main labels, for all
+    (losses[0] / count + 0.3 / len(agreed) * sum(losses[1:]) / count).backward()
+    write_facts(folder, {"loss": losses[0].item() / count,
+                         "module_loss_sums": [loss.item() for loss in losses[1:]],
+                         "module_agreed": agreed}, names_in_files(model, modules), model.config)
 
 
 def write_gradients(folder, model, ids, config):
@@ -235,7 +228,7 @@ def words_of_version_4(config):
     return config
 
 
-def quantise(tensors, config):
+def quantise(tensors, config, scale_type):
     """The matrices as E4M3 codes and scales of blocks; returns what they stand for too."""
     config["quantization_config"] = {"activation_scheme": "dynamic", "fmt": "e4m3",
                                      "quant_method": "fp8", "weight_block_size": [BLOCK, BLOCK]}
@@ -252,22 +245,23 @@ def quantise(tensors, config):
         for i in range(scales.shape[0]):
             for j in range(scales.shape[1]):
                 at = (slice(i * BLOCK, (i + 1) * BLOCK), slice(j * BLOCK, (j + 1) * BLOCK))
-                scales[i, j] = tensor[at].float().abs().max() / 448
+                scale = tensor[at].float().abs().max() / 448
+                scales[i, j] = scale.to(scale_type).float()
                 codes[at] = (tensor[at].float() / scales[i, j]).to(torch.float8_e4m3fn)
                 value[at] = codes[at].float() * scales[i, j]
-        stored[name], stored[name + "_scale_inv"], values[name] = codes, scales, value
+        stored[name], values[name] = codes, value
+        stored[name + "_scale_inv"] = scales.to(scale_type)
     return stored, values
 
 
-def mtp_tensors(tensors, layers, hidden, rng):
+def mtp_tensors(tensors, layers, number, hidden, rng):
     """A prediction module: norms, projection, copies of embedding and head, and a last block."""
     extra = {}
+    at = f"model.layers.{layers + number}."
     for name, tensor in tensors.items():
         last = f"model.layers.{layers - 1}."
         if name.startswith(last):
-            extra[f"model.layers.{layers}." + name[len(last):]] = \
-                random_values(name, tensor, rng).to(tensor.dtype)
-    at = f"model.layers.{layers}."
+            extra[at + name[len(last):]] = random_values(name, tensor, rng).to(tensor.dtype)
     for name in ("enorm", "hnorm", "shared_head.norm"):
         extra[at + name + ".weight"] = (1 + 0.2 * torch.randn(hidden, generator=rng)).bfloat16()
     extra[at + "eh_proj.weight"] = \
@@ -309,9 +303,10 @@ def make(root, number, name):
     text["dtype"] = "bfloat16"
     values, stored = tensors, tensors
     if "fp8" in options:
-        stored, values = quantise(tensors, text)
-    if "mtp" in options:
-        stored = {**stored, **mtp_tensors(tensors, config.num_hidden_layers, config.hidden_size,
+        stored, values = quantise(
+            tensors, text, torch.bfloat16 if "bf16_scales" in options else torch.float32)
+    for k in range(settings["num_nextn_predict_layers"] if "mtp" in options else 0):
+        stored = {**stored, **mtp_tensors(tensors, config.num_hidden_layers, k, config.hidden_size,
                                           rng)}
     text = words_of_version_4(text) if "words4" in options else text
     (folder / "config.json").write_text(json.dumps(text, indent=1) + "\n")
@@ -333,7 +328,7 @@ def make(root, number, name):
     if "gradients" in options:
         write_gradients(folder, model, ids, config)
     if "mtp" in options:
-        gradients_with_module(folder, stored, text, ids, config)
+        gradients_with_modules(folder, ids)
     size = sum(f.stat().st_size for f in folder.iterdir())
     print(f"{name}: {size} bytes, logits' deviation {logits.std():.3f}")
 

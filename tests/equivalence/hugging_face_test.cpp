@@ -95,13 +95,13 @@ TEST_P(Goldens, LogitsEqualThoseOfTransformers) {
 
 const char* const dense_models[] = {
     "llama", "llama_gqa_llama3", "llama_linear", "llama_yarn", "mistral_window",
-    "qwen2", "qwen2_tied",       "qwen3"};
+    "qwen2", "qwen2_tied",       "qwen3",        "qwen3_fp8"};
 INSTANTIATE_TEST_SUITE_P(Dense, Goldens, ::testing::ValuesIn(dense_models),
                          [](const auto& info) { return std::string(info.param); });
 
-const char* const sparse_models[] = {"qwen3_moe",       "qwen3_moe_sparse_step", "mixtral",
-                                     "deepseek_v2",     "deepseek_v2_lite",      "deepseek_v3",
-                                     "deepseek_v3_mtp", "deepseek_v3_fp8",       "moonlight"};
+const char* const sparse_models[] = {
+    "qwen3_moe",   "qwen3_moe_sparse_step", "mixtral",         "deepseek_v2", "deepseek_v2_lite",
+    "deepseek_v3", "deepseek_v3_mtp",       "deepseek_v3_fp8", "moonlight",   "deepseek_v3_mtp3"};
 INSTANTIATE_TEST_SUITE_P(Sparse, Goldens, ::testing::ValuesIn(sparse_models),
                          [](const auto& info) { return std::string(info.param); });
 
@@ -131,9 +131,10 @@ TEST_P(GoldenGradients, EqualThoseOfTransformers) {
   const HeadLoss::Result result =
       loaded.model->run(context, {.loss_scale = scale, .predictions = &modules});
   EXPECT_NEAR(result.loss_sum * scale, facts["loss"].get<double>(), 1e-5);
-  ASSERT_EQ(modules.size(), facts.contains("module_loss_sum") ? 1u : 0u);
-  for (const PredictionResult& m : modules) {
-    EXPECT_NEAR(m.loss_sum, facts["module_loss_sum"].get<double>(), 1e-3);
+  ASSERT_EQ(modules.size(), static_cast<size_t>(loaded.config.mtp.depth));
+  for (size_t k = 0; k < modules.size(); ++k) {
+    EXPECT_NEAR(modules[k].loss_sum, facts["module_loss_sums"].at(k).get<double>(), 1e-3) << k;
+    EXPECT_EQ(modules[k].agreed, facts["module_agreed"].at(k).get<int64_t>()) << k;
   }
   tape.backward();
   const ModelFamily family = loaded.from.folder()->config().family;
@@ -164,8 +165,8 @@ const char* const dense_gradients[] = {"llama", "llama_gqa_llama3", "qwen2", "qw
 INSTANTIATE_TEST_SUITE_P(Dense, GoldenGradients, ::testing::ValuesIn(dense_gradients),
                          [](const auto& info) { return std::string(info.param); });
 
-const char* const sparse_gradients[] = {"qwen3_moe", "mixtral", "deepseek_v2", "deepseek_v3",
-                                        "deepseek_v3_mtp"};
+const char* const sparse_gradients[] = {"qwen3_moe",   "mixtral",         "deepseek_v2",
+                                        "deepseek_v3", "deepseek_v3_mtp", "deepseek_v3_mtp3"};
 INSTANTIATE_TEST_SUITE_P(Sparse, GoldenGradients, ::testing::ValuesIn(sparse_gradients),
                          [](const auto& info) { return std::string(info.param); });
 
