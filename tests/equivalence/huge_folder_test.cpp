@@ -1,6 +1,6 @@
 // A folder of the size of Llama 3.1 70B passes within 4 GiB of memory: the files are holes but for
-// a few marks, every tensor is read, and some layers are really written, as checkpoint and as
-// folder.
+// a few marks, every tensor is read, and two layers are really written: as a checkpoint, and as
+// folders of bf16 and of FP8 blocks by the export command.
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -15,6 +15,7 @@
 #include "core/model/parameters.h"
 #include "io/hugging_face/config_text.h"
 #include "io/hugging_face/save.h"
+#include "launcher/export_command.h"
 #include "launcher/import_command.h"
 #include "tests/io/store_fixture.h"
 
@@ -97,8 +98,8 @@ void write_holes(const std::string& path, const std::vector<FolderTensor>& tenso
   }
 }
 
-void make_huge_folder(const std::string& folder) {
-  const HuggingFaceConfig config{.model = llama_70b(), .dtype = Dtype::bf16};
+void make_huge_folder(const std::string& folder, const ModelConfig& model = llama_70b()) {
+  const HuggingFaceConfig config{.model = model, .dtype = Dtype::bf16};
   write_text_file(folder + "/config.json", hugging_face_config_text(config));
   std::vector<std::vector<FolderTensor>> files(1);
   int64_t held = 0;
@@ -169,6 +170,47 @@ TEST(HugeFolder, LayersAreWrittenWithin4GiB) {
     EXPECT_EQ(value, mark_of(t.name)) << t.name;
   }
   EXPECT_LT(watch.most(), memory_limit);
+}
+
+// The last element of each tensor of an export, as it is read here.
+void expect_marks(const std::string& folder) {
+  const ModelSource source(folder);
+  for (const FolderTensor& t : folder_tensors(ModelFamily::llama, source.config().model)) {
+    float value = 0;
+    const int64_t last = t.begin + t.elements() - 1;
+    source.read(t.parameter, last, last + 1, Dtype::f32, reinterpret_cast<std::byte*>(&value));
+    EXPECT_FLOAT_EQ(value, mark_of(t.name)) << t.name;
+  }
+}
+
+// Far below one matrix in f32, which is 0.94 GB: neither writer may hold a whole one.
+TEST(HugeFolder, LayersAreExportedInPieces) {
+  ModelConfig model = llama_70b();
+  model.layers = 2;
+  model.vocabulary = 1024;  // the layers are meant; their matrices are the wide ones
+  const ScratchFolder scratch;
+  const std::string from = scratch / "from", out = scratch / "out";
+  std::filesystem::create_directory(from);
+  make_huge_folder(from, model);
+  for (const bool fp8 : {false, true}) {
+    const int64_t before = resident_bytes();
+    int64_t most = 0;
+    {
+      const MemoryWatch watch;
+      run_export({.model = from, .out = out, .dtype = "bf16", .fp8 = fp8, .shard_size = "1GB"});
+      most = watch.most();
+    }
+    std::printf("%s: %.0f MB above the beginning\n", fp8 ? "FP8" : "bf16",
+                static_cast<double>(most - before) / 1e6);
+    EXPECT_LT(most, memory_limit);
+    const int64_t piece = int64_t{28672} * 8192 * 4 / 2;
+    EXPECT_TRUE(!SHOESTRING_MEMORY_LIMITS || most - before < piece) << most - before;
+    const HuggingFaceFolder written(out);
+    EXPECT_EQ(written.has_codes("layers.1.mlp.down.weight"), fp8);
+    EXPECT_EQ(written.has_codes("layers.0.attention.qkv.weight"), fp8);
+    expect_marks(out);
+    std::filesystem::remove_all(out);
+  }
 }
 
 }  // namespace
