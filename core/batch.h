@@ -8,6 +8,12 @@
 
 namespace shoestring {
 
+// What a module of multi-token prediction reads and predicts at each token, and where the main
+// model's prediction of the same token stands: its row in [0, B * S), -1 when it is not here.
+struct ShiftedTokens {
+  std::vector<int32_t> tokens = {}, labels = {}, main = {};  // [B, S]
+};
+
 struct MicroBatch {
   int64_t sequences = 0;                // B
   int64_t length = 0;                   // S
@@ -17,6 +23,10 @@ struct MicroBatch {
   std::vector<int32_t> first_key = {};  // [B, S]: first column of the row that this token may see
   // [B, S]: first column of the token's document; empty: first_key (attention stays inside)
   std::vector<int32_t> document_start = {};
+  // Of each module; empty: made from the rows (core/layers/mtp.h). Rows that lack some columns,
+  // which are on other ranks, bring them along; their first_key and document_start are columns of
+  // the whole row.
+  std::vector<ShiftedTokens> shifted = {};
   std::vector<uint64_t> sample_ids = {};  // [B]: global sample number of each row, for messages
   std::vector<int32_t> sources = {};      // [B]: which source of the mixture the row came from
   int64_t valid_labels = 0;               // labels that are not -1

@@ -108,6 +108,7 @@ class Arena {
   void release(const BlockPtr& block);
   void clear() { blocks_.clear(); }
   int64_t bytes() const;  // each block once, hollow ones not
+  bool holds(const Block& block) const { return blocks_.contains(&block); }
   const std::string& name() const { return name_; }
 
  private:

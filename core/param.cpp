@@ -16,7 +16,8 @@ std::string_view name_of(ParamClass c) {
   return names[static_cast<int>(c)];
 }
 
-ParamStore::ParamStore(Device& device, std::vector<ParamInfo> infos, Dtype compute)
+ParamStore::ParamStore(Device& device, std::vector<ParamInfo> infos, Dtype compute,
+                       const ParamMemory& memory)
     : device_(&device), compute_(compute) {
   if (compute != Dtype::f32 && compute != Dtype::bf16 && compute != Dtype::f64) {
     fail_usage(cat("compute type ", name_of(compute), " cannot hold weights; use f32 or bf16"));
@@ -28,11 +29,15 @@ ParamStore::ParamStore(Device& device, std::vector<ParamInfo> infos, Dtype compu
     elements_ += (p.elements + alignment - 1) / alignment * alignment;
     params_.push_back(std::move(p));
   }
+  const auto zeros = [&](Dtype dtype, MemoryKind kind) {
+    return Tensor::zeros(device, {elements_}, dtype, kind);
+  };
   const bool copies = compute != Dtype::f32;
-  master_ = Tensor::zeros(device, {elements_}, Dtype::f32,
-                          copies ? MemoryKind::master_weights : MemoryKind::weights);
-  gradients_ = Tensor::zeros(device, {elements_}, gradient_type(), MemoryKind::gradients);
-  if (copies) compute_copy_ = Tensor::zeros(device, {elements_}, compute, MemoryKind::weights);
+  if (copies ? memory.masters : memory.weights) {
+    master_ = zeros(Dtype::f32, copies ? MemoryKind::master_weights : MemoryKind::weights);
+  }
+  if (memory.gradients) gradients_ = zeros(gradient_type(), MemoryKind::gradients);
+  if (copies && memory.weights) compute_copy_ = zeros(compute, MemoryKind::weights);
 }
 
 const Param& ParamStore::param(std::string_view name) const {
@@ -50,24 +55,30 @@ int64_t ParamStore::parameters() const {
   return sum;
 }
 
+std::span<float> ParamStore::gradients() const {
+  return gradients_ ? gradients_.span<float>() : std::span<float>();
+}
+
 std::span<BFloat16> ParamStore::compute_copy() const {
-  if (compute_ != Dtype::bf16) return {};
+  if (compute_ != Dtype::bf16 || !compute_copy_) return {};
   return compute_copy_.span<BFloat16>();
 }
 
-Tensor ParamStore::master(const Param& p) const {
-  return Tensor(master_.block(), static_cast<size_t>(p.offset) * 4, p.info.shape, Dtype::f32);
+Tensor ParamStore::view(const Tensor& array, const Param& p, std::string_view what) const {
+  if (!array) {
+    fail(cat("this store has no memory for ", what, ", but those of ", p.info.name,
+             " were asked for"));
+  }
+  const size_t offset = static_cast<size_t>(p.offset) * size_of(array.dtype());
+  return Tensor(array.block(), offset, p.info.shape, array.dtype());
 }
 
-Tensor ParamStore::gradient(const Param& p) const {
-  const size_t offset = static_cast<size_t>(p.offset) * size_of(gradient_type());
-  return Tensor(gradients_.block(), offset, p.info.shape, gradient_type());
-}
+Tensor ParamStore::master(const Param& p) const { return view(master_, p, "masters"); }
+
+Tensor ParamStore::gradient(const Param& p) const { return view(gradients_, p, "gradients"); }
 
 Tensor ParamStore::weight(const Param& p) const {
-  if (compute_ == Dtype::f32) return master(p);
-  return Tensor(compute_copy_.block(), static_cast<size_t>(p.offset) * size_of(compute_),
-                p.info.shape, compute_);
+  return view(compute_ == Dtype::f32 ? master_ : compute_copy_, p, "weights");
 }
 
 Tensor ParamStore::state(std::string_view name, Shape shape) {
@@ -81,23 +92,59 @@ Tensor ParamStore::state(std::string_view name, Shape shape) {
   return zeros;
 }
 
+void initial_values(const Param& p, uint64_t seed, int64_t begin, std::span<float> values) {
+  const RandomStream stream(seed, cat("init/", p.info.name));
+  const double deviation = p.info.deviation, fill = p.info.fill;
+  const int64_t end = begin + static_cast<int64_t>(values.size());
+  // Of `count` local elements from `to` on, which are those from `from` on of the whole, the ones
+  // that are wanted.
+  const auto draw = [&](int64_t to, int64_t from, int64_t count) {
+    const int64_t first = std::max(to, begin), last = std::min(to + count, end);
+    for (int64_t i = first; i < last; ++i) {
+      const auto at = static_cast<uint64_t>(from + i - to);
+      values[static_cast<size_t>(i - begin)] =
+          static_cast<float>(deviation == 0 ? fill : deviation * stream.normal(at));
+    }
+  };
+  const ParamShard& shard = p.info.shard;
+  if (!shard.cut()) return draw(0, 0, p.elements);
+  const bool vector = p.info.shape.rank() == 1;
+  const int64_t here = vector ? 1 : p.info.shape.columns();
+  const int64_t all = vector ? 1 : shard.whole.columns();
+  for (const RowRun& run : shard.rows) {
+    if (here == all) {
+      draw(run.local * here, run.global * here, run.count * here);
+      continue;
+    }
+    const int64_t first = std::clamp<int64_t>(begin / here - run.local, 0, run.count);
+    const int64_t last = std::clamp<int64_t>((end - 1) / here + 1 - run.local, first, run.count);
+    for (int64_t r = first; r < last; ++r) {
+      draw((run.local + r) * here, (run.global + r) * all + shard.first_column, here);
+    }
+  }
+}
+
 void ParamStore::initialise(uint64_t seed) {
+  constexpr int64_t grain = 4096;
   for (const Param& p : params_) {
-    float* values = master().data() + p.offset;
-    const RandomStream stream(seed, cat("init/", p.info.name));
-    const double deviation = p.info.deviation, fill = p.info.fill;
-    parallel_for(*device_, p.elements, 4096, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        values[i] = static_cast<float>(
-            deviation == 0 ? fill : deviation * stream.normal(static_cast<uint64_t>(i)));
+    parallel_for(*device_, p.elements, grain, [&](int64_t begin, int64_t end) {
+      const auto count = static_cast<size_t>(end - begin);
+      if (master_) {
+        return initial_values(p, seed, begin, {master().data() + p.offset + begin, count});
       }
+      if (compute_copy().empty()) return;
+      std::vector<float> values(count);
+      initial_values(p, seed, begin, values);
+      BFloat16* to = compute_copy().data() + p.offset + begin;
+      for (size_t i = 0; i < count; ++i) to[i] = BFloat16(values[i]);
     });
   }
-  refresh_compute(0, elements_);
+  if (master_) refresh_compute(0, elements_);
   raise_version();
 }
 
 void ParamStore::zero_gradients() {
+  if (!gradients_) return;
   const size_t width = size_of(gradient_type());
   parallel_for(*device_, elements_, int64_t{1} << 16, [&](int64_t begin, int64_t end) {
     std::memset(gradients_.raw() + static_cast<size_t>(begin) * width, 0,
@@ -106,7 +153,7 @@ void ParamStore::zero_gradients() {
 }
 
 void ParamStore::refresh_compute(int64_t begin, int64_t end) {
-  if (compute_ == Dtype::f32) return;
+  if (compute_ == Dtype::f32 || !compute_copy_) return;
   const float* from = master().data();
   parallel_for(*device_, end - begin, int64_t{1} << 16, [&](int64_t b, int64_t e) {
     if (compute_ == Dtype::bf16) {

@@ -213,6 +213,42 @@ void Tape::replay(int region) {
   }
 }
 
+std::vector<Tape::Resting> Tape::resting_blocks() const {
+  struct Use {
+    const BlockPtr* block;
+    long references = 0;
+    int segment = -1;
+    bool stays = false;  // read outside of segments, or part of a region that may still be dropped
+  };
+  std::map<const Block*, Use> uses;
+  std::vector<const Block*> order;  // of first uses
+  const auto count = [&](const Tensor& t, const TapeNode& node) {
+    if (!t) return;
+    const auto [at, fresh] = uses.try_emplace(t.block().get(), Use{.block = &t.block()});
+    if (fresh) order.push_back(t.block().get());
+    ++at->second.references;
+    at->second.segment = std::max(at->second.segment, node.segment);
+    at->second.stays |= node.segment < 0 ||
+                        (node.region >= 0 && !regions_[static_cast<size_t>(node.region)].dropped);
+  };
+  for (const std::unique_ptr<TapeNode>& node : nodes_) {
+    if (node == nullptr) continue;
+    for (const TapeNode::SavedRef& s : node->saved()) count(*s.tensor, *node);
+    for (const Tensor& t : node->kept_inputs) count(t, *node);
+    for (const Tensor& t : node->kept_outputs) count(t, *node);
+  }
+  std::vector<Resting> resting;
+  for (const Block* block : order) {
+    const Use& use = uses.at(block);
+    const long held = use.references + input_arena_.holds(*block) + weight_arena_.holds(*block);
+    // Somebody else may be at work on a block that has another owner: it is not looked into.
+    if (use.stays || use.block->use_count() != held) continue;
+    if (block->kind() != MemoryKind::activations || block->hollow()) continue;
+    resting.push_back({*use.block, use.segment});
+  }
+  return resting;
+}
+
 void Tape::settle(std::unique_ptr<TapeNode> node) {
   if (node->owes_weight()) {
     {
@@ -295,12 +331,25 @@ void Tape::walk(int from, int to, bool weights_too) {
   }
 }
 
-void Tape::backward_input() {
-  walk(walked_to_ < 0 ? static_cast<int>(nodes_.size()) : walked_to_, 0, false);
+void Tape::backward_input() { walk(left(), 0, false); }
+
+std::optional<int> Tape::next_input_segment() const {
+  const int from = left();
+  if (from == 0) return {};
+  return nodes_[static_cast<size_t>(from - 1)]->segment;
+}
+
+void Tape::refill_input_segment() {
+  const std::optional<int> segment = next_input_segment();
+  if (!segment || *segment < 0) return;
+  enter_segment_of(left() - 1);
+  for (int n = left() - 1; n >= segments_[static_cast<size_t>(*segment)].begin; --n) {
+    refill(*nodes_[static_cast<size_t>(n)]);
+  }
 }
 
 bool Tape::backward_input_segment() {
-  const int from = walked_to_ < 0 ? static_cast<int>(nodes_.size()) : walked_to_;
+  const int from = left();
   if (from == 0) return false;
   const int segment = nodes_[static_cast<size_t>(from - 1)]->segment;
   walk(from, segment < 0 ? from - 1 : segments_[static_cast<size_t>(segment)].begin, false);
@@ -312,8 +361,6 @@ void Tape::backward_weight() {
   pending_.clear();
 }
 
-void Tape::backward() {
-  walk(walked_to_ < 0 ? static_cast<int>(nodes_.size()) : walked_to_, 0, true);
-}
+void Tape::backward() { walk(left(), 0, true); }
 
 }  // namespace shoestring

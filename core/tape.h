@@ -39,6 +39,8 @@ class Tape {
   Tape(Stream& stream, ParamSource& source, Mode mode);
 
   Stream& stream() { return *stream_; }
+  // What follows runs on another stream: that of the thread that walks a phase.
+  void move_to(Stream& stream) { stream_ = &stream; }
   ParamSource& source() { return *source_; }
   bool recording() const { return mode_ == Mode::training; }
   void observe(OpObserver* observer) { observer_ = observer; }  // null: nobody
@@ -69,6 +71,7 @@ class Tape {
   void end_segment();
   int num_segments() const { return static_cast<int>(segments_.size()); }
   const std::string& segment_name(int segment) const;
+  bool in_segment() const { return open_segment_ >= 0; }
 
   // --- recompute: ops recorded between begin and end are replayed in I when their outputs were
   // dropped. drop() gives back everything the region made except the values to keep. ---
@@ -80,6 +83,10 @@ class Tape {
   void seed(const Value& output, Tensor gradient);  // dy of a chunk's output, before I
   void backward_input();
   bool backward_input_segment();  // the last segment still to do; false when none is left
+  // That segment; -1: ops outside of segments; empty when none is left.
+  std::optional<int> next_input_segment() const;
+  // Makes again, now, what regions dropped of what that segment reads.
+  void refill_input_segment();
   void backward_weight();
   void backward();
 
@@ -104,6 +111,14 @@ class Tape {
   const Arena& input_arena() const { return input_arena_; }
   const Arena& weight_arena() const { return weight_arena_; }
   int64_t owed() const { return static_cast<int64_t>(pending_.size()); }
+  // Saved activations that nothing but this tape refers to any more: nobody reads them before the
+  // backward pass comes to `segment`, the last one that saved them, so that they may be elsewhere
+  // until then. What recompute drops, or may still drop, is not among them.
+  struct Resting {
+    BlockPtr block;
+    int segment = 0;
+  };
+  std::vector<Resting> resting_blocks() const;
 
   // Called by apply() alone: returns the op's outputs as values.
   std::vector<Value> record(std::unique_ptr<TapeNode> node, std::span<const Value> inputs,
@@ -125,6 +140,7 @@ class Tape {
   void replay(int region);
   void add_gradient(int id, Tensor gradient);
   void enter_segment_of(int node);
+  int left() const { return walked_to_ < 0 ? static_cast<int>(nodes_.size()) : walked_to_; }
 
   Stream* stream_;
   ParamSource* source_;

@@ -57,23 +57,34 @@ std::vector<MuonMatrix> muon_matrices(std::span<const Param> params, const Optim
   for (const Slice& slice : slices_of(params, owned)) {
     const Param& p = params[static_cast<size_t>(slice.param)];
     if (!updated_by_muon(p.info, config)) continue;
-    if (slice.flat.elements() != p.elements) {
-      fail(cat("Muon needs whole matrices, but only elements [", slice.begin, ", ", slice.end,
-               ") of ", p.info.name, " ", p.info.shape.text(), " are owned here"));
-    }
     int64_t begin = 0;
     for (int64_t rows : matrix_rows(p.info)) {
-      MuonMatrix matrix;
-      matrix.param = slice.param;
-      matrix.begin = begin;
-      matrix.rows = rows;
-      matrix.columns = p.info.shape.columns();
-      matrix.flat = {p.offset + begin, p.offset + begin + matrix.elements()};
-      begin += matrix.elements();
-      matrices.push_back(std::move(matrix));
+      const int64_t columns = p.info.shape.columns(), end = begin + rows * columns;
+      const MuonMatrix matrix{.param = slice.param,
+                              .begin = begin,
+                              .rows = rows,
+                              .columns = columns,
+                              .flat = {p.offset + begin, p.offset + end}};
+      begin = end;
+      if (matrix.begin >= slice.end || end <= slice.begin) continue;
+      if (matrix.begin < slice.begin || end > slice.end) {
+        fail(cat("Muon needs whole matrices, but only elements [", slice.begin, ", ", slice.end,
+                 ") of ", p.info.name, " ", p.info.shape.text(), " are owned here"));
+      }
+      matrices.push_back(matrix);
     }
   }
   return matrices;
+}
+
+double muon_flop(const ParamInfo& info, const MuonConfig& config) {
+  double flop = 0;
+  for (const int64_t rows : matrix_rows(info)) {
+    const auto a = static_cast<double>(rows), b = static_cast<double>(info.shape.columns());
+    const double small = std::min(a, b), large = std::max(a, b);
+    flop += 2 * small * small * (2 * large + small);
+  }
+  return static_cast<double>(config.steps) * flop;
 }
 
 double muon_scale(const MuonConfig& config, int64_t rows, int64_t columns) {

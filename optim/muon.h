@@ -28,10 +28,15 @@ struct MuonMatrix {
   int64_t elements() const { return rows * columns; }
 };
 
-// The matrices of the Muon parameters inside `owned`. A parameter that an owned
-// range cuts is an error that names it.
+// The matrices of the Muon parameters inside `owned`. A matrix that an owned range cuts is an error
+// that names its parameter.
 std::vector<MuonMatrix> muon_matrices(std::span<const Param> params, const OptimConfig& config,
                                       std::span<const FlatRange> owned);
+
+// Multiplications and additions of the Newton-Schulz iterations of all matrices of a parameter, by
+// which owners' shares are balanced: an iteration of [m, n], m <= n, has two products with the long
+// side (2 m m n each) and one without (2 m m m).
+double muon_flop(const ParamInfo& info, const MuonConfig& config);
 
 // What the orthogonal matrix is multiplied by (MuonConfig::scale).
 double muon_scale(const MuonConfig& config, int64_t rows, int64_t columns);

@@ -112,7 +112,12 @@ double sum_of_squares(std::span<const FlatRange> ranges, std::span<const double>
     }
   };
   for (const FlatRange& range : ranges) {
-    check(range.begin == at, "gradient norm: ranges must follow one another without gaps");
+    check(range.begin >= at, "gradient norm: ranges must follow one another");
+    if (range.begin / norm_block != at / norm_block) {
+      total += block;
+      block = 0;
+    }
+    at = range.begin;
     const Cut c = cut(range);
     take(c.head_units, norm_unit);
     take(c.blocks, norm_block);
@@ -120,21 +125,6 @@ double sum_of_squares(std::span<const FlatRange> ranges, std::span<const double>
   }
   check(next == terms.size(), "gradient norm: too many terms");
   return total + block;
-}
-
-std::array<double, num_param_classes> class_square_sums(Device& device,
-                                                        std::span<const Param> params,
-                                                        FlatSpan<const float> gradients,
-                                                        FlatRange range) {
-  std::array<double, num_param_classes> sums = {};
-  for (const Slice& slice : slices_of(params, {&range, 1})) {
-    // Up to the next unit: padding is zero.
-    const int64_t end = (slice.flat.end + norm_unit - 1) / norm_unit * norm_unit;
-    const Param& p = params[static_cast<size_t>(slice.param)];
-    double& sum = sums[static_cast<size_t>(p.info.param_class)];
-    for (double term : square_sums(device, gradients, {slice.flat.begin, end})) sum += term;
-  }
-  return sums;
 }
 
 double clip_coefficient(double norm, double max_norm) {

@@ -6,7 +6,6 @@
 // the range it owns: one per whole block, one per unit where the range begins or ends inside a
 // block. Terms of all ranks, concatenated in the order of the numbering, give the sum of squares.
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -28,16 +27,9 @@ int64_t norm_terms(FlatRange range);
 // The terms of `range`; padding elements must be zero, as ParamStore keeps them.
 std::vector<double> square_sums(Device& device, FlatSpan<const float> gradients, FlatRange range);
 
-// Sum of squares from the terms of consecutive ranges that cover the store, concatenated.
-// Infinite or not a number if and only if some gradient is.
+// Sum of squares from the terms of ascending, disjoint ranges, concatenated; what lies between them
+// counts as zeros. Infinite or not a number if and only if some gradient is.
 double sum_of_squares(std::span<const FlatRange> ranges, std::span<const double> terms);
-
-// The part of `range` in the sum of squares by ParamClass: telling, not exact (the order of the sum
-// follows the parameters' borders).
-std::array<double, num_param_classes> class_square_sums(Device& device,
-                                                        std::span<const Param> params,
-                                                        FlatSpan<const float> gradients,
-                                                        FlatRange range);
 
 // min(1, max_norm / (norm + 1e-6)); 1 when max_norm is 0 (clipping off).
 double clip_coefficient(double norm, double max_norm);

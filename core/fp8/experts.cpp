@@ -2,12 +2,26 @@
 
 #include <cstring>
 
+#include "core/check.h"
+#include "core/fp8/packed_rows.h"
 #include "core/ops/convert.h"
 
 namespace shoestring {
-Fp8Experts::Fp8Experts(Stream& stream, Fp8Layer& layer, std::vector<int64_t> borders)
-    : stream_(stream), layer_(layer), borders_(std::move(borders)) {
-  const auto experts = static_cast<int64_t>(borders_.size()) - 1;
+
+bool input_is_sent(const Fp8Layer& layer) {
+  return layer.param().info.name.ends_with(".experts.gate_up.weight") && layer.recipe().fprop &&
+         layer.copy() == Fp8Copy::fp8 && can_be_packed(layer.input());
+}
+
+bool gradient_is_sent(const Fp8Layer& layer) {
+  return layer.param().info.name.ends_with(".experts.down.weight") && layer.recipe().dgrad &&
+         layer.recipe().wgrad && can_be_packed(layer.gradient());
+}
+
+Fp8Experts::Fp8Experts(Stream& stream, Fp8Layer& layer, std::vector<int64_t> borders,
+                       int64_t sources)
+    : stream_(stream), layer_(layer), borders_(std::move(borders)), sources_(sources) {
+  const int64_t experts = matrix_of(static_cast<int64_t>(borders_.size()) - 1);
   const Shape& w = layer.param().info.shape;
   outputs_ = w[0] / experts;
   inputs_ = w[1];
@@ -16,21 +30,30 @@ Fp8Experts::Fp8Experts(Stream& stream, Fp8Layer& layer, std::vector<int64_t> bor
 
 // [R, columns] with zeros behind the last border.
 Tensor Fp8Experts::rows_like(const Tensor& x, int64_t columns) const {
-  Tensor y(stream_.device(), {x.rows(), columns}, x.dtype());
+  Tensor y(stream_.device(), {x.rows(), columns}, is_packed(x) ? layer_.dtype() : x.dtype());
   stream_.run(
       [rest = y.rows(borders_.back(), y.rows())] { std::memset(rest.raw(), 0, rest.bytes()); });
   return y;
 }
 
+// Of rows of values, or of packed ones with this many values each.
+Fp8Segments Fp8Experts::codes_of(const Tensor& rows, int64_t columns, const Fp8Encoding& encoding,
+                                 MemoryKind kind) const {
+  if (!is_packed(rows)) return quantise_segments(stream_, rows, encoding, borders_, kind);
+  const Fp8Tensor apart = unpack_rows(stream_, rows, columns, encoding, kind);
+  return {apart.codes, apart.scales, encoding, borders_};
+}
+
 void Fp8Experts::multiply(Form form, const Tensor& c, const Fp8Segments& a,
                           const Fp8Segments& b) const {
   for (int64_t e = 0; e < a.count(); ++e) {
-    const auto at = static_cast<size_t>(e);
+    const auto at = static_cast<size_t>(e), matrix = static_cast<size_t>(matrix_of(e));
     if (borders_[at] == borders_[at + 1]) continue;
-    const std::vector<int64_t>& rows = form == Form::weight ? matrices_ : borders_;
-    fp8_product(stream_, {.c = c.rows(rows[at], rows[at + 1]),
+    const bool weight = form == Form::weight;
+    fp8_product(stream_, {.c = weight ? c.rows(matrices_[matrix], matrices_[matrix + 1])
+                                      : c.rows(borders_[at], borders_[at + 1]),
                           .a = a.segment(e),
-                          .b = b.segment(e),
+                          .b = b.segment(weight ? e : matrix_of(e)),
                           .transpose_a = form == Form::weight,
                           .transpose_b = form == Form::forward,
                           .accumulate = form == Form::weight,
@@ -42,7 +65,8 @@ void Fp8Experts::multiply_full(Form form, const Tensor& c, const Tensor& a, cons
   for (size_t e = 0; e + 1 < borders_.size(); ++e) {
     if (borders_[e] == borders_[e + 1]) continue;
     const auto tokens = [&](const Tensor& x) { return x.rows(borders_[e], borders_[e + 1]); };
-    const auto matrix = [&](const Tensor& x) { return x.rows(matrices_[e], matrices_[e + 1]); };
+    const auto at = static_cast<size_t>(matrix_of(static_cast<int64_t>(e)));
+    const auto matrix = [&](const Tensor& x) { return x.rows(matrices_[at], matrices_[at + 1]); };
     const bool weight = form == Form::weight;
     const Tensor ce = weight ? matrix(c) : tokens(c), ae = tokens(a);
     const Tensor be = weight ? tokens(b) : matrix(b);
@@ -56,8 +80,7 @@ void Fp8Experts::multiply_full(Form form, const Tensor& c, const Tensor& a, cons
 }
 
 Fp8Kept Fp8Experts::store(const Tensor& x) const {
-  const Fp8Segments x8 =
-      quantise_segments(stream_, x, layer_.input(), borders_, MemoryKind::activations);
+  const Fp8Segments x8 = codes_of(x, inputs_, layer_.input(), MemoryKind::activations);
   return {.codes = x8.codes, .scales = x8.scales, .values = {}};
 }
 
@@ -66,6 +89,7 @@ Tensor Fp8Experts::load(const Fp8Kept& kept, Dtype to) const {
 }
 
 Tensor Fp8Experts::forward(const Tensor& x, const Tensor& w, Fp8Kept* kept) {
+  check(!is_packed(x) || packs_input(layer_), "packed rows where experts read values");
   Fp8Kept stored;
   if (layer_.wants_codes()) stored = store(x);
   Tensor y = rows_like(x, outputs_);
@@ -115,27 +139,28 @@ void Fp8Experts::multiply_input(const Tensor& dx, const Tensor& dy, const Fp8Seg
 }
 
 Tensor Fp8Experts::input_gradient(const Tensor& dy, const Tensor& w, Fp8Kept& owed) {
-  const bool wgrad = layer_.recipe().wgrad;
+  check(!is_packed(dy) || packs_gradient(layer_), "packed rows where experts read values");
+  const bool wgrad = layer_.recipe().wgrad, sent = gradient_is_sent(layer_);
   const Fp8Encoding gradient = layer_.gradient(), along_tokens = gradient.transposed();
   const bool serves = wgrad && gradient == along_tokens;
   owed = {.codes = {}, .scales = {}, .values = !wgrad || layer_.probed() ? dy : Tensor()};
   Tensor dx = rows_like(dy, inputs_);
-  auto quantised = [&](const Fp8Encoding& encoding, MemoryKind kind) {
-    return quantise_segments(stream_, dy, encoding, borders_, kind);
-  };
   auto keep = [&owed](const Fp8Segments& dy8) {
     owed.codes = dy8.codes;
     owed.scales = dy8.scales;
   };
   if (layer_.recipe().dgrad) {
     const Fp8Segments dy8 =
-        quantised(gradient, serves ? MemoryKind::activations : MemoryKind::workspace);
+        codes_of(dy, outputs_, gradient, serves ? MemoryKind::activations : MemoryKind::workspace);
     multiply_input(dx, dy, dy8, w);
     if (serves) keep(dy8);
+    if (sent) keep(requantise_segments(stream_, dy8, along_tokens, MemoryKind::activations));
   } else {
     multiply_full(Form::input, dx, dy, w);
   }
-  if (wgrad && !owed.codes) keep(quantised(along_tokens, MemoryKind::activations));
+  if (wgrad && !owed.codes) {
+    keep(quantise_segments(stream_, dy, along_tokens, borders_, MemoryKind::activations));
+  }
   return dx;
 }
 

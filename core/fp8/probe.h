@@ -35,6 +35,7 @@ class Fp8Probe {
   // The forward pass is over: products of it that are made from here on are made again, by
   // recompute, and were compared the first time.
   void end_forward() { forward_ended_ = true; }
+  void begin_forward() { forward_ended_ = false; }  // of a further part of the model
   bool watches_forward() const { return !forward_ended_; }
 
   // Parameters by their index. `got` and `want` have one shape; x is what was quantised.

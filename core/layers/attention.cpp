@@ -30,10 +30,9 @@ Value AttentionLayer::run_core(LayerContext& context, const Value& x) const {
   s.length = context.batch.length;
   const Value positions(context.batch.positions);
   const Value fused = qkv.run(context, x);
-  // Local heads follow from the tensor, so that a shard of the heads needs no other code.
-  const int64_t groups = s.q_heads / s.kv_heads;
-  s.kv_heads = fused.tensor().columns() / ((groups + 2) * s.head_dim);
-  s.q_heads = s.kv_heads * groups;
+  // Local heads follow from the matrices, so that a shard of the heads needs no other code.
+  s.q_heads = output.weight->info.shape.columns() / s.v_head_dim;
+  s.kv_heads = (fused.tensor().columns() / s.head_dim - s.q_heads) / 2;
   const bool norms = q_gain != nullptr;
   SplitQkv::Attributes split{.heads = s.q_heads, .kv_heads = s.kv_heads, .head_dim = s.head_dim};
   if (!norms) split.table = *context.rope;

@@ -26,6 +26,10 @@ BatchTensors to_device(Device& device, const MicroBatch& micro) {
     std::copy(values.begin(), values.end(), t.data<int32_t>());
     return t;
   };
+  std::vector<ShiftedRows> shifted;
+  for (const ShiftedTokens& s : micro.shifted) {
+    shifted.push_back({copy({rows}, s.tokens), copy({rows}, s.labels), copy({rows}, s.main)});
+  }
   return {.sequences = micro.sequences,
           .length = micro.length,
           .tokens = copy({rows}, micro.tokens),
@@ -34,7 +38,8 @@ BatchTensors to_device(Device& device, const MicroBatch& micro) {
           .first_key = copy({micro.sequences, micro.length}, micro.first_key),
           .document_start = micro.document_start.empty()
                                 ? Tensor()
-                                : copy({micro.sequences, micro.length}, micro.document_start)};
+                                : copy({micro.sequences, micro.length}, micro.document_start),
+          .shifted = std::move(shifted)};
 }
 
 }  // namespace shoestring

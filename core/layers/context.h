@@ -26,12 +26,21 @@ enum class Recompute : uint8_t {
 };
 Recompute recompute_from_name(std::string_view name);
 
+// What module k of multi-token prediction reads and predicts at each position i of a micro-batch.
+struct ShiftedRows {
+  Tensor tokens;     // i32 [T]: t_{i+k}; beyond the row its last token, which nothing depends on
+  Tensor labels;     // i32 [T]: t_{i+k+1}, or -1 where that or any token from t_i on is not of the
+                     // same row and document
+  Tensor main = {};  // i32 [T]: ShiftedTokens::main; empty: i + k
+};
+
 // The device's copy of a micro-batch. T = B * S.
 struct BatchTensors {
   int64_t sequences = 0, length = 0;  // B, S
   Tensor tokens, labels, positions;   // i32 [T]
   Tensor first_key;                   // i32 [B, S]
   Tensor document_start = {};         // i32 [B, S], or empty: first_key
+  std::vector<ShiftedRows> shifted = {};
 };
 
 BatchTensors to_device(Device& device, const MicroBatch& micro);

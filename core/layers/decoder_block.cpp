@@ -40,10 +40,13 @@ Residual DecoderBlock::run(LayerContext& context, Residual x, std::string_view p
   context.tape.begin_segment(cat(prefix, "attention"));
   x = latent_attention ? run_sublayer(context, attention_norm, *latent_attention, std::move(x))
                        : run_sublayer(context, attention_norm, attention, std::move(x));
-  context.tape.end_segment();
-  context.tape.begin_segment(cat(prefix, "mlp"));
-  x = moe ? run_sublayer(context, mlp_norm, *moe, std::move(x))
-          : run_sublayer(context, mlp_norm, mlp, std::move(x));
+  if (moe) {
+    x = run_sublayer(context, mlp_norm, *moe, std::move(x));  // begins the others
+  } else {
+    context.tape.end_segment();
+    context.tape.begin_segment(cat(prefix, "mlp"));
+    x = run_sublayer(context, mlp_norm, mlp, std::move(x));
+  }
   context.tape.end_segment();
   return x;
 }

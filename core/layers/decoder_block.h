@@ -1,7 +1,8 @@
 #pragma once
-// One pre-norm block as two segments, attention and mlp. What flows between segments is the
-// residual stream with the last sub-layer's contribution not yet added: the next norm adds it while
-// it reads.
+// One pre-norm block as segments: attention and mlp, or, of a sparse block, attention (with the
+// router), dispatch, experts, combine and, where there is one, the shared expert; dispatch and
+// combine do nothing but move rows. What flows between blocks is the residual stream with the last
+// sub-layer's contribution not yet added: the next norm adds it while it reads.
 
 #include <optional>
 #include <string_view>

@@ -1,5 +1,7 @@
 #include "core/layers/moe.h"
 
+#include <utility>
+
 #include "core/ops/add.h"
 #include "core/ops/combine.h"
 #include "core/ops/dispatch.h"
@@ -14,12 +16,21 @@ namespace {
 
 // All experts' rows times their matrices, in FP8 where the plan says so.
 Value multiply(LayerContext& context, const Param* weight, const Value& rows,
-               const Value& offsets) {
+               const DispatchedTokens& tokens) {
   Tape& tape = context.tape;
   if (Fp8Layer* layer = fp8_layer(context, *weight)) {
-    return apply<Fp8GroupedLinear>(tape, {.layer = layer}, {rows, offsets}, {weight});
+    return apply<Fp8GroupedLinear>(tape, {.layer = layer, .sources = tokens.sources},
+                                   {rows, tokens.offsets}, {weight});
   }
-  return apply<GroupedLinear>(tape, {.thin = !tape.recording()}, {rows, offsets}, {weight});
+  return apply<GroupedLinear>(tape, {.thin = !tape.recording(), .sources = tokens.sources},
+                              {rows, tokens.offsets}, {weight});
+}
+
+// A layer by itself, outside of any segment, has none.
+void cut_segment(Tape& tape, const std::string& name, std::string_view part) {
+  if (!tape.in_segment()) return;
+  tape.end_segment();
+  tape.begin_segment(cat(name, part));
 }
 
 }  // namespace
@@ -28,7 +39,7 @@ DispatchedTokens LocalExchange::dispatch(Tape& tape, const Value& x, const Routi
   auto [rows, offsets, row_of] =
       apply<Dispatch>(tape, {.experts = routing.experts, .capacity = routing.capacity},
                       {x, routing.ids, routing.gates});
-  return {.rows = rows, .offsets = offsets, .row_of = row_of};
+  return {.rows = rows, .offsets = offsets, .row_of = row_of, .own_offsets = offsets};
 }
 
 Value LocalExchange::combine(Tape& tape, const Value& rows, const DispatchedTokens& sent,
@@ -48,37 +59,54 @@ Route::Attributes MoeLayer::attributes(const LayerContext& context) const {
 
 Value MoeLayer::run_experts(LayerContext& context, const DispatchedTokens& tokens) const {
   Tape& tape = context.tape;
-  const Value fused = multiply(context, gate_up, tokens.rows, tokens.offsets);
+  const Value fused = multiply(context, gate_up, tokens.rows, tokens);
   Fp8Layer* narrow = fp8_layer(context, *down);
   if (narrow != nullptr && narrow->recipe().swiglu_inputs) {
-    return apply<Fp8GroupedLinear>(tape, {.layer = narrow, .swiglu = true}, {fused, tokens.offsets},
-                                   {down});
+    return apply<Fp8GroupedLinear>(tape,
+                                   {.layer = narrow, .swiglu = true, .sources = tokens.sources},
+                                   {fused, tokens.offsets}, {down});
   }
   const bool region =
       context.recompute == Recompute::swiglu || context.recompute == Recompute::norms;
   const int id = region ? tape.begin_region() : -1;
   const Value product = apply<Swiglu>(tape, {}, {fused});
   if (region) tape.end_region(id);
-  Value y = multiply(context, down, product, tokens.offsets);
+  Value y = multiply(context, down, product, tokens);
   if (region) tape.drop_region(id, {});
   return y;
 }
 
 Value MoeLayer::run(LayerContext& context, const Value& x) const {
   Tape& tape = context.tape;
-  const Value logits = apply<RouterLogits>(tape, {.exact = context.exact}, {x}, {router});
+  Value logits = apply<RouterLogits>(tape, {.exact = context.exact}, {x}, {router});
+  if (gather_logits) logits = gather_logits->cross(tape, logits);
   auto [ids, gates, figures] = apply<Route>(tape, attributes(context), {logits, Value(bias)});
-  const Routing chosen{
-      .ids = ids, .gates = gates, .experts = experts, .capacity = tape.recording() ? capacity : 0};
+  if (keep_rows) {
+    ids = keep_rows->cross(tape, ids);
+    gates = keep_rows->cross(tape, gates);
+  }
+  const Routing chosen{.ids = ids,
+                       .gates = gates,
+                       .experts = experts,
+                       .capacity = tape.recording() ? capacity : 0,
+                       .gate_up = fp8_layer(context, *gate_up),
+                       .down = fp8_layer(context, *down)};
   LocalExchange local;
   TokenExchange& exchange = context.tokens ? *context.tokens : local;
+  cut_segment(tape, name, ".dispatch");
   const DispatchedTokens sent = exchange.dispatch(tape, x, chosen);
-  Value y = exchange.combine(tape, run_experts(context, sent), sent, chosen);
+  cut_segment(tape, name, ".experts");
+  Value rows = run_experts(context, sent);
+  cut_segment(tape, name, ".combine");
+  Value y = exchange.combine(tape, std::exchange(rows, {}), sent, chosen);
   if (tape.recording()) {
     tape.tell(cat(name, ".routing"), figures.tensor());
-    tape.tell(cat(name, ".offsets"), sent.offsets.tensor());
+    tape.tell(cat(name, ".offsets"), sent.own_offsets.tensor());
+    tape.tell(cat(name, ".received"), sent.offsets.tensor());
   }
-  return shared ? apply<Add>(tape, {}, {y, shared->run(context, x)}) : y;
+  if (!shared) return y;
+  cut_segment(tape, name, ".shared");
+  return apply<Add>(tape, {}, {y, shared->run(context, x)});
 }
 
 MoeLayer bind_moe(const MoeConfig& config, ParamStore& store, const std::string& block) {

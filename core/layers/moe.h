@@ -7,6 +7,7 @@
 // and the experts' SwiGLU mlps as grouped products (grouped_linear.h).
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -18,15 +19,20 @@ namespace shoestring {
 
 // Rows sorted by expert, and where they came from (core/ops/dispatch.h).
 struct DispatchedTokens {
-  Value rows;     // [R, d]
-  Value offsets;  // i32 [experts here + 1]
-  Value row_of;   // i32 [T, K]
+  Value rows;     // [R, d], or packed in FP8 (core/fp8/packed_rows.h) where the layer reads codes
+  Value offsets;  // i32 [experts here * sources + 1] (core/ops/grouped_linear.h)
+  Value row_of;   // i32 [T, K], for combine
+  Value own_offsets;    // i32 [E + 1]: how many rows the tokens given here sent to each expert
+  int64_t sources = 1;  // whose micro-batches meet in the rows
+  std::shared_ptr<const void> plan = {};  // what the exchange itself remembers until combine
 };
 
 struct Routing {
   Value ids, gates;  // [T, K]
   int64_t experts = 0;
   double capacity = 0;
+  // Who multiplies the rows, and whose output comes back; null: not in FP8.
+  const Fp8Layer *gate_up = nullptr, *down = nullptr;
 };
 
 // The seam of expert parallelism: how tokens reach their experts and come back. `combine` gets the
@@ -60,10 +66,17 @@ struct MoeLayer {
   const Param* gate_up = nullptr;  // [E 2 m, d]
   const Param* down = nullptr;     // [E d, m]
   Tensor bias;                     // f32 [E], added to the scores in the choice
+  // Where rows are shared out: the choice is made of all of a micro-batch's rows (the losses need
+  // whole sequences), and each rank goes on with its own. Null: all rows are here.
+  Boundary* gather_logits = nullptr;
+  Boundary* keep_rows = nullptr;
   std::optional<MlpLayer> shared;
 
-  // A recording tape is told two tensors: "layers.3.routing" (RouteFigures) and "layers.3.offsets"
-  // (i32 [E + 1], of the rows that were not dropped).
+  // A recording tape is told three tensors: "layers.3.routing" (RouteFigures), "layers.3.offsets"
+  // (i32 [E + 1], of this rank's rows that were not dropped) and "layers.3.received" (i32 [experts
+  // here * sources + 1], of the rows that the experts here were given).
+  // Inside a segment: ends it and goes on as "layers.3.dispatch", ".experts", ".combine" and,
+  // where there is a shared expert, ".shared".
   Value run(LayerContext& context, const Value& x) const;  // [T, d] -> [T, d]
 
  private:

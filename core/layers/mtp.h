@@ -9,16 +9,17 @@
 // output after its final norm, and h^k is the output of module k after a final norm of its own.
 // Positions and what a token may attend to are those of position i.
 
+#include <span>
 #include <string>
 
 #include "core/layers/decoder_block.h"
+#include "core/layers/embedding.h"
 
 namespace shoestring {
 
 struct MtpModule {
-  std::string prefix;                // "mtp.0.", of its segments
-  const Param* embedding = nullptr;  // [V, d], shared
-  double embedding_multiplier = 1;
+  std::string prefix;        // "mtp.0.", of its segments
+  EmbeddingLayer embedding;  // shared
   double norm_epsilon = 1e-6;
   const Param* embedding_gain = nullptr;  // [d]
   const Param* hidden_gain = nullptr;     // [d]
@@ -34,17 +35,19 @@ struct MtpModule {
   Value join(LayerContext& context, const Value& hidden, const Tensor& tokens) const;
 };
 
-// What module k reads and predicts at each position i of a micro-batch.
-struct ShiftedRows {
-  Tensor tokens;  // i32 [T]: t_{i+k}; beyond the row its last token, which nothing depends on
-  Tensor labels;  // i32 [T]: t_{i+k+1}, or -1 where that or any token from t_i on is not of the
-                  // same row and document
-};
-// Documents end where batch.document_start changes and where a token has no label. by = k >= 1.
+// batch.shifted[k - 1], or, where the batch has none, made from its rows. Documents end where
+// batch.document_start changes and where a token has no label. by = k >= 1.
 ShiftedRows shift_rows(Device& device, const BatchTensors& batch, int64_t by);
+// The same of one whole row, on the host: all spans have the row's length.
+struct RowToShift {
+  std::span<const int32_t> tokens, labels, document_start;
+};
+void shift_row(const RowToShift& row, int64_t by, std::span<int32_t> tokens,
+               std::span<int32_t> labels);
 
 // How often the module's greedy token is the one that the main model would take itself: the number
 // of positions i with shifted.labels[i] != -1 and greedy[i] == main_greedy[i + k]. Both i32 [T].
+// Where position i + k is on another rank, the position does not count.
 int64_t count_agreements(const ShiftedRows& shifted, const Tensor& greedy,
                          const Tensor& main_greedy, int64_t by);
 

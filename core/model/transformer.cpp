@@ -7,7 +7,6 @@
 #include "core/check.h"
 #include "core/matmul.h"
 #include "core/ops/convert.h"
-#include "core/ops/embedding.h"
 #include "core/text.h"
 
 namespace shoestring {
@@ -24,13 +23,14 @@ void tell_output(Tape& tape, const Residual& x, double multiplier, const std::st
 
 }  // namespace
 
-Transformer::Transformer(const ModelConfig& config, ParamStore& store, const Chunk& chunk)
-    : config_(config), chunk_(chunk), store_(&store) {
+Transformer::Transformer(const ModelConfig& config, ParamStore& store, const Chunk& chunk,
+                         const Boundaries& boundaries)
+    : config_(config), chunk_(chunk), boundaries_(boundaries), store_(&store) {
   blocks_.resize(static_cast<size_t>(chunk.last_block - chunk.first_block));
   for (int64_t i = chunk.first_block; i < chunk.last_block; ++i) {
     bind_block(blocks_[static_cast<size_t>(i - chunk.first_block)], i, store);
   }
-  if (chunk.embedding) embedding_ = &store.param("embedding.weight");
+  if (chunk.embedding) embedding_ = bind_embedding(store);
   if (chunk.head) {
     final_norm_ = bind_norm("final_norm.gain", store);
     head_ = &store.param(config.tied_embeddings ? "embedding.weight" : "head.weight");
@@ -65,6 +65,13 @@ const RopeTable& Transformer::rope_for(const BatchTensors& batch) const {
   return rope_;
 }
 
+EmbeddingLayer Transformer::bind_embedding(ParamStore& store) const {
+  return {.table = &store.param("embedding.weight"),
+          .multiplier = config_.embedding_multiplier,
+          .vocabulary = boundaries_.vocabulary,
+          .out = boundaries_.scatter};
+}
+
 NormLayer Transformer::bind_norm(const std::string& name, ParamStore& store) const {
   return {.gain = &store.param(name),
           .epsilon = config_.norm_epsilon,
@@ -79,10 +86,20 @@ void Transformer::bind_block(DecoderBlock& block, int64_t index, ParamStore& sto
                    : bind_attention(block.attention, index, store);
   if (config_.moe.sparse(std::min(index, config_.layers - 1))) {
     block.moe = bind_moe(config_.moe, store, at.substr(0, at.size() - 1));
+    block.moe->gather_logits = boundaries_.gather_alike;
+    block.moe->keep_rows = boundaries_.keep;
+    if (block.moe->shared) bind_edges(block.moe->shared->gate_up, block.moe->shared->down);
     return;
   }
   block.mlp.gate_up.weight = &store.param(at + "mlp.gate_up.weight");
   block.mlp.down.weight = &store.param(at + "mlp.down.weight");
+  bind_edges(block.mlp.gate_up, block.mlp.down);
+}
+
+// In front of a pair of products, the first cut by outputs, the second by inputs, and behind it.
+void Transformer::bind_edges(LinearLayer& first, LinearLayer& second) const {
+  first.in = boundaries_.gather;
+  second.out = boundaries_.scatter;
 }
 
 void Transformer::bind_attention(AttentionLayer& a, int64_t index, ParamStore& store) const {
@@ -103,6 +120,7 @@ void Transformer::bind_attention(AttentionLayer& a, int64_t index, ParamStore& s
     a.k_gain = &store.param(at + "k_norm.gain");
   }
   a.output.weight = &store.param(at + "output.weight");
+  bind_edges(a.qkv, a.output);
 }
 
 void Transformer::bind_latent_attention(DecoderBlock& block, int64_t index,
@@ -128,14 +146,17 @@ void Transformer::bind_latent_attention(DecoderBlock& block, int64_t index,
   a.kv_gain = &store.param(at + "kv_latent_norm.gain");
   a.kv_up.weight = &store.param(at + "kv_up.weight");
   a.output.weight = &store.param(at + "output.weight");
+  // The latents are gathered, which are narrower than the stream; their norms see all rows.
+  (a.q_down.weight ? a.q_down.out : a.q.in) = boundaries_.gather;
+  a.kv_down.out = boundaries_.gather;
+  a.output.out = boundaries_.scatter;
 }
 
 void Transformer::bind_module(int64_t k, ParamStore& store) {
   const std::string at = block_prefix(config_, config_.layers + k);
   MtpModule& module = modules_.emplace_back();
   module.prefix = at;
-  module.embedding = &store.param("embedding.weight");
-  module.embedding_multiplier = config_.embedding_multiplier;
+  module.embedding = bind_embedding(store);
   module.norm_epsilon = config_.norm_epsilon;
   module.embedding_gain = &store.param(at + "embedding_norm.gain");
   module.hidden_gain = &store.param(at + "hidden_norm.gain");
@@ -145,10 +166,9 @@ void Transformer::bind_module(int64_t k, ParamStore& store) {
 }
 
 Residual Transformer::embed(LayerContext& context) const {
-  check(embedding_ != nullptr, "this pipeline chunk has no embedding");
+  check(embedding_.table != nullptr, "this pipeline chunk has no embedding");
   context.tape.begin_segment("embedding");
-  Value x = apply<Embedding>(context.tape, {.multiplier = config_.embedding_multiplier},
-                             {Value(context.batch.tokens)}, {embedding_});
+  const Value x = embedding_.run(context, context.batch.tokens);
   context.tape.end_segment();
   return {x, Value()};
 }
@@ -182,9 +202,10 @@ Value Transformer::run_final_norm(LayerContext& context, const Residual& x) cons
   return run_norm(context, final_norm_, x)[1];
 }
 
-HeadLoss::Result Transformer::run_head(LayerContext& context, const Value& normalised,
+HeadLoss::Result Transformer::run_head(LayerContext& context, const Value& rows,
                                        const HeadRequest& request) const {
   Tape& tape = context.tape;
+  const Value normalised = boundaries_.gather ? boundaries_.gather->cross(tape, rows) : rows;
   ParamSource& source = tape.source();
   Tensor dx, dw;
   if (tape.recording()) dw = source.gradient(*head_);
@@ -219,7 +240,8 @@ HeadLoss::Result Transformer::loss(LayerContext& context, const Residual& x,
   const HeadRequest request{.attributes = {.loss_scale = options.loss_scale,
                                            .logit_multiplier = config_.output_multiplier,
                                            .z_coefficient = options.z_loss,
-                                           .exact = options.exact},
+                                           .exact = options.exact,
+                                           .shard = boundaries_.vocabulary},
                             .labels = context.batch.labels,
                             .token_losses = options.token_losses,
                             .greedy = further ? &greedy : nullptr};
@@ -246,7 +268,8 @@ std::vector<PredictionResult> Transformer::predict(LayerContext& context, Value 
         run_head(context, hidden,
                  {.attributes = {.loss_scale = weight * options.loss_scale,
                                  .logit_multiplier = config_.output_multiplier,
-                                 .exact = options.exact},
+                                 .exact = options.exact,
+                                 .shard = boundaries_.vocabulary},
                   .labels = rows.labels,
                   .greedy = &greedy});
     tape.end_segment();

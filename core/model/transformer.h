@@ -7,6 +7,7 @@
 
 #include "core/layers/decoder_block.h"
 #include "core/layers/mtp.h"
+#include "core/model/boundaries.h"
 #include "core/model/parameters.h"
 #include "core/ops/head_loss.h"
 
@@ -25,8 +26,10 @@ struct LossOptions {
 
 class Transformer {
  public:
-  // `store` was built from parameters_of(config, chunk) and outlives the model.
-  Transformer(const ModelConfig& config, ParamStore& store, const Chunk& chunk);
+  // `store` was built from parameters_of(config, chunk), cut as the boundaries want it, and
+  // outlives the model, as they do.
+  Transformer(const ModelConfig& config, ParamStore& store, const Chunk& chunk,
+              const Boundaries& boundaries = {});
 
   const ModelConfig& config() const { return config_; }
   // Other angles for the steps that follow: a stage with longer sequences stretches the positions.
@@ -57,7 +60,9 @@ class Transformer {
   void bind_block(DecoderBlock& block, int64_t index, ParamStore& store) const;
   void bind_attention(AttentionLayer& layer, int64_t index, ParamStore& store) const;
   void bind_latent_attention(DecoderBlock& block, int64_t index, ParamStore& store) const;
+  void bind_edges(LinearLayer& first, LinearLayer& second) const;
   void bind_module(int64_t k, ParamStore& store);
+  EmbeddingLayer bind_embedding(ParamStore& store) const;
   struct HeadRequest {
     HeadLoss::Attributes attributes;
     Tensor labels;
@@ -73,13 +78,14 @@ class Transformer {
 
   ModelConfig config_;
   Chunk chunk_;
+  Boundaries boundaries_;
   ParamStore* store_;
   // Rows up to the last position that was used: a model may allow millions. One thread runs it.
   mutable RopeTable rope_;
   std::vector<DecoderBlock> blocks_;
   std::vector<MtpModule> modules_;
   NormLayer final_norm_;
-  const Param* embedding_ = nullptr;
+  EmbeddingLayer embedding_;
   const Param* head_ = nullptr;
 };
 

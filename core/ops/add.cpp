@@ -8,7 +8,8 @@ namespace {
 constexpr int64_t grain = int64_t{1} << 14;
 
 template <class T>
-void add_cpu(Device& device, const Tensor& x, const Tensor& delta, double multiplier, Tensor& y) {
+void add_cpu(Device& device, const Tensor& x, const Tensor& delta, double multiplier,
+             const Tensor& y) {
   using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
   const T* a = x.data<T>();
   const T* b = delta.data<T>();
@@ -22,7 +23,7 @@ void add_cpu(Device& device, const Tensor& x, const Tensor& delta, double multip
 }
 
 template <class T>
-void multiply_cpu(Device& device, const Tensor& x, double multiplier, Tensor& y) {
+void multiply_cpu(Device& device, const Tensor& x, double multiplier, const Tensor& y) {
   using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
   const T* in = x.data<T>();
   T* out = y.data<T>();
@@ -33,14 +34,16 @@ void multiply_cpu(Device& device, const Tensor& x, double multiplier, Tensor& y)
 }
 
 void forward_cpu(Stream& stream, const Tensor& x, const Tensor& delta, double multiplier,
-                 Tensor& y) {
-  dispatch_float(x.dtype(),
-                 [&]<class T>() { add_cpu<T>(stream.device(), x, delta, multiplier, y); });
+                 const Tensor& y) {
+  stream.run([&device = stream.device(), x, delta, multiplier, y] {
+    dispatch_float(x.dtype(), [&]<class T>() { add_cpu<T>(device, x, delta, multiplier, y); });
+  });
 }
 
-void backward_cpu(Stream& stream, const Tensor& dy, double multiplier, Tensor& ddelta) {
-  dispatch_float(dy.dtype(),
-                 [&]<class T>() { multiply_cpu<T>(stream.device(), dy, multiplier, ddelta); });
+void backward_cpu(Stream& stream, const Tensor& dy, double multiplier, const Tensor& ddelta) {
+  stream.run([&device = stream.device(), dy, multiplier, ddelta] {
+    dispatch_float(dy.dtype(), [&]<class T>() { multiply_cpu<T>(device, dy, multiplier, ddelta); });
+  });
 }
 
 }  // namespace
@@ -48,8 +51,8 @@ void backward_cpu(Stream& stream, const Tensor& dy, double multiplier, Tensor& d
 Tensors<1> Add::forward(Stream& stream, const Attributes& a, const Tensors<2>& x, Saved&) {
   check_tensor(name, "delta", x[1], x[0].shape(), x[0].dtype());
   Tensor y(stream.device(), x[0].shape(), x[0].dtype());
-  on<const Tensor&, const Tensor&, double, Tensor&>(stream, name, forward_cpu, nullptr, x[0], x[1],
-                                                    a.multiplier, y);
+  on<const Tensor&, const Tensor&, double, const Tensor&>(stream, name, forward_cpu, nullptr, x[0],
+                                                          x[1], a.multiplier, y);
   return {y};
 }
 
@@ -57,8 +60,8 @@ Tensors<2> Add::grad_input(Stream& stream, const Attributes& a, const Saved&,
                            const Tensors<1>& dy) {
   if (a.multiplier == 1) return {dy[0], dy[0]};
   Tensor ddelta(stream.device(), dy[0].shape(), dy[0].dtype());
-  on<const Tensor&, double, Tensor&>(stream, name, backward_cpu, nullptr, dy[0], a.multiplier,
-                                     ddelta);
+  on<const Tensor&, double, const Tensor&>(stream, name, backward_cpu, nullptr, dy[0], a.multiplier,
+                                           ddelta);
   return {dy[0], ddelta};
 }
 

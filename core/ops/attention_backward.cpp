@@ -29,12 +29,13 @@ class BackwardPass {
         part_(part),
         wanted_(wanted),
         group_(a.q_heads / a.kv_heads),
-        mask_{x.first_key + part.batch_row * a.length, a.window},
+        all_keys_(x.other.count(a)),
+        mask_(mask_of_row(x, part.batch_row, a.length, a.window)),
         k_steps_(W::stored(a.head_dim)),
         v_steps_(W::stored(a.v_head_dim)),
         k_width_(round_up(a.head_dim, word_multiple)),
         v_width_(round_up(a.v_head_dim, word_multiple)) {
-    const int64_t key_blocks = divide_up(a.length, block_keys);
+    const int64_t key_blocks = divide_up(all_keys_, block_keys);
     if (wanted.queries && wanted.keys) {
       queries_end_ = divide_up(a.length, block_rows);
       keys_end_ = key_blocks;
@@ -42,11 +43,12 @@ class BackwardPass {
       queries_ = part.begin;
       queries_end_ = part.end;
       keys_ = mask_.low(queries_ * block_rows) / block_keys;
-      keys_end_ = std::min(key_blocks, divide_up(queries_end_ * block_rows, block_keys));
+      const int64_t last = std::min(queries_end_ * block_rows, a.length) - 1;
+      keys_end_ = divide_up(mask_.high(last), block_keys);
     } else {
       keys_ = part.begin;
       keys_end_ = part.end;
-      queries_ = keys_ * block_keys / block_rows;
+      queries_ = mask_.first_query(keys_ * block_keys, a.length) / block_rows;
       queries_end_ = divide_up(a.length, block_rows);
     }
     take_memory(device);
@@ -58,8 +60,9 @@ class BackwardPass {
       const int64_t row = block * block_rows;
       const int64_t rows = std::min(block_rows, a_.length - row);
       const int64_t from = std::max(keys_, mask_.low(row) / block_keys);
-      const int64_t to = std::min(keys_end_, (row + rows - 1) / block_keys + 1);
+      const int64_t to = std::min(keys_end_, divide_up(mask_.high(row + rows - 1), block_keys));
       if (from >= keys_end_) break;  // nor does any later query see these keys
+      if (from >= to) continue;      // only of other keys: no gradient
       for (int64_t h = 0; h < group_; ++h) start(h, row, rows);
       for (int64_t key = from; key < to; ++key) {
         const BlockLimits limits(mask_, row, rows, key * block_keys, W::pairs);
@@ -128,8 +131,8 @@ class BackwardPass {
     return {part_.batch_row * a_.length + row, rows, a_.q_heads, q_head(h), columns};
   }
   Slice keys(int64_t key, int64_t columns) const {
-    const int64_t row = key * block_keys, rows = std::min(block_keys, a_.length - row);
-    return {part_.batch_row * a_.length + row, rows, a_.kv_heads, part_.kv_head, columns};
+    const int64_t row = key * block_keys, rows = std::min(block_keys, all_keys_ - row);
+    return {part_.batch_row * all_keys_ + row, rows, a_.kv_heads, part_.kv_head, columns};
   }
   int64_t q_head(int64_t h) const { return part_.kv_head * group_ + h; }
 
@@ -237,23 +240,36 @@ class BackwardPass {
   void store_query(int64_t h, int64_t row, int64_t rows) {
     float factor[block_rows];
     std::fill_n(factor, rows, static_cast<float>(a_.scale));
-    unpack(heads_[h].dq, k_width_, factor, queries(row, rows, h, a_.head_dim).of(x_.dq));
+    store(heads_[h].dq, k_width_, factor, queries(row, rows, h, a_.head_dim), {x_.dq, x_.dq_sum});
   }
 
   void store_keys(int64_t key) {
     const Panel& panel = panels_[key - keys_];
     float factor[block_keys];
     std::fill_n(factor, block_keys, static_cast<float>(a_.scale));
-    unpack(panel.dk, k_width_, factor, keys(key, a_.head_dim).of(x_.dk));
+    store(panel.dk, k_width_, factor, keys(key, a_.head_dim), {x_.dk, x_.dk_sum});
     std::fill_n(factor, block_keys, 1.0f);
-    unpack(panel.dv, v_width_, factor, keys(key, a_.v_head_dim).of(x_.dv));
+    store(panel.dv, v_width_, factor, keys(key, a_.v_head_dim), {x_.dv, x_.dv_sum});
+  }
+
+  struct Target {
+    Element* values;  // overwritten, unless
+    float* sum;       // there is a sum to add to
+  };
+  static void store(const float* from, int64_t stride, const float* factor, const Slice& at,
+                    const Target& to) {
+    if (to.sum != nullptr) {
+      add_rows(from, stride, factor, at.of(to.sum));
+    } else {
+      unpack(from, stride, factor, at.of(to.values));
+    }
   }
 
   const Attention::Attributes& a_;
   const BackwardArrays<Element>& x_;
   Part part_;
   Wanted wanted_;
-  int64_t group_;
+  int64_t group_, all_keys_;
   RowMask mask_;
   int64_t k_steps_, v_steps_, k_width_, v_width_;                    // words of a row, see Words
   int64_t queries_ = 0, queries_end_ = 0, keys_ = 0, keys_end_ = 0;  // blocks
@@ -268,7 +284,8 @@ template <class Element, class W>
 void run_backward(Device& device, const Attention::Attributes& a,
                   const BackwardArrays<Element>& x) {
   const int64_t groups = a.batch * a.kv_heads, threads = device.threads();
-  const auto run = [&](const Parts& parts, Wanted wanted) {
+  const auto run = [&](Parts parts, Wanted wanted) {
+    parts.grows = x.other.end_key == nullptr;
     parallel_for_dynamic(device, parts.count(), [&](int64_t i) {
       const Part part = parts.part(i);
       if (part.begin < part.end) BackwardPass<Element, W>(device, a, x, part, wanted).run();
@@ -280,7 +297,7 @@ void run_backward(Device& device, const Attention::Attributes& a,
     run({a, 1, divide_up(a.length, block_rows), true}, {.queries = true, .keys = true});
   } else {
     const int64_t query_blocks = divide_up(a.length, block_rows);
-    const int64_t key_blocks = divide_up(a.length, block_keys);
+    const int64_t key_blocks = divide_up(x.other.count(a), block_keys);
     run({a, device.threads(), query_blocks, true}, {.queries = true, .keys = false});
     run({a, device.threads(), key_blocks, false}, {.queries = false, .keys = true});
   }

@@ -9,6 +9,15 @@
 
 namespace shoestring::attention {
 
+// Keys that are not the queries' own tokens (core/ops/attention_block.h): `keys` of them a row, of
+// which query t sees first_key[t] <= u < end_key[t]; neither border decreases along a row, a query
+// may see none, and the window is 0.
+struct OtherKeys {
+  int64_t keys = 0;
+  const int32_t* end_key = nullptr;  // null: the queries' own tokens, first_key[t] <= u <= t
+  int64_t count(const Attention::Attributes& a) const { return end_key ? keys : a.length; }
+};
+
 // Shapes as in attention.h; Element is float or BFloat16.
 template <class Element>
 struct ForwardArrays {
@@ -16,6 +25,9 @@ struct ForwardArrays {
   const int32_t* first_key;
   Element* o;
   float* log_sum_exp;
+  OtherKeys other = {};
+  // In place of o: f32, into which the block is merged together with log_sum_exp.
+  float* merged = nullptr;
 };
 template <class Element>
 struct BackwardArrays {
@@ -23,6 +35,9 @@ struct BackwardArrays {
   const int32_t* first_key;
   const float* log_sum_exp;
   Element *dq, *dk, *dv;
+  OtherKeys other = {};
+  // In place of dq, dk, dv: f32, to which the block's gradients are added.
+  float *dq_sum = nullptr, *dk_sum = nullptr, *dv_sum = nullptr;
 };
 
 // Sums run over key blocks in ascending order (o, dq), or over query blocks in ascending order and

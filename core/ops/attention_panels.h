@@ -22,11 +22,21 @@ constexpr int64_t round_up(int64_t n, int64_t by) { return divide_up(n, by) * by
 struct RowMask {
   const int32_t* first_key;
   int64_t window;
+  const int32_t* end_key = nullptr;  // null: up to the token itself
   int64_t low(int64_t t) const {
     return window > 0 ? std::max<int64_t>(first_key[t], t - window + 1) : first_key[t];
   }
-  static int64_t high(int64_t t) { return t + 1; }
+  int64_t high(int64_t t) const { return end_key != nullptr ? end_key[t] : t + 1; }
+  // The first of `tokens` tokens that may see a column at or after `key`.
+  int64_t first_query(int64_t key, int64_t tokens) const;
 };
+
+// Of row `batch_row` of a batch whose queries have `length` tokens a row.
+template <class Arrays>
+RowMask mask_of_row(const Arrays& x, int64_t batch_row, int64_t length, int64_t window) {
+  const int64_t at = batch_row * length;
+  return {x.first_key + at, window, x.other.end_key != nullptr ? x.other.end_key + at : nullptr};
+}
 
 // The part of one block of scores that is visible, seen from its rows and from its keys.
 // "Words" are steps of sums: over keys for a row, over rows for a key.
@@ -112,15 +122,20 @@ struct Words {
   }
 };
 
+// to[r, i] += from[r, i] * factor[r].
+void add_rows(const float* from, int64_t from_stride, const float* factor, const Rows<float>& to);
+
 // Work is shared out per row of the batch, key head and part of its query (or key) blocks.
 struct Part {
   int64_t batch_row, kv_head;
   int64_t begin, end;  // blocks
 };
-// At least about four parts a thread; of equal work where work grows linearly with the block.
+// At least about four parts a thread; of equal work where work grows linearly with the block, and
+// of equal numbers of blocks otherwise.
 struct Parts {
   int64_t batch, kv_heads, blocks, per_head;
   bool late_is_long;  // query blocks: late ones see more; key blocks: early ones are seen more
+  bool grows = true;
   Parts(const Attention::Attributes& a, int threads, int64_t blocks, bool late_is_long);
   int64_t count() const { return batch * kv_heads * per_head; }
   Part part(int64_t index) const;  // longest first

@@ -33,10 +33,16 @@ struct ReferenceRow {
   int64_t k_stride, v_stride;
   ReferenceRow(const Attention::Attributes& a, const int32_t* first_key, int64_t b, int64_t head,
                int64_t t)
-      : low(first_key[b * a.length + t]), high(t + 1) {
+      : ReferenceRow(a, b * a.length, b, head, t) {
+    low = first_key[b * a.length + t];
+    high = t + 1;
     if (a.window > 0) low = std::max(low, t - a.window + 1);
+  }
+  // Keys whose first row lies at `column`; who calls fills low and high.
+  ReferenceRow(const Attention::Attributes& a, int64_t column, int64_t b, int64_t head, int64_t t)
+      : low(0), high(0) {
     const int64_t kv_head = head / (a.q_heads / a.kv_heads);
-    const int64_t token = b * a.length + t, column = b * a.length;
+    const int64_t token = b * a.length + t;
     q = (token * a.q_heads + head) * a.head_dim;
     o = (token * a.q_heads + head) * a.v_head_dim;
     log_sum_exp = (b * a.q_heads + head) * a.length + t;
@@ -64,26 +70,53 @@ T reference_dot(const T* x, const T* y, int64_t n) {
   return sum;
 }
 
+// One row's softmax over row.low <= u < row.high, not empty: writes x.o at row.o and returns the
+// log-sum-exp. weights: as many as there are columns.
+template <class T>
+T reference_row_forward(const Attention::Attributes& a, const ReferenceForward<T>& x,
+                        const ReferenceRow& row, std::vector<T>& weights) {
+  double maximum = -std::numeric_limits<double>::infinity();
+  for (int64_t u = row.low; u < row.high; ++u) {
+    const T dot = reference_dot(x.q + row.q, x.k + row.k + u * row.k_stride, a.head_dim);
+    weights[u] = a.scale * dot;
+    maximum = std::max(maximum, std::real(weights[u]));
+  }
+  T sum = 0;
+  for (int64_t u = row.low; u < row.high; ++u) sum += weights[u] = std::exp(weights[u] - maximum);
+  std::fill_n(x.o + row.o, a.v_head_dim, T(0));
+  for (int64_t u = row.low; u < row.high; ++u) {
+    const T weight = weights[u] / sum;
+    const T* v = x.v + row.v + u * row.v_stride;
+    for (int64_t i = 0; i < a.v_head_dim; ++i) x.o[row.o + i] += weight * v[i];
+  }
+  return maximum + std::log(sum);
+}
+
 template <class T>
 void reference_forward(const Attention::Attributes& a, const ReferenceForward<T>& x) {
   std::vector<T> weights(static_cast<size_t>(a.length));
   for_reference_rows(a, x.first_key, [&](const ReferenceRow& row) {
-    double maximum = -std::numeric_limits<double>::infinity();
-    for (int64_t u = row.low; u < row.high; ++u) {
-      const T dot = reference_dot(x.q + row.q, x.k + row.k + u * row.k_stride, a.head_dim);
-      weights[u] = a.scale * dot;
-      maximum = std::max(maximum, std::real(weights[u]));
-    }
-    T sum = 0;
-    for (int64_t u = row.low; u < row.high; ++u) sum += weights[u] = std::exp(weights[u] - maximum);
-    std::fill_n(x.o + row.o, a.v_head_dim, T(0));
-    for (int64_t u = row.low; u < row.high; ++u) {
-      const T weight = weights[u] / sum;
-      const T* v = x.v + row.v + u * row.v_stride;
-      for (int64_t i = 0; i < a.v_head_dim; ++i) x.o[row.o + i] += weight * v[i];
-    }
-    x.log_sum_exp[row.log_sum_exp] = maximum + std::log(sum);
+    x.log_sum_exp[row.log_sum_exp] = reference_row_forward(a, x, row, weights);
   });
+}
+
+// Adds one row's part of the gradients.
+template <class T>
+void reference_row_backward(const Attention::Attributes& a, const ReferenceBackward<T>& x,
+                            const ReferenceRow& row) {
+  const T* dy = x.dy + row.o;
+  const T delta = reference_dot(dy, x.o + row.o, a.v_head_dim);
+  for (int64_t u = row.low; u < row.high; ++u) {
+    const int64_t k = row.k + u * row.k_stride, v = row.v + u * row.v_stride;
+    const T score = a.scale * reference_dot(x.q + row.q, x.k + k, a.head_dim);
+    const T weight = std::exp(score - x.log_sum_exp[row.log_sum_exp]);
+    const T d_score = a.scale * weight * (reference_dot(dy, x.v + v, a.v_head_dim) - delta);
+    for (int64_t i = 0; i < a.v_head_dim; ++i) x.dv[v + i] += weight * dy[i];
+    for (int64_t i = 0; i < a.head_dim; ++i) {
+      x.dq[row.q + i] += d_score * x.k[k + i];
+      x.dk[k + i] += d_score * x.q[row.q + i];
+    }
+  }
 }
 
 template <class T>
@@ -92,21 +125,8 @@ void reference_backward(const Attention::Attributes& a, const ReferenceBackward<
   std::fill_n(x.dq, tokens * a.q_heads * a.head_dim, T(0));
   std::fill_n(x.dk, tokens * a.kv_heads * a.head_dim, T(0));
   std::fill_n(x.dv, tokens * a.kv_heads * a.v_head_dim, T(0));
-  for_reference_rows(a, x.first_key, [&](const ReferenceRow& row) {
-    const T* dy = x.dy + row.o;
-    const T delta = reference_dot(dy, x.o + row.o, a.v_head_dim);
-    for (int64_t u = row.low; u < row.high; ++u) {
-      const int64_t k = row.k + u * row.k_stride, v = row.v + u * row.v_stride;
-      const T score = a.scale * reference_dot(x.q + row.q, x.k + k, a.head_dim);
-      const T weight = std::exp(score - x.log_sum_exp[row.log_sum_exp]);
-      const T d_score = a.scale * weight * (reference_dot(dy, x.v + v, a.v_head_dim) - delta);
-      for (int64_t i = 0; i < a.v_head_dim; ++i) x.dv[v + i] += weight * dy[i];
-      for (int64_t i = 0; i < a.head_dim; ++i) {
-        x.dq[row.q + i] += d_score * x.k[k + i];
-        x.dk[k + i] += d_score * x.q[row.q + i];
-      }
-    }
-  });
+  for_reference_rows(a, x.first_key,
+                     [&](const ReferenceRow& row) { reference_row_backward(a, x, row); });
 }
 
 }  // namespace shoestring::attention

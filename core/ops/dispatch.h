@@ -33,4 +33,12 @@ struct Dispatch {
 };
 static_assert(PlainOp<Dispatch>);
 
+// Where the rows go, without the rows: for exchanges that send tokens elsewhere.
+struct DispatchLayout {
+  Tensor offsets, row_of;  // as above
+  Tensor choice_of;        // i32 [R]: the choice (t K + k) of each row, -1 behind offsets_E
+};
+DispatchLayout lay_out_dispatch(Stream& stream, const Dispatch::Attributes& attributes,
+                                const Tensor& ids, const Tensor& gates);
+
 }  // namespace shoestring

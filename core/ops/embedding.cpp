@@ -80,19 +80,29 @@ HWY_EXPORT(add_scaled);
 
 struct Lookup {
   Tensor tokens, weight, x;
-  double multiplier;
+  Embedding::Attributes attributes;
 };
 
+// Of a whole table all tokens are its own.
+bool is_own(int64_t row, int64_t rows) { return row >= 0 && row < rows; }
+
 void scale_one_row(const Lookup& a, int64_t position, int64_t token) {
-  const int64_t width = a.x.columns(), to = position * width, from = token * width;
-  if (a.multiplier == 1) {
+  const int64_t width = a.x.columns(), to = position * width;
+  const int64_t from = (token - a.attributes.first) * width;
+  const double multiplier = a.attributes.multiplier;
+  if (!is_own(token - a.attributes.first, a.weight.rows())) {
+    const size_t size = static_cast<size_t>(width) * size_of(a.x.dtype());
+    std::memset(a.x.raw() + static_cast<size_t>(position) * size, 0, size);
+    return;
+  }
+  if (multiplier == 1) {
     const size_t size = size_of(a.x.dtype());
     std::memcpy(a.x.raw() + static_cast<size_t>(to) * size,
                 a.weight.raw() + static_cast<size_t>(from) * size,
                 static_cast<size_t>(width) * size);
     return;
   }
-  const auto factor = static_cast<float>(a.multiplier);
+  const auto factor = static_cast<float>(multiplier);
   if (a.x.dtype() == Dtype::f32) {
     HWY_DYNAMIC_DISPATCH(scale_f32)
     (a.weight.data<float>() + from, factor, a.x.data<float>() + to, width);
@@ -101,7 +111,7 @@ void scale_one_row(const Lookup& a, int64_t position, int64_t token) {
     (a.weight.data<BFloat16>() + from, factor, a.x.data<BFloat16>() + to, width);
   } else {
     for (int64_t i = 0; i < width; ++i) {
-      a.x.data<double>()[to + i] = a.multiplier * a.weight.data<double>()[from + i];
+      a.x.data<double>()[to + i] = multiplier * a.weight.data<double>()[from + i];
     }
   }
 }
@@ -119,7 +129,8 @@ void check_tokens(std::span<const int32_t> tokens, int64_t vocabulary) {
 void forward_cpu(Stream& stream, const Lookup& arguments) {
   stream.run([&device = stream.device(), a = arguments] {
     const auto tokens = a.tokens.span<int32_t>();
-    check_tokens(tokens, a.weight.rows());
+    const int64_t vocabulary = a.attributes.vocabulary;
+    check_tokens(tokens, vocabulary > 0 ? vocabulary : a.weight.rows());
     parallel_for(device, a.x.rows(), rows_a_range(a.x.columns()), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         scale_one_row(a, i, tokens[static_cast<size_t>(i)]);
@@ -131,6 +142,7 @@ void forward_cpu(Stream& stream, const Lookup& arguments) {
 struct Scatter {
   Tensor tokens, dx, dw;
   double multiplier;
+  int64_t first;
 };
 
 // `positions` hold one token, whose row of dw (f32 or f64) is `to`.
@@ -178,7 +190,10 @@ void scatter_cpu(Stream& stream, const Scatter& arguments) {
       while (i < end) {
         int64_t last = i + 1;
         while (last < n && token_at(last) == token_at(i)) ++last;
-        add_token(a, {order.data() + i, static_cast<size_t>(last - i)}, token_at(i), sums.data());
+        const int64_t row = token_at(i) - a.first;
+        if (is_own(row, a.dw.rows())) {
+          add_token(a, {order.data() + i, static_cast<size_t>(last - i)}, row, sums.data());
+        }
         i = last;
       }
     });
@@ -193,7 +208,7 @@ Tensors<1> Embedding::forward(Stream& stream, const Attributes& attributes,
   const Tensor &tokens = inputs[0], &weight = weights[0];
   check_tensor(name, "tokens", tokens, {tokens.elements()}, Dtype::i32);
   Tensor x(stream.device(), {tokens.elements(), weight.columns()}, weight.dtype());
-  on(stream, name, forward_cpu, nullptr, Lookup{tokens, weight, x, attributes.multiplier});
+  on(stream, name, forward_cpu, nullptr, Lookup{tokens, weight, x, attributes});
   saved = {.tokens = tokens};
   return {x};
 }
@@ -209,7 +224,7 @@ void Embedding::grad_weight(Stream& stream, const Attributes& attributes, const 
   check_tensor(name, "dw", dw[0], {dw[0].rows(), dy[0].columns()}, dw[0].dtype());
   check_tensor(name, "dy", dy[0], {saved.tokens.elements(), dw[0].columns()}, dy[0].dtype());
   on(stream, name, scatter_cpu, nullptr,
-     Scatter{saved.tokens, dy[0], dw[0], attributes.multiplier});
+     Scatter{saved.tokens, dy[0], dw[0], attributes.multiplier, attributes.first});
 }
 
 }  // namespace shoestring

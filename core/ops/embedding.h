@@ -16,6 +16,9 @@ struct Embedding {
   static constexpr int num_inputs = 1, num_outputs = 1, num_weights = 1;
   struct Attributes {
     double multiplier = 1;
+    // Of a part of the table, rows [first, first + weight rows) of `vocabulary`: other tokens' rows
+    // of x are zeros. vocabulary 0: the table is whole.
+    int64_t first = 0, vocabulary = 0;
   };
   using InputSaved = NothingSaved;
   struct WeightSaved {

@@ -2,7 +2,9 @@
 // fp8_grouped_linear: the linear layers of all experts over rows sorted by expert, with the
 // products of an FP8 recipe (core/fp8/experts.h). Inputs x [R, I] (f32 or bf16) and offsets i32 [E
 // + 1]: expert e has rows [offsets_e, offsets_{e+1}); weight w [E O, I]; output y [R, O], zeros
-// behind offsets_E. Tiles restart at every expert.
+// behind offsets_E. Tiles restart at every expert. With several sources there are E sources + 1
+// offsets (core/ops/grouped_linear.h). Where x, or dy, was sent in FP8 it comes packed
+// (core/fp8/packed_rows.h), and its codes are used as they are.
 //
 // With `swiglu` x is gate and up [R, 2 I], and the experts read their product. Kept for the
 // backward pass are then gate and up in FP8, as in core/ops/fp8_swiglu_linear.h.
@@ -18,6 +20,7 @@ struct Fp8GroupedLinear {
   struct Attributes {
     Fp8Layer* layer = nullptr;  // outlives the tape
     bool swiglu = false;
+    int64_t sources = 1;
   };
   struct InputSaved {
     Tensor offsets;

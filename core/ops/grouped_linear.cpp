@@ -24,6 +24,14 @@ struct Job {
   Tensor c, a, b, offsets;
   MatmulSpec spec;
   bool thin = false;
+  int64_t sources = 1;
+
+  int64_t experts() const { return (offsets.elements() - 1) / sources; }
+  // Of one segment of an expert, or behind its last.
+  int64_t border(int64_t expert, int64_t source = 0) const {
+    return offsets.data<int32_t>()[expert * sources + source];
+  }
+  int64_t rows_of(int64_t expert) const { return border(expert + 1) - border(expert); }
 };
 
 // Of results with one row a token, pieces are rows; a piece packs its expert's matrix again, which
@@ -47,29 +55,26 @@ void cut(int64_t expert, int64_t rows, int64_t count, int64_t work, std::vector<
 }
 
 std::vector<Piece> pieces_of_rows(const Device& device, const Job& job) {
-  const std::span<const int32_t> offsets = job.offsets.span<int32_t>();
-  const int64_t wanted = offsets.back() / (device.threads() * pieces_a_thread);
+  const int64_t wanted = job.border(job.experts()) / (device.threads() * pieces_a_thread);
   const int64_t size = std::clamp(wanted, least_rows, most_rows);
   std::vector<Piece> pieces;
-  for (size_t e = 0; e + 1 < offsets.size(); ++e) {
-    const int64_t rows = offsets[e + 1] - offsets[e];
-    cut(static_cast<int64_t>(e), rows, (rows + size - 1) / size, 1, pieces);
+  for (int64_t e = 0; e < job.experts(); ++e) {
+    const int64_t rows = job.rows_of(e);
+    cut(e, rows, (rows + size - 1) / size, 1, pieces);
   }
   sort_by_work(pieces);
   return pieces;
 }
 
 std::vector<Piece> pieces_of_outputs(const Device& device, const Job& job, int64_t outputs) {
-  const std::span<const int32_t> offsets = job.offsets.span<int32_t>();
-  const int64_t wanted =
-      std::max<int64_t>(offsets.back() / (device.threads() * pieces_a_thread), 1);
+  const int64_t all = job.border(job.experts());
+  const int64_t wanted = std::max<int64_t>(all / (device.threads() * pieces_a_thread), 1);
   std::vector<Piece> pieces;
-  for (size_t e = 0; e + 1 < offsets.size(); ++e) {
-    const int64_t rows = offsets[e + 1] - offsets[e];
+  for (int64_t e = 0; e < job.experts(); ++e) {
+    const int64_t rows = job.rows_of(e);
     if (rows == 0) continue;  // adds nothing
     const int64_t most = std::max<int64_t>(outputs / least_outputs, 1);
-    cut(static_cast<int64_t>(e), outputs, std::clamp<int64_t>(rows / wanted, 1, most), rows,
-        pieces);
+    cut(e, outputs, std::clamp<int64_t>(rows / wanted, 1, most), rows, pieces);
   }
   sort_by_work(pieces);
   return pieces;
@@ -97,22 +102,22 @@ void check_offsets(const Tensor& offsets, int64_t rows) {
 void row_products_cpu(Stream& stream, const Job& arguments) {
   stream.run([&device = stream.device(), job = arguments] {
     check_offsets(job.offsets, job.c.rows());
-    const int32_t* offsets = job.offsets.data<int32_t>();
-    const int64_t experts = job.offsets.elements() - 1, height = job.b.rows() / experts;
+    const int64_t experts = job.experts(), height = job.b.rows() / experts;
+    const int64_t used = job.border(experts);
     const MatrixView c(job.c), a(job.a), b(job.b);
     const std::vector<Piece> pieces = pieces_of_rows(device, job);
     // Thin products wait for the matrices, about as long as some dozen rows would compute.
     constexpr int64_t waiting_rows = 32;
-    const int64_t rows = offsets[experts] * (job.thin ? waiting_rows : 1);
+    const int64_t rows = used * (job.thin ? waiting_rows : 1);
     run_pieces(device, pieces, rows * job.b.columns() * height, [&](const Piece& p) {
-      const int64_t first = offsets[p.expert];
+      const int64_t first = job.border(p.expert);
       const MatrixView to = c.slice_rows(first + p.begin, first + p.end);
       const MatrixView from = a.slice_rows(first + p.begin, first + p.end);
       MatmulSpec spec = job.spec;
       spec.exact = !(job.thin && is_thin(to, from, spec));
       matmul(device, to, from, b.slice_rows(p.expert * height, (p.expert + 1) * height), spec);
     });
-    const Tensor rest = job.c.rows(offsets[experts], job.c.rows());
+    const Tensor rest = job.c.rows(used, job.c.rows());
     std::memset(rest.raw(), 0, rest.bytes());
   });
 }
@@ -121,25 +126,35 @@ void row_products_cpu(Stream& stream, const Job& arguments) {
 void matrix_products_cpu(Stream& stream, const Job& arguments) {
   stream.run([&device = stream.device(), job = arguments] {
     check_offsets(job.offsets, job.a.rows());
-    const int32_t* offsets = job.offsets.data<int32_t>();
-    const int64_t experts = job.offsets.elements() - 1, height = job.c.rows() / experts;
+    const int64_t experts = job.experts(), height = job.c.rows() / experts;
     const MatrixView c(job.c), a(job.a), b(job.b);
     const std::vector<Piece> pieces = pieces_of_outputs(device, job, height);
-    const int64_t work = offsets[experts] * job.c.columns() * height;
+    const int64_t work = job.border(experts) * job.c.columns() * height;
     run_pieces(device, pieces, work, [&](const Piece& p) {
-      const int64_t first = offsets[p.expert], last = offsets[p.expert + 1];
-      matmul(device, c.slice_rows(p.expert * height + p.begin, p.expert * height + p.end),
-             a.slice_rows(first, last).slice_columns(p.begin, p.end), b.slice_rows(first, last),
-             job.spec);
+      const MatrixView to = c.slice_rows(p.expert * height + p.begin, p.expert * height + p.end);
+      for (int64_t s = 0; s < job.sources; ++s) {
+        const int64_t first = job.border(p.expert, s), last = job.border(p.expert, s + 1);
+        if (first == last) continue;
+        matmul(device, to, a.slice_rows(first, last).slice_columns(p.begin, p.end),
+               b.slice_rows(first, last), job.spec);
+      }
     });
   });
 }
 
-void check_weight(const Tensor& x, const Tensor& offsets, const Tensor& w, int64_t columns) {
+int64_t experts_of(const Tensor& offsets, int64_t sources) {
+  const int64_t segments = offsets.elements() - 1;
+  if (segments > 0 && sources > 0 && segments % sources == 0) return segments / sources;
+  fail(cat("[grouped_linear] ", segments, " segments of rows are not those of ", sources,
+           " sources: there are as many of every expert"));
+}
+
+void check_weight(const Tensor& x, const Tensor& offsets, const Tensor& w, int64_t columns,
+                  int64_t sources) {
   check_tensor(GroupedLinear::name, "offsets", offsets, {offsets.elements()}, Dtype::i32);
-  const int64_t experts = offsets.elements() - 1;
-  const bool fits = experts > 0 && w.shape().rank() == 2 && w.rows() % experts == 0 &&
-                    x.dtype() == w.dtype() && x.columns() == columns;
+  const int64_t experts = experts_of(offsets, sources);
+  const bool fits = w.shape().rank() == 2 && w.rows() % experts == 0 && x.dtype() == w.dtype() &&
+                    x.columns() == columns;
   if (fits) return;
   fail(cat("[grouped_linear] rows ", x.text(), " of ", experts, " experts do not fit w ", w.text(),
            ": w is [E O, I] of the same type"));
@@ -151,37 +166,56 @@ Tensors<1> GroupedLinear::forward(Stream& stream, const Attributes& attributes,
                                   const Tensors<2>& inputs, const Tensors<1>& w, InputSaved& input,
                                   WeightSaved& weight) {
   const auto& [x, offsets] = inputs;
-  check_weight(x, offsets, w[0], w[0].columns());
-  const int64_t outputs = w[0].rows() / (offsets.elements() - 1);
+  check_weight(x, offsets, w[0], w[0].columns(), attributes.sources);
+  const int64_t outputs = w[0].rows() / experts_of(offsets, attributes.sources);
   Tensor y(stream.device(), {x.rows(), outputs}, x.dtype());
-  const Job job{y, x, w[0], offsets, {.transpose_b = true, .exact = true}, attributes.thin};
+  const Job job{.c = y,
+                .a = x,
+                .b = w[0],
+                .offsets = offsets,
+                .spec = {.transpose_b = true, .exact = true},
+                .thin = attributes.thin,
+                .sources = attributes.sources};
   on<const Job&>(stream, name, row_products_cpu, nullptr, job);
   input.offsets = offsets;
   weight = {.x = x, .offsets = offsets};
   return {y};
 }
 
-Tensors<2> GroupedLinear::grad_input(Stream& stream, const Attributes&, const InputSaved& input,
-                                     const Tensors<1>& w, const Tensors<1>& dy) {
+Tensors<2> GroupedLinear::grad_input(Stream& stream, const Attributes& attributes,
+                                     const InputSaved& input, const Tensors<1>& w,
+                                     const Tensors<1>& dy) {
   if (!dy[0]) return {};
-  check_weight(dy[0], input.offsets, w[0], w[0].rows() / (input.offsets.elements() - 1));
+  const int64_t experts = experts_of(input.offsets, attributes.sources);
+  check_weight(dy[0], input.offsets, w[0], w[0].rows() / experts, attributes.sources);
   Tensor dx(stream.device(), {dy[0].rows(), w[0].columns()}, dy[0].dtype());
   on<const Job&>(stream, name, row_products_cpu, nullptr,
-                 Job{dx, dy[0], w[0], input.offsets, {.exact = true}});
+                 Job{.c = dx,
+                     .a = dy[0],
+                     .b = w[0],
+                     .offsets = input.offsets,
+                     .spec = {.exact = true},
+                     .sources = attributes.sources});
   return {dx, Tensor()};
 }
 
-void GroupedLinear::grad_weight(Stream& stream, const Attributes&, const WeightSaved& weight,
-                                const Tensors<1>& dy, const Tensors<1>& dw) {
+void GroupedLinear::grad_weight(Stream& stream, const Attributes& attributes,
+                                const WeightSaved& weight, const Tensors<1>& dy,
+                                const Tensors<1>& dw) {
   if (!dy[0]) return;
   const Tensor& x = weight.x;
-  const int64_t experts = weight.offsets.elements() - 1;
+  const int64_t experts = experts_of(weight.offsets, attributes.sources);
   check_tensor(name, "dy", dy[0], {x.rows(), dy[0].columns()}, x.dtype());
   check_tensor(name, "dw", dw[0], {experts * dy[0].columns(), x.columns()},
                x.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32);
   const MatmulSpec spec = {.transpose_a = true, .accumulate = true, .exact = true};
   on<const Job&>(stream, name, matrix_products_cpu, nullptr,
-                 Job{dw[0], dy[0], x, weight.offsets, spec});
+                 Job{.c = dw[0],
+                     .a = dy[0],
+                     .b = x,
+                     .offsets = weight.offsets,
+                     .spec = spec,
+                     .sources = attributes.sources});
 }
 
 }  // namespace shoestring

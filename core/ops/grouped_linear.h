@@ -3,15 +3,16 @@
 // (core/ops/dispatch.h), each expert's rows times its own matrix.
 //
 //   inputs   x [R, I] f32, bf16 or f64; offsets i32 [E + 1]: expert e has rows [offsets_e,
-//            offsets_{e+1})
+//            offsets_{e+1}). With several sources (ranks whose micro-batches meet here) there are
+//            E sources + 1: expert e has the rows of its `sources` segments, one behind the other
 //   weight   w [E O, I], the experts' matrices one below the other, same type
 //   output   y [R, O]: y_e = x_e w_e^T; rows behind offsets_E are zeros
 //
-// Gradients: dx_e = dy_e w_e, dw_e += dy_e^T x_e (dw is f32, f64 for f64). One product an expert
-// and call, without copies and padding; threads share out pieces of experts, so uneven loads keep
-// them all busy. An element depends on its row, its column and the rows of its expert alone, and
-// the finished product is added to dw with one rounding: exact mode (core/matmul.h) is the only
-// one that trains.
+// Gradients: dx_e = dy_e w_e, dw_e += dy_e^T x_e (dw is f32, f64 for f64). One product an expert,
+// source and call, added in the order of the sources, without copies and padding; threads share out
+// pieces of experts, so uneven loads keep them all busy. An element depends on its row, its column
+// and the rows of its expert alone, and the finished product is added to dw with one rounding:
+// exact mode (core/matmul.h) is the only one that trains.
 
 #include "core/op.h"
 
@@ -24,6 +25,7 @@ struct GroupedLinear {
     // Where nothing is trained: experts with few rows as thin products (core/thin_product.h), which
     // are faster and round otherwise.
     bool thin = false;
+    int64_t sources = 1;
   };
   struct InputSaved {
     Tensor offsets;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <span>
 #include <vector>
 
@@ -10,119 +9,12 @@
 #include "core/matmul.h"
 #include "core/ops/convert.h"
 #include "core/ops/head_loss_reference.h"
+#include "core/ops/logit_rows.h"
 #include "core/parallel_for.h"
 #include "core/text.h"
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "core/ops/head_loss.cpp"
-#include "hwy/foreach_target.h"
-// After foreach_target.
-#include "core/ops/vector_math-inl.h"
-
-HWY_BEFORE_NAMESPACE();
-namespace shoestring {
-namespace HWY_NAMESPACE {
-namespace {
-
-constexpr int64_t block_columns = 1024;
-
-// Of a row of logits: log sum_v e^z_v and the largest. One pass over memory: a block that fits the
-// first cache is read for its maximum and again for its sum; the running sum is rescaled when the
-// maximum grows. With `maxima` (one per block) e^(z - maximum so far) replaces z, for the gradient.
-double log_sum_exp(float* z, int64_t n, float* maxima, float* largest) {
-  float most = -std::numeric_limits<float>::infinity();
-  double total = 0;
-  for (int64_t begin = 0; begin < n; begin += block_columns) {
-    const int64_t size = std::min(block_columns, n - begin);
-    float* here = z + begin;
-    Floats high = set(most);
-    int64_t i = 0;
-    for (; i + lane_count() <= size; i += lane_count()) {
-      high = hn::Max(high, load(here + i, AllLanes{}));
-    }
-    float maximum_here = maximum(high);
-    for (; i < size; ++i) maximum_here = std::max(maximum_here, here[i]);
-    if (maximum_here > most) {
-      total *= std::exp(static_cast<double>(most) - static_cast<double>(maximum_here));
-      most = maximum_here;
-    }
-    // Logits may be -infinity, whole blocks of them too.
-    const float offset = std::isinf(most) ? 0.0f : most;
-    const Floats shift = set(offset);
-    Floats sums = set(0);
-    for (i = 0; i + lane_count() <= size; i += lane_count()) {
-      const Floats e = exp(hn::Sub(load(here + i, AllLanes{}), shift));
-      if (maxima != nullptr) store(e, here + i, AllLanes{});
-      sums = hn::Add(sums, e);
-    }
-    total += sum(sums);
-    for (; i < size; ++i) {
-      const float e = std::exp(here[i] - offset);
-      if (maxima != nullptr) here[i] = e;
-      total += e;
-    }
-    if (maxima != nullptr) maxima[begin / block_columns] = most;
-  }
-  *largest = most;
-  return static_cast<double>(most) + std::log(total);
-}
-
-// The index of the largest of a row, the first of equal ones; NaN never is the largest.
-int64_t first_largest(const float* z, int64_t n) {
-  const I32 di;
-  Floats most = set(-std::numeric_limits<float>::infinity());
-  auto where = hn::Zero(di);
-  int64_t i = 0;
-  for (; i + lane_count() <= n; i += lane_count()) {
-    const Floats here = load(z + i, AllLanes{});
-    const auto above = hn::Gt(here, most);
-    most = hn::IfThenElse(above, here, most);
-    where = hn::IfThenElse(hn::RebindMask(di, above), hn::Iota(di, static_cast<int32_t>(i)), where);
-  }
-  alignas(64) float values[hn::MaxLanes(F32())];
-  alignas(64) int32_t indices[hn::MaxLanes(F32())];
-  hn::Store(most, F32(), values);
-  hn::Store(where, di, indices);
-  float largest = -std::numeric_limits<float>::infinity();
-  int64_t best = 0;
-  for (int64_t lane = 0; lane < lane_count(); ++lane) {
-    if (values[lane] < largest || (values[lane] == largest && indices[lane] >= best)) continue;
-    largest = values[lane];
-    best = indices[lane];
-  }
-  for (; i < n; ++i) {
-    if (z[i] > largest) largest = z[best = i];
-  }
-  return best;
-}
-
-// dz = factor * e. dz may start where e starts: T is no wider than float.
-template <class T>
-HWY_INLINE void scale_row(const float* e, int64_t n, float factor, T* dz) {
-  for_lanes(n, [&](int64_t i, auto lanes)
-                   HWY_ATTR { store(hn::Mul(set(factor), load(e + i, lanes)), dz + i, lanes); });
-}
-void scale_f32(const float* e, int64_t n, float factor, float* dz) { scale_row(e, n, factor, dz); }
-void scale_bf16(const float* e, int64_t n, float factor, BFloat16* dz) {
-  scale_row(e, n, factor, dz);
-}
-
-}  // namespace
-}  // namespace HWY_NAMESPACE
-}  // namespace shoestring
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
 namespace shoestring {
 namespace {
-
-// Columns that share one maximum, the same in every instruction set.
-constexpr int64_t softmax_block = HWY_NAMESPACE::block_columns;
-
-HWY_EXPORT(log_sum_exp);
-HWY_EXPORT(first_largest);
-HWY_EXPORT(scale_f32);
-HWY_EXPORT(scale_bf16);
 
 struct TokenLoss {
   double loss = 0, penalty = 0;
@@ -147,79 +39,149 @@ void differentiate_row(const Work& work, float* e, std::span<const float> maxima
                        double factor) {
   const int64_t n = work.inputs.weight.rows();
   for (size_t block = 0; block < maxima.size(); ++block) {
-    const int64_t begin = static_cast<int64_t>(block) * softmax_block;
-    const int64_t size = std::min(softmax_block, n - begin);
+    const int64_t begin = static_cast<int64_t>(block) * logit_block;
+    const int64_t size = std::min(logit_block, n - begin);
     const double shift = static_cast<double>(maxima[block]) - lse;
     const auto scale = static_cast<float>(factor * std::exp(shift));
     if (work.dtype() == Dtype::bf16) {
-      HWY_DYNAMIC_DISPATCH(scale_bf16)
-      (e + begin, size, scale, reinterpret_cast<BFloat16*>(e) + begin);
+      scale_row(e + begin, size, scale, reinterpret_cast<BFloat16*>(e) + begin);
     } else {
-      HWY_DYNAMIC_DISPATCH(scale_f32)(e + begin, size, scale, e + begin);
+      scale_row(e + begin, size, scale, e + begin);
     }
   }
 }
 
-TokenLoss row_f32(const Work& work, float* z, int64_t label, std::span<float> maxima) {
-  const HeadLoss::Attributes& a = work.attributes;
-  const float logit = z[label];
-  const int64_t greedy =
-      work.greedy ? HWY_DYNAMIC_DISPATCH(first_largest)(z, work.inputs.weight.rows()) : -1;
-  float largest = 0;
-  const double lse = HWY_DYNAMIC_DISPATCH(log_sum_exp)(
-      z, work.inputs.weight.rows(), work.gradients() ? maxima.data() : nullptr, &largest);
-  const double loss = lse - static_cast<double>(logit), extra = 2 * a.z_coefficient * lse;
-  if (work.gradients()) {
-    differentiate_row(work, z, maxima, lse, a.loss_scale * (1 + extra));
-    // 1 - p without cancellation.
-    const auto at_label =
-        static_cast<float>(a.loss_scale * (std::expm1(-loss) + extra * std::exp(-loss)));
-    if (work.dtype() == Dtype::bf16) {
-      reinterpret_cast<BFloat16*>(z)[label] = BFloat16(at_label);
-    } else {
-      z[label] = at_label;
-    }
-  }
-  return {.loss = loss,
-          .penalty = a.z_coefficient * lse * lse,
-          .correct = logit >= largest,
-          .greedy = static_cast<int32_t>(greedy)};
-}
-
-TokenLoss row_f64(const Work& work, double* z, int64_t label) {
+// What a token's loss needs of its logits; without gradients they stay, else e^(z - maximum of its
+// block) stands in their place (in f64 they stay).
+VocabularyRow sums_f32(const Work& work, float* z, int64_t label, std::span<float> maxima) {
   const int64_t n = work.inputs.weight.rows();
-  const HeadLoss::Attributes& a = work.attributes;
-  const auto row = reference::loss_row(z, n, label, a.z_coefficient);
-  const double* largest = std::max_element(z, z + n);
-  const bool correct = z[label] >= *largest;
-  const auto greedy = static_cast<int32_t>(largest - z);
-  if (work.gradients()) {
-    reference::loss_row_gradient({n, label, a.z_coefficient, a.loss_scale}, z);
-  }
-  return {row.loss, row.penalty, correct, greedy};
+  VocabularyRow row;
+  if (label >= 0 && label < n) row.label = static_cast<double>(z[label]);
+  if (work.greedy) row.greedy = first_largest_of_row(z, n);
+  float largest = 0;
+  row.lse = log_sum_exp_of_row(z, n, work.gradients() ? maxima.data() : nullptr, &largest);
+  row.largest = static_cast<double>(largest);
+  return row;
 }
 
-// Losses of the tokens from `first` on, whose logits these are; gradients in place.
-void cross_entropy(Device& device, const Work& work, const MatrixView& logits, int64_t first) {
-  const int32_t* labels = work.inputs.labels.data<int32_t>() + first;
-  const size_t size = size_of(logits.dtype);
-  parallel_for(device, logits.rows, rows_a_range(logits.columns, 4096),
-               [&](int64_t begin, int64_t end) {
-                 std::vector<float> maxima(
-                     static_cast<size_t>((logits.columns + softmax_block - 1) / softmax_block));
-                 for (int64_t row = begin; row < end; ++row) {
-                   std::byte* z = logits.data + static_cast<size_t>(row * logits.stride) * size;
-                   if (labels[row] < 0) {
-                     std::fill(z, z + static_cast<size_t>(logits.columns) * size, std::byte{0});
-                     continue;
-                   }
-                   (*work.tokens)[static_cast<size_t>(first + row)] =
-                       work.dtype() == Dtype::f64
-                           ? row_f64(work, reinterpret_cast<double*>(z), labels[row])
-                           : row_f32(work, reinterpret_cast<float*>(z), labels[row], maxima);
-                 }
-               });
+VocabularyRow sums_f64(const Work& work, const double* z, int64_t label) {
+  const int64_t n = work.inputs.weight.rows();
+  const double* largest = std::max_element(z, z + n);
+  VocabularyRow row{.lse = reference::loss_row(z, n, 0, 0).lse, .largest = *largest};
+  if (label >= 0 && label < n) row.label = z[label];
+  row.greedy = largest - z;
+  return row;
 }
+
+// Gradients in place of what the sums left.
+void differentiate(const Work& work, const VocabularyRow& row, std::byte* at, int64_t label,
+                   std::span<const float> maxima) {
+  const HeadLoss::Attributes& a = work.attributes;
+  const int64_t n = work.inputs.weight.rows();
+  const bool here = label >= 0 && label < n;
+  const double loss = row.lse - row.label, extra = 2 * a.z_coefficient * row.lse;
+  if (work.dtype() == Dtype::f64) {
+    auto* z = reinterpret_cast<double*>(at);
+    const double slope = a.loss_scale * (1 + extra);
+    for (int64_t v = 0; v < n; ++v) z[v] = slope * std::exp(z[v] - row.lse);
+    if (here) z[label] -= a.loss_scale;
+    return;
+  }
+  auto* z = reinterpret_cast<float*>(at);
+  differentiate_row(work, z, maxima, row.lse, a.loss_scale * (1 + extra));
+  if (!here) return;
+  // 1 - p without cancellation.
+  const auto at_label =
+      static_cast<float>(a.loss_scale * (std::expm1(-loss) + extra * std::exp(-loss)));
+  if (work.dtype() == Dtype::bf16) {
+    reinterpret_cast<BFloat16*>(z)[label] = BFloat16(at_label);
+  } else {
+    z[label] = at_label;
+  }
+}
+
+TokenLoss loss_of(const Work& work, const VocabularyRow& row) {
+  return {.loss = row.lse - row.label,
+          .penalty = work.attributes.z_coefficient * row.lse * row.lse,
+          .correct = row.label >= row.largest,
+          .greedy = static_cast<int32_t>(row.greedy)};
+}
+
+// One chunk's logits on their way to losses and gradients.
+class Rows {
+ public:
+  Rows(const Work& work, const MatrixView& logits, int64_t first)
+      : work_(work),
+        logits_(logits),
+        first_(first),
+        column_(work.attributes.shard ? work.attributes.shard->first() : 0),
+        blocks_((logits.columns + logit_block - 1) / logit_block) {}
+
+  void run(Device& device) {
+    const VocabularyShard* shard = work_.attributes.shard;
+    if (shard == nullptr) {
+      each_row(device, [&](int64_t row, std::span<float> maxima) {
+        finish(row, sums(row, maxima), maxima);
+      });
+      return;
+    }
+    std::vector<VocabularyRow> all(static_cast<size_t>(logits_.rows));
+    std::vector<float> maxima(static_cast<size_t>(logits_.rows * blocks_));
+    const auto maxima_of = [&](int64_t row) {
+      return std::span(maxima).subspan(static_cast<size_t>(row * blocks_),
+                                       static_cast<size_t>(blocks_));
+    };
+    each_row(device, [&](int64_t row, std::span<float>) {
+      all[static_cast<size_t>(row)] = sums(row, maxima_of(row));
+      all[static_cast<size_t>(row)].greedy += column_;
+    });
+    shard->merge(device, all);
+    each_row(device, [&](int64_t row, std::span<float>) {
+      finish(row, all[static_cast<size_t>(row)], maxima_of(row));
+    });
+  }
+
+ private:
+  std::byte* at(int64_t row) const {
+    return logits_.data + static_cast<size_t>(row * logits_.stride) * size_of(logits_.dtype);
+  }
+  int64_t label(int64_t row) const {
+    return work_.inputs.labels.data<int32_t>()[first_ + row] - column_;
+  }
+  // f(row, scratch) of the rows with labels; the others' gradients are nothing.
+  template <class F>
+  void each_row(Device& device, F&& f) const {
+    const int32_t* labels = work_.inputs.labels.data<int32_t>() + first_;
+    parallel_for(
+        device, logits_.rows, rows_a_range(logits_.columns, 4096), [&](int64_t begin, int64_t end) {
+          std::vector<float> maxima(static_cast<size_t>(blocks_));
+          for (int64_t row = begin; row < end; ++row) {
+            if (labels[row] >= 0) {
+              f(row, maxima);
+              continue;
+            }
+            const size_t bytes = static_cast<size_t>(logits_.columns) * size_of(logits_.dtype);
+            std::fill(at(row), at(row) + bytes, std::byte{0});
+          }
+        });
+  }
+  VocabularyRow sums(int64_t row, std::span<float> maxima) const {
+    if (work_.dtype() == Dtype::f64) {
+      return sums_f64(work_, reinterpret_cast<double*>(at(row)), label(row));
+    }
+    return sums_f32(work_, reinterpret_cast<float*>(at(row)), label(row), maxima);
+  }
+  void finish(int64_t row, const VocabularyRow& r, std::span<const float> maxima) const {
+    if (work_.gradients()) differentiate(work_, r, at(row), label(row), maxima);
+    (*work_.tokens)[static_cast<size_t>(first_ + row)] = loss_of(work_, r);
+  }
+
+  const Work& work_;
+  MatrixView logits_;
+  int64_t first_;   // token
+  int64_t column_;  // of the vocabulary, of this part's first
+  int64_t blocks_;
+};
 
 void run_chunk(Device& device, const Work& work, const Tensor& buffer, int64_t first,
                int64_t last) {
@@ -237,7 +199,7 @@ void run_chunk(Device& device, const Work& work, const Tensor& buffer, int64_t f
   }
   matmul(device, logits, x, work.inputs.weight,
          {.transpose_b = true, .exact = a.exact, .alpha = a.logit_multiplier});
-  cross_entropy(device, work, logits, first);
+  Rows(work, logits, first).run(device);
   // bf16 gradients lie in the first half of each f32 row.
   const int64_t stride = logits.stride * (work.dtype() == Dtype::bf16 ? 2 : 1);
   const MatrixView dz(logits.data, work.dtype(), logits.rows, logits.columns, stride);
@@ -253,7 +215,8 @@ void run_chunk(Device& device, const Work& work, const Tensor& buffer, int64_t f
 }
 
 void check_labels(const Work& work) {
-  const int64_t vocabulary = work.inputs.weight.rows();
+  const VocabularyShard* shard = work.attributes.shard;
+  const int64_t vocabulary = shard ? shard->vocabulary() : work.inputs.weight.rows();
   const auto labels = work.inputs.labels.span<int32_t>();
   for (size_t t = 0; t < labels.size(); ++t) {
     if (labels[t] < -1 || labels[t] >= vocabulary) {
@@ -277,8 +240,11 @@ void head_loss_cpu(Stream& stream, const Work& arguments) {
     const Tensor& weight = work.inputs.weight;
     const int64_t rows = work.inputs.x.rows();
     const Dtype logit_type = work.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+    // The same on all ranks of a shared vocabulary, whose parts may differ.
+    const VocabularyShard* shard = work.attributes.shard;
+    const int64_t columns = shard ? shard->widest() : weight.rows();
     const int64_t step =
-        std::min(rows, HeadLoss::chunk_rows(work.attributes, weight.rows(), work.dtype()));
+        std::min(rows, HeadLoss::chunk_rows(work.attributes, columns, work.dtype()));
     if (rows == 0) return;
     const Tensor total = work.dw;
     if (total && work.attributes.exact) {
@@ -350,4 +316,3 @@ HeadLoss::Result HeadLoss::forward(Stream& stream, const Attributes& attributes,
 }
 
 }  // namespace shoestring
-#endif  // HWY_ONCE

@@ -18,7 +18,7 @@
 // it the sum over chunks is formed in scratch of dw's size and added to dw in one addition, which
 // is what makes a micro-batch's gradient independent of what was accumulated before it.
 
-#include "core/device.h"
+#include "core/ops/vocabulary_shard.h"
 #include "core/tensor.h"
 
 namespace shoestring {
@@ -31,6 +31,9 @@ struct HeadLoss {
     double z_coefficient = 0;
     int64_t chunk_bytes = int64_t{32} << 20;  // of logits; at least one row is taken
     bool exact = false;
+    // Null: the weight has the whole vocabulary. Else W [V here, d] is this rank's part, labels are
+    // global, and dx is the part's: whoever gathered x adds the ranks' up.
+    const VocabularyShard* shard = nullptr;
   };
   struct Inputs {
     Tensor x, weight;
