@@ -9,28 +9,47 @@
 
 namespace shoestring {
 
-// `own`: `width` figures for each micro-batch that ran here (micro-batch g runs on rank g % n), in
-// order. The result has them of all micro-batches by global index, [micro_batches, width].
-std::vector<double> gather_micro_batches(Communicator& communicator, Stream& stream,
-                                         std::span<const double> own, int64_t micro_batches,
-                                         int64_t width = 1);
+// `width` figures a micro-batch, by its global number. Of one that several ranks saw parts of, each
+// rank has rows of its own.
+struct MicroBatchRows {
+  int64_t width = 1;
+  std::vector<int64_t> micro = {};
+  std::vector<double> figures = {};  // [micro.size(), width]
 
-// Column sums of the above, folded from micro-batch 0 on: `width` sums.
-std::vector<double> sum_micro_batches(Communicator& communicator, Stream& stream,
-                                      std::span<const double> own, int64_t micro_batches,
-                                      int64_t width = 1);
+  void add(int64_t number, std::initializer_list<double> row);
+  void append(std::initializer_list<double> more) { figures.insert(figures.end(), more); }
+  std::span<const double> row(size_t i) const {
+    return std::span(figures).subspan(i * static_cast<size_t>(width), static_cast<size_t>(width));
+  }
+};
+
+// Those of all ranks, ascending by micro-batch and, of one micro-batch, by rank. All ranks have the
+// same width.
+MicroBatchRows gather_rows(Communicator& communicator, Stream& stream, const MicroBatchRows& own);
+// Column sums of the above, folded from the first row on: `width` sums.
+std::vector<double> sum_rows(Communicator& communicator, Stream& stream, const MicroBatchRows& own);
+
+// Everybody's values, rank 0's first.
+template <class T>
+std::vector<T> gather_values(Communicator& communicator, Stream& stream, std::span<const T> own);
 
 // True on all ranks when it is on one: "some gradient is not finite".
 bool any_rank(Communicator& communicator, Stream& stream, bool flag);
 
-// Terms of pieces of the store (sums of squares by block): run i is `count` terms computed by rank
-// `rank`; `own` has those of this rank, in the order of the runs. The result has the terms of all
-// runs, in order, so that whoever adds them up adds them in the same order everywhere.
-struct TermRun {
-  int rank = 0;
-  int64_t count = 0;
-};
-std::vector<double> gather_terms(Communicator& communicator, Stream& stream,
-                                 std::span<const double> own, std::span<const TermRun> runs);
+template <class T>
+std::vector<T> gather_values(Communicator& communicator, Stream& stream, std::span<const T> own) {
+  const std::vector<int64_t> ones(static_cast<size_t>(communicator.size()), 1);
+  const int64_t count = static_cast<int64_t>(own.size());
+  std::vector<int64_t> counts(ones.size());
+  communicator.all_gather(view_of(std::span(&count, 1)), ones, buffer_of(std::span(counts)),
+                          stream);
+  stream.synchronize();
+  int64_t total = 0;
+  for (const int64_t n : counts) total += n;
+  std::vector<T> all(static_cast<size_t>(total));
+  communicator.all_gather(view_of(own), counts, buffer_of(std::span(all)), stream);
+  stream.synchronize();
+  return all;
+}
 
 }  // namespace shoestring

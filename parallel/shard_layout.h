@@ -1,6 +1,7 @@
 #pragma once
-// How the flat stores (core/param.h) are cut: into buckets, the units of reduction, and each bucket
-// into one piece a rank, the units of ownership (ZeRO: Rajbhandari et al. 2020, arXiv 1910.02054).
+// How a range of the flat stores (core/param.h) is cut: into buckets, the units of reduction, and
+// each bucket into one piece a rank, the units of ownership (ZeRO: Rajbhandari et al. 2020,
+// arXiv 1910.02054).
 
 #include <cstdint>
 #include <vector>
@@ -9,16 +10,18 @@
 
 namespace shoestring {
 
-// A parameter's place in the flat numbering. `whole`: no border may cut it (Muon needs matrices).
+// A parameter's place in the flat numbering.
 struct ParamExtent {
   int64_t begin = 0, end = 0;
-  bool whole = false;
+  bool whole = false;              // no border may cut it (Muon needs matrices), but at `cuts`:
+  std::vector<int64_t> cuts = {};  // ascending, between its matrices, in the flat numbering
+  double cost = 0;                 // of its update, in any unit; 0: next to nothing
 };
 
 class ShardLayout {
  public:
   // Borders are multiples of this (blocks of exact norms), except where that would cut a whole
-  // parameter: there they are the begin of a parameter.
+  // parameter, and at the ends of buckets.
   static constexpr int64_t granule = 4096;
 
   struct Bucket {
@@ -30,22 +33,31 @@ class ShardLayout {
     int rank = 0;
   };
 
-  // `params`: ascending and disjoint within [0, elements). Ranks own nearly equal shares; each
-  // bucket has about `bucket_elements`, more where a whole parameter is larger.
-  ShardLayout(int64_t elements, const std::vector<ParamExtent>& params, int64_t bucket_elements,
+  // `params`: ascending and disjoint within `range`. Ranks own nearly equal shares: of the updates'
+  // cost in buckets whose parameters have one, of elements in the others. Each bucket has about
+  // `bucket_elements`, more where a whole parameter is larger.
+  ShardLayout(FlatRange range, const std::vector<ParamExtent>& params, int64_t bucket_elements,
+              int ranks);
+  // The buckets are given: ascending, one behind the other.
+  ShardLayout(const std::vector<FlatRange>& buckets, const std::vector<ParamExtent>& params,
               int ranks);
 
-  // From the end of the store to its begin: the order in which backward finishes. They cover it.
+  // From the end of the range to its begin: the order in which backward finishes. They cover it.
   const std::vector<Bucket>& buckets() const { return buckets_; }
   FlatRange piece(const Bucket& bucket, int rank) const;
   // Ascending; neighbours joined.
   std::vector<FlatRange> owned(int rank) const;
-  // All pieces that are not empty, ascending: they cover the store.
+  // All pieces that are not empty, ascending: they cover the range.
   std::vector<Piece> pieces() const;
 
  private:
-  void share_out(Bucket& bucket, const std::vector<ParamExtent>& params,
-                 std::vector<int64_t>& owned) const;
+  // Of each rank, so far.
+  struct Shares {
+    explicit Shares(int ranks)
+        : elements(static_cast<size_t>(ranks)), cost(static_cast<size_t>(ranks)) {}
+    std::vector<double> elements, cost;
+  };
+  void add(FlatRange range, const std::vector<ParamExtent>& params, Shares& shares);
 
   int ranks_;
   std::vector<Bucket> buckets_;

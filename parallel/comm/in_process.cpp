@@ -50,21 +50,33 @@ struct Group {
   std::map<std::pair<int64_t, int>, Pending> children;
 };
 
+// A call that waits: a rank may have several under way, on communicators of their own.
+struct Waiter {
+  const Group* group;
+  std::condition_variable changed = {};
+};
+
 }  // namespace
 
-// One lock for a world: ranks are few and copies are made outside of it. One condition variable a
-// rank wakes only those who can go on.
+// One lock for a world: ranks are few and copies are made outside of it. A message wakes its
+// receiver's call alone, not what else that rank waits for.
 class InProcessWorld::Shared {
  public:
   Shared(int ranks, InProcessOptions o)
-      : options(std::move(o)), left(static_cast<size_t>(ranks)), changed(left.size()) {
+      : options(std::move(o)), left(static_cast<size_t>(ranks)), waiting(left.size()) {
     std::vector<int> all(left.size());
     for (int r = 0; r < ranks; ++r) all[static_cast<size_t>(r)] = r;
     world = std::make_shared<Group>(options.name, std::move(all));
   }
-  void wake(int world_rank) { changed[static_cast<size_t>(world_rank)].notify_all(); }
+  void wake(int world_rank, const Group& group) {
+    for (Waiter* w : waiting[static_cast<size_t>(world_rank)]) {
+      if (w->group == &group) w->changed.notify_all();
+    }
+  }
   void wake_all() {
-    for (auto& c : changed) c.notify_all();
+    for (const auto& of_rank : waiting) {
+      for (Waiter* w : of_rank) w->changed.notify_all();
+    }
   }
   void abort(int world_rank, std::string_view reason) noexcept {
     std::lock_guard lock(mutex);
@@ -83,7 +95,7 @@ class InProcessWorld::Shared {
   int aborted_by = -1;
   std::string abort_reason;
   std::vector<bool> left;
-  std::vector<std::condition_variable> changed;
+  std::vector<std::vector<Waiter*>> waiting;  // by world rank
   std::shared_ptr<Group> world;
 };
 
@@ -113,6 +125,21 @@ class InProcessTransport : public Transport {
     Clock::time_point deadline;
     std::deque<Post> posts;                       // ours
     std::vector<std::optional<Incoming>> wanted;  // empty: arrived
+    Waiter waiter;
+  };
+  // While the lock is held at both ends.
+  class Registered {
+   public:
+    Registered(std::vector<Waiter*>& list, Waiter& waiter) : list_(list), waiter_(&waiter) {
+      list_.push_back(waiter_);
+    }
+    ~Registered() { std::erase(list_, waiter_); }
+    Registered(const Registered&) = delete;
+    Registered& operator=(const Registered&) = delete;
+
+   private:
+    std::vector<Waiter*>& list_;
+    Waiter* waiter_;
   };
 
   int world_rank(int rank) const { return group_->world_ranks[static_cast<size_t>(rank)]; }
@@ -133,20 +160,25 @@ class InProcessTransport : public Transport {
 
 void InProcessTransport::transfer(std::span<const Outgoing> sends,
                                   std::span<const Incoming> receives, CallName call) {
-  Work work{call, Clock::now() + shared_->options.deadline, {}, {receives.begin(), receives.end()}};
+  Work work{.call = call,
+            .deadline = Clock::now() + shared_->options.deadline,
+            .posts = {},
+            .wanted = {receives.begin(), receives.end()},
+            .waiter = {group_.get()}};
   Lock lock(shared_->mutex);
+  const Registered registered(shared_->waiting[static_cast<size_t>(world_rank(rank_))],
+                              work.waiter);
   for (const Outgoing& s : sends) {
     work.posts.push_back({.data = s.data, .bytes = s.bytes, .from = rank_, .to = s.peer});
     group_->channel(rank_, s.peer).push_back(&work.posts.back());
-    shared_->wake(world_rank(s.peer));
+    shared_->wake(world_rank(s.peer), *group_);
   }
   try {
     while (true) {
       check_alive(work);
       if (receive_next(work, lock)) continue;
       if (finished(work)) return;
-      auto& changed = shared_->changed[static_cast<size_t>(world_rank(rank_))];
-      if (changed.wait_until(lock, work.deadline) == std::cv_status::timeout &&
+      if (work.waiter.changed.wait_until(lock, work.deadline) == std::cv_status::timeout &&
           Clock::now() >= work.deadline) {
         const int peer = awaited(work, false);
         if (peer < 0) continue;
@@ -191,7 +223,7 @@ void InProcessTransport::copy(Post& post, const Incoming& to, CallName call, Loc
   const size_t sent = post.bytes;
   const int from = post.from;
   post.done = true;  // from here on the post may be gone
-  shared_->wake(world_rank(from));
+  shared_->wake(world_rank(from), *group_);
   if (!fits) {
     fail(cat("rank ", world_rank(from), " sends ", sent, " bytes but rank ", world_rank(rank_),
              " expects ", to.bytes, " in ", text(call),
@@ -239,8 +271,7 @@ void InProcessTransport::take_back(Work& work, Lock& lock) {
       post.done = true;
     }
   }
-  auto& changed = shared_->changed[static_cast<size_t>(world_rank(rank_))];
-  changed.wait(lock, [&] {
+  work.waiter.changed.wait(lock, [&] {
     return std::all_of(work.posts.begin(), work.posts.end(), [](auto& p) { return p.done; });
   });
 }

@@ -44,6 +44,59 @@ TEST(ParamStore, InitialValuesDependOnNameSeedAndIndexOnly) {
   EXPECT_NEAR(std::sqrt(square / 800), 0.1, 0.01);
 }
 
+// Any piece of any cut of a matrix has the values of the whole one.
+TEST(ParamStore, InitialValuesOfPieces) {
+  Device device(DeviceKind::cpu, 0, 1);
+  std::vector<ParamInfo> infos = some_params();
+  const ParamStore whole(device, infos, Dtype::f32);
+  const Param& all = whole.param("embedding.weight");
+  std::vector<float> values(800), piece(123);
+  initial_values(all, 7, 0, values);
+  initial_values(all, 7, 401, piece);
+  EXPECT_TRUE(std::equal(piece.begin(), piece.end(), values.begin() + 401));
+  infos[0].shape = {30, 4};  // rows 20 to 29 and 60 to 79, columns 4 to 7
+  infos[0].shard = {.whole = {100, 8}, .rows = {{0, 20, 10}, {10, 60, 20}}, .first_column = 4};
+  const ParamStore cut(device, infos, Dtype::f32);
+  for (const int64_t begin : {0, 5, 37, 100}) {
+    std::vector<float> part(20);
+    initial_values(cut.param("embedding.weight"), 7, begin, part);
+    for (int64_t i = 0; i < 20; ++i) {
+      const int64_t row = (begin + i) / 4, column = (begin + i) % 4;
+      const int64_t at = (row < 10 ? 20 + row : 50 + row) * 8 + 4 + column;
+      EXPECT_EQ(part[static_cast<size_t>(i)], values[static_cast<size_t>(at)]) << begin << " " << i;
+    }
+  }
+}
+
+TEST(ParamStore, HasMemoryForWhatIsAsked) {
+  Device device(DeviceKind::cpu, 0, 1);
+  const auto held = [&](MemoryKind kind) { return device.ledger().current(kind); };
+  {
+    ParamStore store(device, some_params(), Dtype::bf16, {.masters = false, .gradients = false});
+    EXPECT_EQ(held(MemoryKind::weights), store.elements() * 2);
+    EXPECT_EQ(held(MemoryKind::master_weights) + held(MemoryKind::gradients), 0);
+    EXPECT_TRUE(store.master().empty() && store.gradients().empty());
+    EXPECT_THROW(store.master(store.params()[0]), Error);
+    EXPECT_THROW(store.gradient(store.params()[0]), Error);
+    ParamStore full(device, some_params(), Dtype::bf16);
+    store.initialise(9);
+    full.initialise(9);
+    store.zero_gradients();
+    for (size_t i = 0; i < store.compute_copy().size(); ++i) {
+      EXPECT_EQ(store.compute_copy()[i].bits, full.compute_copy()[i].bits) << i;
+    }
+  }
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    ParamStore store(device, some_params(), dtype,
+                     {.weights = false, .masters = false, .gradients = false});
+    EXPECT_EQ(device.ledger().current_total(), 0);
+    store.initialise(9);
+    EXPECT_THROW(store.weight(store.params()[0]), Error);
+    EXPECT_TRUE(store.compute_copy().empty());
+    EXPECT_EQ(store.elements(), 832 + 64 + 832);
+  }
+}
+
 TEST(ParamStore, Bf16CopiesFollowTheMasters) {
   Device device;
   ParamStore store(device, some_params(), Dtype::bf16);

@@ -158,6 +158,24 @@ TEST_F(TapeTest, SplitPhasesEqualTheFusedBackwardBitForBit) {
   EXPECT_TRUE(fused == by_segment);
 }
 
+TEST_F(TapeTest, ASegmentsGradientsMayFollowItAtOnce) {
+  for (const bool region : {false, true}) {
+    const Outcome fused = run(region, [](Tape& t) { t.backward(); });
+    std::vector<int> order;
+    const Outcome by_segment = run(region, [&](Tape& t) {
+      while (const std::optional<int> next = t.next_input_segment()) {
+        order.push_back(*next);
+        if (region) t.refill_input_segment();
+        EXPECT_TRUE(t.backward_input_segment());
+        t.backward_weight();
+      }
+      EXPECT_FALSE(t.backward_input_segment());
+    });
+    EXPECT_EQ(order, (std::vector<int>{1, 0}));
+    EXPECT_TRUE(fused == by_segment);
+  }
+}
+
 TEST_F(TapeTest, RecomputeEqualsKeepingBitForBit) {
   const Outcome kept = run(false, [](Tape& t) { t.backward(); });
   EXPECT_TRUE(kept == run(true, [](Tape& t) { t.backward(); }));
@@ -197,6 +215,37 @@ TEST_F(TapeTest, ARegionHoldsLessUntilItsReplay) {
     return device_.ledger().current(MemoryKind::activations) - before;
   };
   EXPECT_LT(held(true), held(false));
+}
+
+// What only the tape refers to, with the last segment that saved it.
+TEST_F(TapeTest, RestingBlocksAreNobodyElses) {
+  for (const bool region : {false, true}) {
+    Tape tape(stream_, source_, Tape::Mode::training);
+    const Value x = tape.leaf(input(), true);
+    {
+      const Value y = build(tape, x, region);
+      const std::vector<Tape::Resting> resting = tape.resting_blocks();
+      std::vector<int> segments;
+      for (const Tape::Resting& r : resting) {
+        EXPECT_NE(r.block, x.tensor().block());  // held here
+        EXPECT_NE(r.block, y.tensor().block());
+        EXPECT_FALSE(r.block->hollow());
+        segments.push_back(r.segment);
+      }
+      // The first product, its square and the second product; a region has dropped the first two.
+      EXPECT_EQ(segments, region ? std::vector<int>{1} : (std::vector<int>{0, 1, 1}));
+      EXPECT_TRUE(tape.resting_blocks().empty());  // now this list holds them too
+    }
+    EXPECT_EQ(tape.resting_blocks().size(), region ? 1u : 3u);
+  }
+  Tape open(stream_, source_, Tape::Mode::training);  // a region that may still drop all it made
+  open.begin_region();
+  open.begin_segment("first");
+  {
+    const Value x = open.leaf(input(), true);
+    apply<Square>(open, {}, {apply<Square>(open, {}, {x})});
+  }
+  EXPECT_TRUE(open.resting_blocks().empty());
 }
 
 TEST_F(TapeTest, InferenceKeepsNothing) {

@@ -46,6 +46,29 @@ TEST(Muon, ACutMatrixIsNamed) {
   }
 }
 
+// Experts lie in one parameter: ranks may own whole ones.
+TEST(Muon, AParameterMayBeCutBetweenItsMatrices) {
+  std::vector<ParamInfo> infos = {info("experts", {48, 8})};
+  infos[0].parts = {16, 16, 16};
+  const std::vector<Param> params = make_params(infos);
+  const OptimConfig config{.optimizer = "muon"};
+  const auto first = muon_matrices(params, config, {{{0, 256}}});
+  const auto last = muon_matrices(params, config, {{{256, 384}}});
+  ASSERT_EQ(first.size(), 2u);
+  ASSERT_EQ(last.size(), 1u);
+  EXPECT_EQ(last[0].begin, 256);
+  EXPECT_EQ(last[0].flat, (FlatRange{256, 384}));
+  EXPECT_THROW(muon_matrices(params, config, {{{0, 192}}}), Error);
+}
+
+TEST(Muon, FlopOfTheIterations) {
+  std::vector<ParamInfo> infos = {info("qkv", {16, 4})};
+  infos[0].parts = {8, 4, 4};
+  const MuonConfig config;  // five iterations
+  // [8, 4]: two products of 4 x 4 x 8 and one of 4 x 4 x 4, each twice in flop; [4, 4] twice.
+  EXPECT_EQ(muon_flop(infos[0], config), 5 * 2 * (2 * 128 + 64 + 2 * (2 * 64 + 64)));
+}
+
 TEST(Muon, PartsThatDoNotAddUpAreNamed) {
   std::vector<ParamInfo> infos = {info("qkv", {16, 4})};
   infos[0].parts = {8, 4};

@@ -26,6 +26,20 @@ TEST(Shard, SlicesAreTheRangesCutAtParameters) {
   }
 }
 
+TEST(Shard, ASpanMayHoldRangesOneBehindTheOther) {
+  std::vector<float> values(100);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  const std::vector<FlatRange> ranges = {{64, 100}, {200, 264}};
+  const FlatSpan<float> span{values, 0, ranges};
+  EXPECT_EQ(*span.at({64, 100}), 0);
+  EXPECT_EQ(*span.at({70, 71}), 6);
+  EXPECT_EQ(*span.at({200, 264}), 36);
+  EXPECT_EQ(*span.at({263, 264}), 99);
+  EXPECT_THROW(span.at({90, 101}), Error);
+  EXPECT_THROW(span.at({0, 10}), Error);
+  EXPECT_THROW(span.at({100, 200}), Error);
+}
+
 TEST(Shard, RangesMustAscend) {
   const std::vector<Param> params = small_model();
   EXPECT_THROW(slices_of(params, std::vector<FlatRange>{{100, 50}}), Error);

@@ -15,24 +15,41 @@ TEST(OrderedSums, MicroBatchesComeInGlobalOrder) {
       run_ranks(ranks, [&](Communicator& world) {
         Device device(DeviceKind::cpu, 0, 1);
         Stream stream = Stream::worker(device, "comm");
-        std::vector<double> own;
+        MicroBatchRows own{.width = 2};
         for (int64_t g = world.rank(); g < micro_batches; g += ranks) {
-          own.push_back(loss_of(g));
-          own.push_back(static_cast<double>(g));
+          own.add(g, {loss_of(g), static_cast<double>(g)});
         }
-        const auto all = gather_micro_batches(world, stream, own, micro_batches, 2);
-        check(static_cast<int64_t>(all.size()) == 2 * micro_batches, "two figures a micro-batch");
+        const MicroBatchRows all = gather_rows(world, stream, own);
+        check(static_cast<int64_t>(all.micro.size()) == micro_batches, "a row a micro-batch");
         double sum = 0;
         for (int64_t g = 0; g < micro_batches; ++g) {
-          check(all[static_cast<size_t>(2 * g)] == loss_of(g), "a loss in its place");
-          check(all[static_cast<size_t>(2 * g + 1)] == static_cast<double>(g), "an index");
+          check(all.row(static_cast<size_t>(g))[0] == loss_of(g), "a loss in its place");
+          check(all.row(static_cast<size_t>(g))[1] == static_cast<double>(g), "an index");
           sum += loss_of(g);
         }
-        const auto sums = sum_micro_batches(world, stream, own, micro_batches, 2);
+        const auto sums = sum_rows(world, stream, own);
         check(sums.size() == 2 && sums[0] == sum, "the sum in global order");
       });
     }
   }
+}
+
+// Parts of one micro-batch, and ranks that have none.
+TEST(OrderedSums, PartsOfAMicroBatchComeByRank) {
+  run_ranks(3, [](Communicator& world) {
+    Device device(DeviceKind::cpu, 0, 1);
+    Stream stream = Stream::worker(device, "comm");
+    MicroBatchRows own{.width = 1};
+    if (world.rank() != 1) {
+      for (const int64_t g : {5, 2}) own.add(g, {static_cast<double>(10 * g + world.rank())});
+    }
+    const MicroBatchRows all = gather_rows(world, stream, own);
+    check(all.micro == std::vector<int64_t>({2, 2, 5, 5}), "ascending");
+    check(all.figures == std::vector<double>({20, 22, 50, 52}), "by rank");
+    own.width = world.rank() == 0 ? 2 : 1;
+    if (world.rank() == 0) own.append({1, 2});
+    EXPECT_THROW(gather_rows(world, stream, own), Error);
+  });
 }
 
 TEST(OrderedSums, AFlagOfOneRankIsKnownToAll) {
@@ -41,26 +58,6 @@ TEST(OrderedSums, AFlagOfOneRankIsKnownToAll) {
     Stream stream = Stream::worker(device, "comm");
     check(!any_rank(world, stream, false), "no rank");
     check(any_rank(world, stream, world.rank() == 2), "one rank");
-  });
-}
-
-TEST(OrderedSums, TermsComeInTheOrderOfTheirRuns) {
-  run_ranks(3, [](Communicator& world) {
-    Device device(DeviceKind::cpu, 0, 1);
-    Stream stream = Stream::worker(device, "comm");
-    const std::vector<TermRun> runs{{2, 3}, {0, 1}, {2, 0}, {1, 2}, {0, 4}, {2, 1}};
-    std::vector<double> own, wanted;
-    double next = 0;
-    for (const TermRun& run : runs) {
-      for (int64_t i = 0; i < run.count; ++i) {
-        wanted.push_back(next);
-        if (run.rank == world.rank()) own.push_back(next);
-        next += 1.5;
-      }
-    }
-    check(gather_terms(world, stream, own, runs) == wanted, "terms in order");
-    own.push_back(0);  // one too many
-    EXPECT_THROW(gather_terms(world, stream, own, runs), Error);
   });
 }
 

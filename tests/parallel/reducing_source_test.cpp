@@ -76,13 +76,13 @@ Outcome train_rank(Communicator& world, const Plan& plan) {
   ReducingSource source(store, dp, compute);
   Outcome outcome;
   for (int64_t step = 0; step < steps; ++step) {
-    std::vector<double> own;
+    MicroBatchRows own;
     for (int64_t slot = 0; slot < dp.slots(micro_batches); ++slot) {
       dp.begin_slot(store.gradients(), slot, micro_batches);
       if (dp.zero_before(slot)) store.zero_gradients();
       if (dp.has_micro_batch(slot, micro_batches)) {
         const int64_t g = slot * world.size() + world.rank();
-        own.push_back(run_micro_batch(model, compute, source, micro_batch(step, g)));
+        own.add(g, {run_micro_batch(model, compute, source, micro_batch(step, g))});
       }
       dp.end_slot();
     }
@@ -98,7 +98,7 @@ Outcome train_rank(Communicator& world, const Plan& plan) {
       dp.gather_parameters(buffer_of(store.compute_copy())).wait();
     }
     store.raise_version();
-    outcome.losses.push_back(sum_micro_batches(world, comm, own, micro_batches)[0]);
+    outcome.losses.push_back(sum_rows(world, comm, own)[0]);
   }
   outcome.master.assign(store.master().begin(), store.master().end());
   return outcome;

@@ -5,6 +5,9 @@
 #include <cstring>
 #include <map>
 
+#include "core/check.h"
+#include "core/fp8/packed_rows.h"
+#include "core/text.h"
 #include "tests/core/fp8/fp8_twin.h"
 #include "tests/core/ops/fp8_case.h"
 
@@ -65,6 +68,11 @@ TEST_P(Fp8ExpertsTest, AreLayersOfTheirOwn) {
     Fp8Kept owed_alone;
     EXPECT_TRUE(same_bits(dx.rows(borders[e], borders[e + 1]),
                           layer.input_gradient(alone.stream, dye, w, owed_alone)));
+    if (gradient_is_sent(c.layer())) {  // then the weight gradient reads what was sent
+      const Fp8Tensor sent = quantise(alone.stream, dye, layer.gradient());
+      const Fp8Tensor again = requantise(alone.stream, sent, layer.gradient().transposed());
+      owed_alone = {.codes = again.codes, .scales = again.scales, .values = {}};
+    }
     Tensor dwe = Tensor::zeros(alone.device, {outputs, inputs}, Dtype::f32);
     layer.weight_gradient(alone.stream, owed_alone, layer.keep(alone.stream, xe, x8), dwe);
     EXPECT_TRUE(same_bits(dw.rows(at * outputs, (at + 1) * outputs), dwe));
@@ -89,6 +97,84 @@ TEST(Fp8Experts, WhatIsSentHasPowersOfTwo) {
   Fp8Case down("layers.0.moe.experts.down.weight", {6, 8});
   EXPECT_EQ(down.layer().input().scales, ScaleKind::plain);
   EXPECT_EQ(down.layer().gradient().scales, ScaleKind::power_of_two);
+}
+
+struct Outcome {
+  Tensor y, dx, dw;
+};
+Outcome run(Fp8Case& c, Fp8Experts experts, const Tensor& x, const Tensor& dy, Tensor dw = {}) {
+  Fp8Kept kept, owed;
+  Outcome o{.y = experts.forward(x, c.weight(), &kept), .dx = {}, .dw = {}};
+  o.dx = experts.input_gradient(dy, c.weight(), owed);
+  o.dw = dw ? dw : Tensor::zeros(c.device, c.weight().shape(), Dtype::f32);
+  experts.weight_gradient(owed, kept, o.dw);
+  return o;
+}
+
+// What was sent in FP8 is used as it came; the numbers are those of rows in bf16.
+TEST_P(Fp8ExpertsTest, ReadPackedRowsAsTheyAre) {
+  for (const char* scales : {"plain", "power_of_two"}) {
+    PrecisionConfig recipe = config(GetParam());
+    recipe.dispatch_scales = scales;
+    for (const char* matrix : {"gate_up", "down"}) {
+      Fp8Case c(cat("layers.0.moe.experts.", matrix, ".weight"), {3 * outputs, inputs}, recipe);
+      Fp8Layer& layer = c.layer();
+      const Tensor x = spread_tensor(c.device, {rows, inputs}, Dtype::bf16, "x");
+      const Tensor dy = spread_tensor(c.device, {rows, outputs}, Dtype::bf16, "dy");
+      const Outcome want = run(c, Fp8Experts(c.stream, layer, borders), x, dy);
+      const Tensor x8 = packs_input(layer) ? pack_rows(c.stream, x, layer.input()) : x;
+      const Tensor dy8 = packs_gradient(layer) ? pack_rows(c.stream, dy, layer.gradient()) : dy;
+      const Outcome got = run(c, Fp8Experts(c.stream, layer, borders), x8, dy8);
+      EXPECT_TRUE(same_bits(got.y, want.y) && same_bits(got.dx, want.dx) &&
+                  same_bits(got.dw, want.dw))
+          << matrix << " " << scales;
+      // A probe wants the values, and changes no number.
+      Fp8Probe probe;
+      layer.set_probe(&probe);
+      EXPECT_FALSE(packs_input(layer) || packs_gradient(layer));
+      const Outcome probed = run(c, Fp8Experts(c.stream, layer, borders), x, dy);
+      EXPECT_TRUE(same_bits(probed.dx, want.dx) && same_bits(probed.dw, want.dw));
+      EXPECT_THROW(
+          run(c, Fp8Experts(c.stream, layer, borders), pack_rows(c.stream, x, Fp8Encoding()), dy),
+          Error);
+    }
+  }
+}
+
+// Rows of two sources behind each other are two calls, one source after the other.
+TEST_P(Fp8ExpertsTest, TilesRestartAtEverySource) {
+  for (const char* matrix : {"gate_up", "down"}) {
+    Fp8Case c(cat("layers.0.moe.experts.", matrix, ".weight"), {3 * outputs, inputs},
+              config(GetParam()));
+    const Tensor x = spread_tensor(c.device, {rows, inputs}, Dtype::bf16, "x");
+    const Tensor dy = spread_tensor(c.device, {rows, outputs}, Dtype::bf16, "dy");
+    // By (expert, source): 60 + 70, none, 0 + 60.
+    const Outcome got =
+        run(c, Fp8Experts(c.stream, c.layer(), {0, 60, 130, 130, 130, 130, 190}, 2), x, dy);
+    const std::vector<std::vector<std::pair<int64_t, int64_t>>> sources = {
+        {{0, 60}, {130, 130}, {130, 130}}, {{60, 130}, {130, 130}, {130, 190}}};
+    const Tensor dw = Tensor::zeros(c.device, c.weight().shape(), Dtype::f32);
+    for (const auto& parts : sources) {
+      std::vector<int64_t> at = {0};
+      for (const auto& [begin, end] : parts) at.push_back(at.back() + end - begin);
+      Tensor xs(c.device, {at.back(), inputs}, Dtype::bf16);
+      Tensor dys(c.device, {at.back(), outputs}, Dtype::bf16);
+      for (size_t e = 0; e < parts.size(); ++e) {
+        const Tensor px = x.rows(parts[e].first, parts[e].second);
+        const Tensor py = dy.rows(parts[e].first, parts[e].second);
+        std::memcpy(xs.rows(at[e], at[e + 1]).raw(), px.raw(), px.bytes());
+        std::memcpy(dys.rows(at[e], at[e + 1]).raw(), py.raw(), py.bytes());
+      }
+      const Outcome want = run(c, Fp8Experts(c.stream, c.layer(), at), xs, dys, dw);
+      for (size_t e = 0; e < parts.size(); ++e) {
+        EXPECT_TRUE(
+            same_bits(got.y.rows(parts[e].first, parts[e].second), want.y.rows(at[e], at[e + 1])));
+        EXPECT_TRUE(same_bits(got.dx.rows(parts[e].first, parts[e].second),
+                              want.dx.rows(at[e], at[e + 1])));
+      }
+    }
+    EXPECT_TRUE(same_bits(got.dw, dw)) << matrix;
+  }
 }
 
 TEST(Fp8Experts, ProductsThatStayFullAndTheProbe) {

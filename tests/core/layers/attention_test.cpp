@@ -6,15 +6,21 @@
 namespace shoestring {
 namespace {
 
-// Notes what the seam is handed and answers with v.
+// Notes what the seam is handed and answers with v, for each query head that reads it.
 class NotingCore : public AttentionCore {
  public:
-  Value run(Tape&, const AttentionShape& shape, const Value& q, const Value& k, const Value& v,
+  Value run(Tape& tape, const AttentionShape& shape, const Value& q, const Value& k, const Value& v,
             const Tensor&) override {
     seen = shape;
     q_shape = q.tensor().shape();
     k_shape = k.tensor().shape();
-    return v;
+    const Tensor o(tape.stream().device(), q_shape, Dtype::f64);
+    const int64_t width = v.tensor().columns(), times = q_shape.columns() / width;
+    for (int64_t i = 0; i < o.elements(); ++i) {
+      const int64_t row = i / (width * times), column = i % width;
+      o.data<double>()[i] = v.tensor().data<double>()[row * width + column];
+    }
+    return tape.leaf(o, false);
   }
   AttentionShape seen;
   Shape q_shape, k_shape;
@@ -23,7 +29,7 @@ class NotingCore : public AttentionCore {
 TEST(AttentionLayer, HandsTheSeamSplitHeadsAndMultipliesItsAnswer) {
   constexpr int64_t d = 8, hd = 4, rows = 3;  // 2 query heads, 1 key and value head
   LayerHarness h({{.name = "qkv", .shape = {4 * hd, d}, .deviation = 1},
-                  {.name = "o", .shape = {d, hd}, .deviation = 1}},
+                  {.name = "o", .shape = {d, 2 * hd}, .deviation = 1}},
                  rows);
   const RopeTable table = make_rope_table(h.device(), {}, hd, 16);
   Tape tape = h.tape();
@@ -55,7 +61,7 @@ TEST(AttentionLayer, HandsTheSeamSplitHeadsAndMultipliesItsAnswer) {
         for (int64_t i = 0; i < d; ++i) {
           v += x.tensor().data<double>()[t * d + i] * h.weight("qkv")[(3 * hd + j) * d + i];
         }
-        want += v * h.weight("o")[out * hd + j];
+        want += v * (h.weight("o")[out * 2 * hd + j] + h.weight("o")[out * 2 * hd + hd + j]);
       }
       EXPECT_NEAR(y.data<double>()[t * d + out], want, 1e-11);
     }

@@ -50,6 +50,25 @@ std::vector<double> mlp(const double* x, const double* gate_up, const double* do
   return y;
 }
 
+TEST(MoeLayer, CutsTheSegmentThatItIsIn) {
+  const MoeConfig config = some_config();
+  LayerHarness h(parameters(config), rows);
+  const MoeLayer layer = bind_moe(config, h.store(), "b");
+  Tape tape = h.tape();
+  LayerContext context{.tape = tape, .batch = h.batch()};
+  const Value x = tape.leaf(h.values({rows, d}, "x"), true);
+  layer.run(context, x);
+  EXPECT_EQ(tape.num_segments(), 0);
+  tape.begin_segment("b.attention");
+  layer.run(context, x);
+  tape.end_segment();
+  ASSERT_EQ(tape.num_segments(), 5);
+  EXPECT_EQ(tape.segment_name(1), "b.dispatch");
+  EXPECT_EQ(tape.segment_name(2), "b.experts");
+  EXPECT_EQ(tape.segment_name(3), "b.combine");
+  EXPECT_EQ(tape.segment_name(4), "b.shared");
+}
+
 TEST(MoeLayer, SumsTheChosenExpertsAndTheSharedOne) {
   const MoeConfig config = some_config();
   LayerHarness h(parameters(config), rows);
@@ -95,6 +114,7 @@ TEST(MoeLayer, SumsTheChosenExpertsAndTheSharedOne) {
   const RouteFigures same = RouteFigures::of(figures.tensor());
   EXPECT_TRUE(std::equal(told.counts.begin(), told.counts.end(), same.counts.begin()));
   EXPECT_EQ(tape.told().at("b.offsets").data<int32_t>()[experts], rows * 3);
+  EXPECT_EQ(tape.told().at("b.received").block(), tape.told().at("b.offsets").block());
 }
 
 // What backward follows: sum of y * dy, and the losses as the figures tell them, times the share.

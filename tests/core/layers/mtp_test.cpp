@@ -91,8 +91,7 @@ struct Subject {
 
   Subject() {
     module.prefix = "mtp.0.";
-    module.embedding = harness.param("e");
-    module.embedding_multiplier = 2;
+    module.embedding = {.table = harness.param("e"), .multiplier = 2};
     module.embedding_gain = harness.param("ge");
     module.hidden_gain = harness.param("gh");
     module.projection.weight = harness.param("m");

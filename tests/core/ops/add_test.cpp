@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "core/check.h"
 
 namespace shoestring {
@@ -36,6 +39,26 @@ TEST(Add, SumsAndItsGradientScalesTheDelta) {
     check_add<BFloat16>(multiplier);
     check_add<double>(multiplier);
   }
+}
+
+// Operands are made on the stream, so they are there only when it comes to the sum.
+TEST(Add, RunsOnTheStream) {
+  Device device;
+  Stream stream = Stream::worker(device, "test");
+  const Tensor a = Tensor::zeros(device, {3}, Dtype::f32),
+               b = Tensor::zeros(device, {3}, Dtype::f32);
+  stream.run([a, b] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    for (float& x : a.span<float>()) x = 1;
+    for (float& x : b.span<float>()) x = 4;
+  });
+  Add::Saved saved;
+  const Add::Attributes half{.multiplier = 0.5};
+  const Tensor y = Add::forward(stream, half, {a, b}, saved)[0];
+  const Tensor d = Add::grad_input(stream, half, saved, {b})[1];
+  stream.synchronize();
+  EXPECT_EQ(y.data<float>()[2], 3);
+  EXPECT_EQ(d.data<float>()[2], 2);
 }
 
 TEST(Add, ShapesMustAgree) {

@@ -116,6 +116,29 @@ TEST(Dispatch, RowsAreSortedByExpertAndThenByToken) {
   }
 }
 
+// The layout by itself is that of the op, and choice_of is its inverse.
+TEST(Dispatch, LayoutIsTheOpsOwn) {
+  Device device(DeviceKind::cpu, 0, 2);
+  Stream stream = Stream::immediate(device);
+  for (const Case& c : cases) {
+    const Outcome o = run(device, c, Dtype::f32);
+    const auto list = some_ids(c);
+    const Tensor ids = Tensor::from(device, {c.tokens, c.chosen}, std::span<const int32_t>(list));
+    const Tensor gates = make_tensor(device, {c.tokens, c.chosen}, Dtype::f32, some_gates(c));
+    const DispatchLayout layout =
+        lay_out_dispatch(stream, {.experts = c.experts, .capacity = c.capacity}, ids, gates);
+    expect_same_bits(layout.offsets, o.offsets, "offsets");
+    expect_same_bits(layout.row_of, o.row_of, "row_of");
+    std::vector<int32_t> want(list.size(), -1);
+    for (size_t i = 0; i < list.size(); ++i) {
+      const int32_t row = o.row_of.data<int32_t>()[i];
+      if (row >= 0) want[static_cast<size_t>(row)] = static_cast<int32_t>(i);
+    }
+    const std::span<const int32_t> got = layout.choice_of.span<int32_t>();
+    EXPECT_TRUE(std::equal(got.begin(), got.end(), want.begin(), want.end()));
+  }
+}
+
 TEST(Dispatch, GradientSumsTheTokensRows) {
   Device device(DeviceKind::cpu, 0, 2);
   for (const Case& c : cases) {

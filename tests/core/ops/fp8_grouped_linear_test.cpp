@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/fp8/packed_rows.h"
 #include "core/ops/swiglu.h"
 #include "tests/core/fp8/fp8_twin.h"
 #include "tests/core/ops/fp8_case.h"
@@ -25,11 +26,12 @@ struct Outcome {
   Tensor y, dx, dw;
   size_t kept = 0, owed = 0;
 };
-Outcome run(Fp8Case& c, bool swiglu, const Tensor& x, const Tensor& dy) {
-  const Tensor borders = Tensor::from<int32_t>(c.device, {4}, offsets);
+Outcome run(Fp8Case& c, bool swiglu, const Tensor& x, const Tensor& dy,
+            const std::vector<int32_t>& at = offsets, int64_t sources = 1) {
+  const Tensor borders = Tensor::from<int32_t>(c.device, {static_cast<int64_t>(at.size())}, at);
   Fp8GroupedLinear::InputSaved input;
   Fp8GroupedLinear::WeightSaved weight;
-  const Fp8GroupedLinear::Attributes attributes{&c.layer(), swiglu};
+  const Fp8GroupedLinear::Attributes attributes{&c.layer(), swiglu, sources};
   Outcome r;
   r.y =
       Fp8GroupedLinear::forward(c.stream, attributes, {x, borders}, {c.weight()}, input, weight)[0];
@@ -77,6 +79,26 @@ TEST(Fp8GroupedLinear, MakesTheProductOfGateAndUpAgain) {
   Tensor dw = Tensor::zeros(c.device, {3 * outputs, inputs}, Dtype::f32);
   experts.weight_gradient(owed, Fp8Layer::MadeAgain{product_again, Tensor()}, dw);
   EXPECT_TRUE(same_bits(got.dw, dw));
+}
+
+// Between ranks codes travel, and rows of several sources meet: the numbers are those of bf16 rows.
+TEST(Fp8GroupedLinear, TakesPackedRowsOfSeveralSources) {
+  const std::vector<int32_t> at = {0, 30, 40, 40, 40, 60, 95};
+  Fp8Case up("layers.0.moe.experts.gate_up.weight", {3 * outputs, inputs});
+  const Tensor x = spread_tensor(up.device, {rows, inputs}, Dtype::bf16, "x");
+  const Tensor dy = spread_tensor(up.device, {rows, outputs}, Dtype::bf16, "dy");
+  const Outcome want = run(up, false, x, dy, at, 2);
+  const Outcome got = run(up, false, pack_rows(up.stream, x, up.layer().input()), dy, at, 2);
+  EXPECT_TRUE(same_bits(got.y, want.y) && same_bits(got.dx, want.dx) && same_bits(got.dw, want.dw));
+  EXPECT_FALSE(same_bits(want.dw, run(up, false, x, dy).dw));  // one source: other tiles
+  Fp8Case down("layers.0.moe.experts.down.weight", {3 * outputs, inputs});
+  const Tensor gu = spread_tensor(down.device, {rows, 2 * inputs}, Dtype::bf16, "gu");
+  const Tensor dz = spread_tensor(down.device, {rows, outputs}, Dtype::bf16, "dz");
+  const Outcome want2 = run(down, true, gu, dz, at, 2);
+  const Outcome got2 =
+      run(down, true, gu, pack_rows(down.stream, dz, down.layer().gradient()), at, 2);
+  EXPECT_TRUE(same_bits(got2.dx, want2.dx) && same_bits(got2.dw, want2.dw));
+  EXPECT_THROW(run(down, true, gu, dz, at, 4), Error);  // 6 segments of 4 sources
 }
 
 TEST(Fp8GroupedLinear, RefusesWhatDoesNotFit) {

@@ -93,6 +93,62 @@ TEST(GroupedLinear, EachExpertMultipliesItsRows) {
   }
 }
 
+// Rows of two sources behind each other: the bits of one call a source.
+TEST(GroupedLinear, SourcesAreCallsOneAfterTheOther) {
+  Device device(DeviceKind::cpu, 0, 3);
+  Stream stream = Stream::immediate(device);
+  constexpr int64_t in = 33, out = 260, experts = 3;
+  // By (expert, source).
+  const std::vector<int32_t> counts = {40, 7, 0, 0, 0, 300};
+  std::vector<int32_t> borders = {0};
+  for (int32_t n : counts) borders.push_back(borders.back() + n);
+  const int64_t rows = borders.back() + 5;
+  for (Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::bf16}) {
+    const Dtype wide = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+    const Tensor x = make_tensor(device, {rows, in}, dtype, random_values(rows * in, 1));
+    const Tensor w =
+        make_tensor(device, {experts * out, in}, dtype, random_values(experts * out * in, 2));
+    const Tensor dy = make_tensor(device, {rows, out}, dtype, random_values(rows * out, 3));
+    auto multiply = [&](const std::vector<int32_t>& at, int64_t sources, const Tensor& from,
+                        const Tensor& slope, const Tensor& dw) {
+      GroupedLinear::InputSaved input;
+      GroupedLinear::WeightSaved weight;
+      const GroupedLinear::Attributes a{.sources = sources};
+      const Tensor offsets = make_ids(device, at);
+      std::array<Tensor, 2> result;
+      result[0] = GroupedLinear::forward(stream, a, {from, offsets}, {w}, input, weight)[0];
+      result[1] = GroupedLinear::grad_input(stream, a, input, {w}, {slope})[0];
+      GroupedLinear::grad_weight(stream, a, weight, {slope}, {dw});
+      return result;
+    };
+    const Tensor dw = Tensor::zeros(device, w.shape(), wide);
+    const auto got = multiply(borders, 2, x, dy, dw);
+    const Tensor want = Tensor::zeros(device, w.shape(), wide);
+    for (size_t s = 0; s < 2; ++s) {
+      std::vector<int32_t> at = {0};
+      for (size_t e = 0; e < experts; ++e) at.push_back(at.back() + counts[2 * e + s]);
+      Tensor xs(device, {at.back(), in}, dtype), dys(device, {at.back(), out}, dtype);
+      auto copy = [&](size_t e, const Tensor& to, const Tensor& from) {
+        const Tensor part = from.rows(borders[2 * e + s], borders[2 * e + s + 1]);
+        std::memcpy(to.rows(at[e], at[e + 1]).raw(), part.raw(), part.bytes());
+      };
+      for (size_t e = 0; e < experts; ++e) {
+        copy(e, xs, x);
+        copy(e, dys, dy);
+      }
+      const auto one = multiply(at, 1, xs, dys, want);
+      for (size_t e = 0; e < experts; ++e) {
+        for (size_t i = 0; i < 2; ++i) {
+          expect_same_bits(got[i].rows(borders[2 * e + s], borders[2 * e + s + 1]),
+                           one[i].rows(at[e], at[e + 1]), i == 0 ? "y" : "dx");
+        }
+      }
+    }
+    expect_same_bits(dw, want, "dw");
+    EXPECT_THROW(multiply(borders, 4, x, dy, dw), Error);  // 6 segments of 4 sources
+  }
+}
+
 // One product an expert: whatever other experts are there, an expert's numbers are those of its own
 // product in exact mode.
 TEST(GroupedLinear, EqualsSingleExactProductsBitForBit) {

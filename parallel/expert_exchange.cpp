@@ -1,0 +1,90 @@
+#include "parallel/expert_exchange.h"
+
+#include "core/check.h"
+#include "core/fp8/experts.h"
+#include "core/ops/combine.h"
+#include "core/ops/convert.h"
+#include "core/tape.h"
+#include "core/text.h"
+#include "parallel/expert_ops.h"
+
+namespace shoestring {
+namespace {
+
+// A part of the plan that keeps all of it alive.
+std::shared_ptr<const ExpertWay> part(const std::shared_ptr<const ExpertPlan>& plan,
+                                      const ExpertWay& way) {
+  return {plan, &way};
+}
+
+// Each rank sums what its tokens' experts inside a node gave, and home sums the nodes.
+Value combine_in_nodes(Tape& tape, const Value& rows, const Value& gates,
+                       const std::shared_ptr<const ExpertPlan>& plan,
+                       const std::optional<Fp8Encoding>& encoding) {
+  const NodeSums& sums = *plan->sums;
+  const Value at_relay =
+      apply<ExpertReturn>(tape, {.way = part(plan, sums.inside), .encoding = encoding}, {rows});
+  const Value weights = apply<ExpertGates>(tape, {.plan = plan}, {gates});
+  const Value of_node = apply<Combine>(tape, {}, {at_relay, weights, Value(sums.node_rows)});
+  const Value home =
+      apply<ExpertReturn>(tape, {.way = part(plan, sums.across), .encoding = {}}, {of_node});
+  const Tensor ones(tape.stream().device(), sums.token_rows.shape(), gates.tensor().dtype(),
+                    MemoryKind::other);
+  fill(tape.stream(), ones, 1);
+  return apply<Combine>(tape, {}, {home, Value(ones), Value(sums.token_rows)});
+}
+
+}  // namespace
+
+ExpertExchange::ExpertExchange(ExpertGroup group) : group_(group) { validate(group_); }
+
+DispatchedTokens ExpertExchange::dispatch(Tape& tape, const Value& x, const Routing& routing) {
+  if (routing.experts != group_.experts) {
+    fail(cat("[expert_exchange] a layer of ", routing.experts, " experts meets a group for ",
+             group_.experts));
+  }
+  latest_ = plan_experts(tape.stream(), group_, routing.ids.tensor(), routing.gates.tensor(),
+                         routing.capacity);
+  std::optional<Fp8Encoding> encoding;
+  if (routing.gate_up != nullptr && packs_input(*routing.gate_up)) {
+    encoding = routing.gate_up->input();
+  }
+  return {.rows = apply<ExpertSend>(tape, {.plan = latest_, .encoding = encoding}, {x}),
+          .offsets = Value(latest_->offsets),
+          .row_of = Value(latest_->own.row_of),
+          .own_offsets = Value(latest_->own.offsets),
+          .sources = group_.ranks->size(),
+          .plan = latest_};
+}
+
+Value ExpertExchange::combine(Tape& tape, const Value& rows, const DispatchedTokens& sent,
+                              const Routing& routing) {
+  const auto plan = std::static_pointer_cast<const ExpertPlan>(sent.plan);
+  std::optional<Fp8Encoding> encoding;
+  if (routing.down != nullptr && packs_gradient(*routing.down)) {
+    encoding = routing.down->gradient();
+  }
+  if (plan->sums) return combine_in_nodes(tape, rows, routing.gates, plan, encoding);
+  const Value home =
+      apply<ExpertReturn>(tape, {.way = part(plan, plan->choices), .encoding = encoding}, {rows});
+  return apply<Combine>(tape, {}, {home, routing.gates, sent.row_of});
+}
+
+bool is_of_experts(const ParamInfo& info) {
+  return info.name.ends_with(".moe.experts.gate_up.weight") ||
+         info.name.ends_with(".moe.experts.down.weight");
+}
+
+ExpertRows rows_of_experts(const ParamInfo& info, int64_t experts, int rank, int ranks) {
+  const bool fits = is_of_experts(info) && ranks > 0 && rank >= 0 && rank < ranks && experts > 0 &&
+                    experts % ranks == 0 && info.shape[0] % experts == 0;
+  if (!fits) {
+    fail_usage(cat(info.name, " ", info.shape.text(), " cannot be shared out: rank ", rank, " of ",
+                   ranks, " ranks, ", experts, " experts; the ranks must divide the experts, and ",
+                   "these the rows"));
+  }
+  const int64_t rows = info.shape[0] / ranks;
+  return {.begin = rank * rows, .end = (rank + 1) * rows};
+}
+
+}  // namespace shoestring

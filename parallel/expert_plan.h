@@ -1,0 +1,86 @@
+#pragma once
+// Which row goes where: what the ranks of an expert group agree on about one micro-batch of each,
+// before any row travels. E experts, e ranks; rank r holds experts [r E/e, (r+1) E/e). T tokens of
+// this rank choose K experts each; d columns.
+//
+// At its expert a row lies behind those of lower ranks, and among its own rank's in the order of
+// tokens: with ranks in the order of micro-batches that is the order in which one rank meets them.
+// Rows are told apart by (expert, source rank), so that the experts' weight gradients are one
+// product a micro-batch (core/ops/grouped_linear.h) and every number is that of one rank.
+//
+// One level      each choice is a row, sent straight to its expert's rank.
+// Nodes          ranks a l + i, i < l, form node a. A token's row goes once to each node where it
+//                has experts, to the rank with the same i, and inside the node once to each of its
+//                experts (DeepSeek-V3 report, section 3.2.2). Gradients and outputs travel as one
+//                row a choice on both levels, so that their sums are made at home, in the order of
+//                choices: results do not depend on the number of ranks. With `sum_in_nodes` outputs
+//                are summed inside the node and come back as one row a node: fewer bytes, another
+//                order of summation, the same whatever the timing.
+// Fixed rows     every rank sends `fixed_rows` rows to every expert, padded with zeros, and the
+//                host waits for nothing. The layer's capacity (core/ops/dispatch.h) must not let
+//                more through; what it drops is counted where it is dropped, in own.offsets.
+//                Without a capacity (evaluation) counts are exact.
+//
+// Exact counts need one wait of the host on the stream, for the numbers of rows; it is the only
+// one.
+//
+// Bytes that rank r sends to others; w bytes a row: d size, in FP8 d + 4 ceil(d / 128):
+//   counts     one level, exact or fixed: 4 (e - 1) E/e
+//              nodes: 4 (n - 1) (E/n + 1) + 4 (l - 1) n E/e, and 4 a choice that leaves the node
+//   dispatch   one level: w for each choice of own tokens with an expert elsewhere; fixed: w
+//              (e - 1) E/e fixed_rows
+//              nodes: w for each (token, other node), and at the relay w for each choice of an
+//              expert of another rank of this node
+//   combine    d size for each row that came from another rank (nodes: on both levels); fixed as
+//              dispatch
+// The gradient of combine is a dispatch with one row a choice on all levels, in FP8 if the recipe
+// says so; the gradient of dispatch is a combine.
+
+#include <memory>
+#include <optional>
+
+#include "core/ops/dispatch.h"
+#include "parallel/expert_way.h"
+
+namespace shoestring {
+
+// The ranks that share the experts of a layer. Communicators outlive the plans.
+struct ExpertGroup {
+  int64_t experts = 0;             // E, a multiple of the ranks
+  Communicator* ranks = nullptr;   // all e
+  Communicator* across = nullptr;  // nodes: the ranks with this rank's place in their nodes
+  Communicator* inside = nullptr;  // nodes: the ranks of this rank's node
+  int64_t fixed_rows = 0;          // 0: exact counts
+  bool sum_in_nodes = false;
+
+  int64_t experts_here() const { return experts / ranks->size(); }
+};
+// Refuses groups that do not fit, with all reasons.
+void validate(const ExpertGroup& group);
+
+// What sums inside nodes need beside the ways of rows.
+struct NodeSums {
+  ExpertWay inside;   // of outputs: from the relay, one row a choice, to their experts
+  ExpertWay across;   // of sums: from home, one row a (node, token), to the relay
+  ExpertWay gates;    // [T K, 1] at home -> [tokens here K, 1] at the relay
+  Tensor node_rows;   // i32 [tokens here, K]: rows at the relay of each token that came here
+  Tensor token_rows;  // i32 [T, nodes]: rows at home of each token's sums; -1 none
+};
+
+struct ExpertPlan {
+  DispatchLayout own;  // of this rank's tokens, over all E experts
+  Tensor offsets;      // i32 [E/e * e + 1]: borders of the rows here, by (expert, source rank)
+  ExpertWay tokens;    // from x [T, d] to the experts
+  ExpertWay choices;   // from one row a choice, sorted by expert ([T K, d]), to the experts
+  std::optional<NodeSums> sums;
+};
+
+// ids i32 [T, K], gates [T, K]; capacity as in core/ops/dispatch.h. All ranks of the group call it.
+std::shared_ptr<const ExpertPlan> plan_experts(Stream& stream, const ExpertGroup& group,
+                                               const Tensor& ids, const Tensor& gates,
+                                               double capacity);
+// The two-level form, called by plan_experts.
+std::shared_ptr<const ExpertPlan> plan_nodes(Stream& stream, const ExpertGroup& group,
+                                             const Tensor& ids, DispatchLayout own);
+
+}  // namespace shoestring

@@ -1,0 +1,119 @@
+#pragma once
+// One rank's part of a model on a mesh: which stages, heads, columns and experts it holds, and what
+// stands in the seams of core/ on all axes at once (docs/mesh.md).
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/model/parameters.h"
+#include "parallel/context_all_to_all.h"
+#include "parallel/context_cut.h"
+#include "parallel/context_ring.h"
+#include "parallel/expert_exchange.h"
+#include "parallel/instruction.h"
+#include "parallel/mesh_communicators.h"
+#include "parallel/mesh_layouts.h"
+#include "parallel/sequence_edges.h"
+#include "parallel/tensor_parallel.h"
+
+namespace shoestring {
+
+struct PartConfig {
+  MeshConfig mesh;
+  std::string schedule = "1f1b";     // parallel/schedules/catalogue.h; where pp > 1
+  int chunks = 0;                    // stages of a rank in interleaved-1f1b; 0: its own default
+  std::vector<int64_t> blocks = {};  // of each stage; empty: as even as it goes
+  ContextKind context = ContextKind::ring;
+};
+
+// The order of one step of `micros` micro-batches on each data rank, without transfers.
+Schedule schedule_of(const PartConfig& config, int micros);
+
+class ModelPart {
+ public:
+  // All ranks of `world`, which outlives this, construct at once. Blocks. Sizes that do not fit are
+  // a usage error (parallel/mesh_layouts.h finds them before, all at once).
+  ModelPart(const ModelConfig& model, const PartConfig& config, Communicator& world,
+            Device& device);
+
+  const ModelConfig& model() const { return model_; }
+  const PartConfig& config() const { return config_; }
+  const Mesh& mesh() const { return mesh_; }
+  int rank() const { return rank_; }
+  const MeshPlace& place() const { return mesh_.place(rank_); }
+  Communicator& group(MeshGroup g) const { return groups_[g]; }
+
+  // Data ranks: micro-batch g of a step belongs to data rank g % data_ranks().
+  int data_rank() const { return mesh_.dp_index(rank_); }
+  int data_ranks() const { return mesh_.size(MeshGroup::dp); }
+
+  const Placement& where() const { return where_; }  // its `micros` mean nothing
+  const std::vector<Chunk>& chunks() const { return chunks_; }
+  const std::vector<int>& stages() const { return stages_; }  // of this rank, ascending
+
+  // What this rank holds: dense parameters by stage, then routed experts.
+  const std::vector<ParamInfo>& parameters() const { return parameters_; }
+  size_t dense_parameters() const { return dense_; }  // how many stand before the experts
+  // Ranks that hold the same dense parameters (experts) and other tokens: their gradients are
+  // summed. With the two copies of a stage where a schedule has them.
+  Communicator& replicas() const { return both_ways_ ? *dense_copies_ : group(MeshGroup::dp_cp); }
+  Communicator& expert_replicas() const {
+    return both_ways_ ? *expert_copies_ : group(MeshGroup::edp);
+  }
+  // All ranks that see tokens of the same stages: for counts of tokens while a step is under way.
+  Communicator& statistics() const { return *statistics_; }
+  // The ranks that hold a copy of the embedding apart from the first stage's; null: none does, or
+  // this rank is not among them.
+  Communicator* embedding_holders() const;
+
+  TensorParallel& tensor() { return *tensor_; }
+  // Of a stage's layers; valid until the next call of begin_micro_batch().
+  Boundaries boundaries() const;
+  AttentionCore* attention() const;  // null: all tokens are here
+  TokenExchange* experts() const { return exchange_.get(); }
+  ExpertExchange* exchange() const { return exchange_.get(); }
+
+  // This rank's tokens of a micro-batch, and what the edges need to know of it.
+  MicroBatch cut(const MicroBatch& whole) const;
+  void begin_micro_batch(int64_t sequences);
+  // Rows of the residual stream of a cut micro-batch.
+  int64_t rows_of(const BatchTensors& batch) const;
+
+  // Elements of a parameter of this rank, relative to its first, that no other rank counts: for
+  // norms, and for who writes what. Ranks of replicas() share these out.
+  std::vector<FlatRange> counted(const ParamInfo& info) const;
+  // Whether the figures of a whole sequence (a router's) are this rank's to tell; its ranks have
+  // the same ones.
+  bool tells_sequences() const { return place()[MeshAxis::tp] == 0 && place()[MeshAxis::cp] == 0; }
+  // Whether the loss is.
+  bool tells_losses() const { return place()[MeshAxis::tp] == 0; }
+
+ private:
+  void split_copies(Communicator& world);
+  void list_parameters();
+  void make_experts(Communicator& world);
+  void make_context(Communicator& world, Device& device);
+
+  ModelConfig model_;
+  PartConfig config_;
+  Mesh mesh_;
+  int rank_;
+  MeshCommunicators groups_;
+  Placement where_;
+  bool both_ways_ = false;
+  std::vector<Chunk> chunks_;
+  std::vector<int> stages_;
+  std::vector<ParamInfo> parameters_;
+  size_t dense_ = 0;
+  std::unique_ptr<Communicator> dense_copies_, expert_copies_, statistics_, ring_;
+  std::unique_ptr<TensorParallel> tensor_;
+  std::unique_ptr<SequenceEdges> sequences_;
+  std::unique_ptr<RingAttention> ring_attention_;
+  std::unique_ptr<AllToAllAttention> all_to_all_;
+  NodeCommunicators expert_nodes_;
+  std::unique_ptr<ExpertExchange> exchange_;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,122 @@
+#pragma once
+// What the ranks of a mesh send in one training step, by kind of call, from the config alone: what
+// parallel/comm/counting.h counts between MeshStep::run() and the end of StepGradients::finish(),
+// equal to the byte.
+//
+// Letters: t, c, e, p, D ranks of the axes tp, cp, ep, pp and of data; B sequences of S tokens in a
+// micro-batch, T = B S / c the tokens of a context rank; d hidden, w bytes of an element of
+// train.dtype; E experts. A rank sends, for each micro-batch that passes its stages ("there": in
+// the forward pass, "home": in the backward pass; replayed ops send what they send there again):
+//
+// tensor (row_ops.h): R(n) = w n T (t-1)/t. At a gather all_gather there, reduce_scatter home; at a
+// scatter the other way round
+//   embedding, of the model or a module    scatter R(d)
+//   attention          GQA                 gather R(d), scatter R(d)
+//                      MLA                 gather R(q latent), or R(d) without one, and
+//                                          R(kv latent + rope), scatter R(d)
+//   mlp, shared experts                    gather R(d), scatter R(d) each
+//   router                                 all_gather 4 E T (t-1)/t there, nothing home
+//   head, of the model or a module         gather R(d); all_gather 32 (t-1) T, sums of rows, but
+//                                          for chunks of rows in which no token has a label
+// context, n_q and n_kv the heads of a tensor rank, of widths hd and hv
+//   ring (exchange)                        with U = B S n_kv (hd + hv): w U (c-1)/c there,
+//                                          w U (c-1)/c + 4 U home
+//   all_to_all                             w B S (hd + hv) (n_q + max(n_kv, c)) (c-1)/c^2 each way;
+//                                          all_gather 4 T (c-1) of first_key where the rank turns
+//                                          to a micro-batch that is not the one before
+//   router                                 all_gather 4 E T (c-1) there, nothing home
+// experts (all_to_all; rows: ExpertTraffic, of this rank and block; d' = w d, in FP8
+// d + 4 ceil(d / 128))
+//   counts, never replayed                 4 (E - E/e); on n nodes of l ranks 4 (n-1) (E/n + 1) +
+//                                          4 (l-1) n E/e + 4 choices_across
+//   dispatch, combine                      d' tokens + w d choices there, d' choices + w d choices
+//                                          home
+// pipeline (exchange), where two stages that follow one another stand on different ranks
+//   activations up, gradients down         w d T / t each, from the rank that has made them
+//
+// and in a step, g being elements of its f32 gradients, r = c D (experts: t c D / e), twice as many
+// where a schedule has two copies of a stage, N the elements of the store's dense part (experts'
+// part), padding included
+//   tensor, all_reduce                     8 g (t-1)/t of parameters that all hold; 8 g (s-1)/s of
+//                                          keys and values that s = t/n_kv ranks share. In exact
+//                                          mode once a micro-batch of this rank (pipelines: a step)
+//   ends, all_reduce                       4 g of the embedding on the first and the last rank of a
+//                                          pipeline that both have it
+//   data        plain                      reduce_scatter 4 N (r-1)/r
+//               exact                      all_to_all 4 N (r-1)/r once a micro-batch (a step)
+//               stage 0                    all_gather 4 N (r-1)/r
+//               stage 1, with the update   all_gather w' N (r-1)/r, w' = 2 of bf16 copies, else 4
+//   loads, all_reduce                      16 (E + 1) (blocks with experts) (n-1)/n a forward pass
+//                                          of a stage, n ranks of the stage (twice with copies)
+//
+// Where parts are uneven these are the means of a group's ranks; sums over all ranks are exact.
+// Recompute: "attention" replays what lies between its latents, or the stream, and its output, but
+// for the way of o in all_to_all where the product behind it keeps a copy (FP8); "block" all of a
+// block there but the scatter behind its last product, and a module's embedding.
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+
+#include "core/batch.h"
+#include "core/fp8/recipe.h"
+#include "core/layers/context.h"
+#include "parallel/comm/collectives.h"
+#include "parallel/data_parallel.h"
+#include "parallel/model_part.h"
+
+namespace shoestring {
+
+// Rows that leave a rank of an expert group on the way to the experts of a block (all legs of the
+// way): depends on the routing. The same rows come back.
+struct ExpertTraffic {
+  int64_t tokens = 0;          // as one row a (token, node); one level: a choice
+  int64_t choices = 0;         // as one row a choice
+  int64_t choices_across = 0;  // of these to other nodes, where counts travel on two levels
+
+  ExpertTraffic& operator+=(const ExpertTraffic& other) {
+    tokens += other.tokens;
+    choices += other.choices;
+    choices_across += other.choices_across;
+    return *this;
+  }
+};
+// What this rank sends by the plan of a dispatch.
+ExpertTraffic sent_by(const ExpertPlan& plan);
+// What others sent to `rank` of `ranks`, on one level: from the "received" that a layer tells
+// (core/layers/moe.h), i32 [experts here * ranks + 1]. Over all ranks both have the same sum.
+ExpertTraffic sent_to(std::span<const int32_t> received, int ranks, int rank);
+
+// One step.
+struct StepFacts {
+  ModelConfig model = {};
+  PartConfig part = {};
+  int ranks = 1;
+  Dtype dtype = Dtype::bf16;  // or f32
+  DataParallelConfig sharing = {};
+  std::function<bool(const Param&)> whole = nullptr;  // as in StepGradients::Config
+  Recompute recompute = Recompute::none;
+  const Fp8Recipe* fp8 = nullptr;     // of layers none of which is probed or fell back
+  int64_t micro_batches = 1;          // of all data ranks
+  int64_t sequences = 1, length = 1;  // of each micro-batch, whole rows
+  bool loads = false;   // the loads of experts are summed after each forward pass (global_batch)
+  bool updates = true;  // parameters are gathered after the update
+  // What depends on the data. Rows by block ("layers.3", "mtp.0"), of all ranks and micro-batches;
+  // a usage error where a block of a mesh with expert ranks is missing.
+  std::map<std::string, ExpertTraffic> experts = {};
+  int64_t rows_without_labels = 0;  // below
+};
+
+// Rows of the head, of all its uses, that stand in chunks (core/ops/head_loss.h) without any label.
+int64_t rows_without_labels(const StepFacts& facts, std::span<const MicroBatch> micros);
+
+struct TrafficForecast {
+  std::array<int64_t, num_call_ops> bytes_sent = {};  // over all ranks
+  int64_t bytes(Call::Op op) const { return bytes_sent[static_cast<size_t>(op)]; }
+};
+TrafficForecast forecast_traffic(const StepFacts& facts);
+
+}  // namespace shoestring

@@ -1,0 +1,326 @@
+#include "parallel/expert_exchange.h"
+
+#include <cmath>
+
+#include "parallel/comm/counting.h"
+#include "tests/parallel/expert_layer_case.h"
+
+namespace shoestring {
+namespace {
+
+using namespace shoestring::testing;
+
+double distance(const Tensor& got, const Tensor& want) {
+  Device& device = got.device();
+  Stream stream = Stream::immediate(device);
+  const Tensor a = convert(stream, got, Dtype::f64), b = convert(stream, want, Dtype::f64);
+  double off = 0, norm = 0;
+  for (int64_t i = 0; i < a.elements(); ++i) {
+    off += std::pow(a.data<double>()[i] - b.data<double>()[i], 2);
+    norm += std::pow(b.data<double>()[i], 2);
+  }
+  return norm > 0 ? std::sqrt(off / norm) : std::sqrt(off);
+}
+
+// 0: bit for bit.
+void check_equal(const Tensor& got, const Tensor& want, double tolerance, const std::string& what) {
+  if (tolerance == 0) return check_same_bits(got, want, what);
+  const double off = distance(got, want);
+  check(got.text() == want.text() && off <= tolerance, cat(what, " is off by ", off));
+}
+
+struct Reference {
+  explicit Reference(const Model& model, int ranks) : layer(model, 0, 1) {
+    Stream stream = Stream::immediate(layer.device());
+    layer.store().zero_gradients();
+    for (int r = 0; r < ranks; ++r) outcomes.push_back(layer.run(r, nullptr, stream));
+  }
+  Layer layer;
+  std::vector<Outcome> outcomes;  // of the micro-batches, one after the other
+};
+
+void check_rank(Communicator& world, const Model& model, const Standing& s, Reference& want,
+                double tolerance) {
+  const int rank = world.rank();
+  Layer layer(model, rank, s.ranks);
+  layer.store().zero_gradients();
+  GroupOf g(world, s, model.experts);
+  ExpertExchange exchange(g.group);
+  Stream stream =
+      model.worker ? Stream::worker(layer.device(), "compute") : Stream::immediate(layer.device());
+  AbortOnUnwind guard(world);
+  const Outcome got = layer.run(rank, &exchange, stream);
+  const Outcome& one = want.outcomes[static_cast<size_t>(rank)];
+  const std::string at = cat(" of rank ", rank, ", ", s.text(), ", ", model.recipe);
+  check_equal(got.y, one.y, tolerance, "y" + at);
+  check_equal(got.dx, one.dx, tolerance, "dx" + at);
+  for (const auto& [name, gradient] : got.shared) {
+    check_equal(gradient, one.shared.at(name), tolerance, name + at);
+  }
+  for (const Param& p : layer.store().params()) {
+    if (!is_of_experts(p.info)) continue;
+    const Param& all = want.layer.store().param(p.info.name);
+    const ExpertRows rows = rows_of_experts(all.info, model.experts, rank, s.ranks);
+    check_equal(layer.store().gradient(p),
+                want.layer.store().gradient(all).rows(rows.begin, rows.end), tolerance,
+                p.info.name + at);
+  }
+  // What the step is told: a rank's own choices and drops, and the rows its experts were given.
+  for (const char* name : {"layers.0.routing", "layers.0.offsets"}) {
+    check_same_bits(got.told.at(name), one.told.at(name), name + at);
+  }
+  const int64_t here = model.experts / s.ranks;
+  const std::span<const int32_t> received = got.told.at("layers.0.received").span<int32_t>();
+  check(static_cast<int64_t>(received.size()) == model.experts + 1, "borders of rows");
+  for (int64_t e = 0; e < here; ++e) {
+    for (int64_t r = 0; r < s.ranks; ++r) {
+      const Outcome& theirs = want.outcomes[static_cast<size_t>(r)];
+      const int32_t* own = theirs.told.at("layers.0.offsets").data<int32_t>() + rank * here + e;
+      const auto i = static_cast<size_t>(e * s.ranks + r);
+      check(received[i + 1] - received[i] == own[1] - own[0], "rows of an expert from a rank");
+    }
+  }
+}
+
+void expect_one_rank(const Model& model, const Standing& s, double tolerance = 0) {
+  Reference want(model, s.ranks);
+  EXPECT_NO_THROW(run_ranks(
+      s.ranks, [&](Communicator& world) { check_rank(world, model, s, want, tolerance); }))
+      << s.text() << ", " << model.recipe << ", " << name_of(model.dtype);
+}
+
+Model with_experts(Model model, const Standing& s) {
+  if (s.ranks == 3) model.experts = 9;
+  return model;
+}
+
+const Standing standings[] = {{.ranks = 1},
+                              {.ranks = 2},
+                              {.ranks = 3},
+                              {.ranks = 4},
+                              {.ranks = 8},  // one expert a rank, fewer than a token chooses
+                              {.ranks = 2, .nodes = 2},
+                              {.ranks = 3, .nodes = 3},
+                              {.ranks = 4, .nodes = 2},
+                              {.ranks = 8, .nodes = 2},
+                              {.ranks = 8, .nodes = 4}};
+
+TEST(ExpertExchange, LayerIsThatOfOneRankBitForBit) {
+  for (const Standing& s : standings) {
+    for (Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f64}) {
+      expect_one_rank(with_experts({.dtype = dtype}, s), s);
+    }
+  }
+}
+
+// All to the first experts, to the last rank, each rank to its own or to its neighbour's, and
+// experts that nobody wants.
+TEST(ExpertExchange, UnevenLoadsChangeNothing) {
+  for (const Standing& s : standings) {
+    Model model = with_experts({}, s);
+    const int64_t here = model.experts / s.ranks, last = model.experts - here;
+    const std::function<double(int, int64_t)> biases[] = {
+        [](int, int64_t e) { return -10.0 * static_cast<double>(e); },
+        [last](int, int64_t e) { return e >= last ? 5.0 : 0.0; },
+        [here](int r, int64_t e) { return e / here == r ? 5.0 : 0.0; },
+        [here, ranks = s.ranks](int r, int64_t e) { return e / here == (r + 1) % ranks ? 5.0 : 0; },
+        [](int r, int64_t e) { return (e + r) % 2 == 0 ? 5.0 : 0.0; }};
+    for (const auto& bias : biases) {
+      model.bias = bias;
+      expect_one_rank(model, s);
+    }
+  }
+}
+
+TEST(ExpertExchange, CapacityDropsTheSameWithExactAndFixedCounts) {
+  for (double capacity : {0.5, 1.0, 3.0}) {
+    for (Standing s : {Standing{.ranks = 2}, Standing{.ranks = 4}, Standing{.ranks = 4, .nodes = 2},
+                       Standing{.ranks = 3}}) {
+      const Model model = with_experts({.capacity = capacity}, s);
+      expect_one_rank(model, s);
+      if (s.nodes > 0) continue;
+      const double even =
+          static_cast<double>(model.tokens() * model.chosen) / static_cast<double>(model.experts);
+      s.fixed_rows = static_cast<int64_t>(std::ceil(capacity * even));
+      expect_one_rank(model, s);
+      s.fixed_rows += 5;
+      expect_one_rank(model, s);
+    }
+  }
+}
+
+TEST(ExpertExchange, OtherOrdersOfWorkChangeNothing) {
+  for (const Standing& s : {Standing{.ranks = 3}, Standing{.ranks = 4, .nodes = 2}}) {
+    const Model model = with_experts({}, s);
+    for (int i = 0; i < 4; ++i) {
+      Model other = model;
+      other.worker = i == 0;  // streams with threads of their own
+      other.apart = i == 1;   // input and weight gradients apart
+      other.region = i == 2;  // the layer recomputed: its exchange runs again
+      if (i == 3) other.recompute = Recompute::swiglu;
+      Reference want(model, s.ranks);
+      EXPECT_NO_THROW(
+          run_ranks(s.ranks, [&](Communicator& world) { check_rank(world, other, s, want, 0); }))
+          << i << ", " << s.text();
+    }
+  }
+}
+
+// Sums inside nodes add in another order, but in a fixed one.
+TEST(ExpertExchange, SumsInNodesAreCloseAndRepeat) {
+  for (Standing s : {Standing{.ranks = 2, .nodes = 2}, Standing{.ranks = 4, .nodes = 2},
+                     Standing{.ranks = 8, .nodes = 4}}) {
+    s.sum_in_nodes = true;
+    expect_one_rank({.dtype = Dtype::f64}, s, 1e-13);
+    expect_one_rank({.dtype = Dtype::f32}, s, 1e-6);
+    expect_one_rank({.dtype = Dtype::bf16}, s, 2e-2);
+    expect_one_rank({.dtype = Dtype::f32, .capacity = 0.7}, s, 1e-6);
+    // FP8 in backward: the same gates times the same slopes travel, the rest is as in bf16.
+    expect_one_rank({.d = 40, .dtype = Dtype::bf16, .recipe = "deepseek_v3"}, s, 4e-2);
+    std::vector<std::unique_ptr<Layer>> layers(static_cast<size_t>(s.ranks));
+    std::vector<Tensor> first(layers.size());  // of the layers' devices
+    for (int again = 0; again < 2; ++again) {
+      run_ranks(s.ranks, [&](Communicator& world) {
+        const auto rank = static_cast<size_t>(world.rank());
+        auto layer = std::make_unique<Layer>(Model{}, world.rank(), s.ranks);
+        Stream stream = Stream::immediate(layer->device());
+        GroupOf g(world, s, Model().experts);
+        ExpertExchange exchange(g.group);
+        const Tensor y = layer->run(world.rank(), &exchange, stream).y;
+        if (again == 1) return check_same_bits(y, first[rank], "y of the second run");
+        first[rank] = y;
+        layers[rank] = std::move(layer);
+      });
+    }
+  }
+}
+
+TEST(ExpertExchange, Fp8IsThatOfOneRankBitForBit) {
+  for (const char* recipe : {"deepseek_v3", "mxfp8", "per_tensor", "block_gradients"}) {
+    for (const char* scales : {"plain", "power_of_two"}) {
+      for (const Standing& s :
+           {Standing{.ranks = 2}, Standing{.ranks = 3}, Standing{.ranks = 8},
+            Standing{.ranks = 4, .nodes = 2}, Standing{.ranks = 2, .fixed_rows = 40}}) {
+        Model model = with_experts({.d = 136, .m = 40, .length = 7}, s);
+        model.dtype = Dtype::bf16;
+        model.recipe = recipe;
+        model.dispatch_scales = scales;
+        model.capacity = s.fixed_rows > 0 ? 2 : 0;
+        expect_one_rank(model, s);
+        if (s.ranks != 2 || s.fixed_rows > 0) continue;
+        model.probe = true;  // then the rows travel in bf16
+        expect_one_rank(model, s);
+        model.probe = false;
+        model.region = true;
+        expect_one_rank(model, s);
+      }
+    }
+  }
+}
+
+// h + 4 h / 128 bytes a row there, 2 h back, forward and backward.
+TEST(ExpertExchange, Fp8SendsCodesThereAndBf16Back) {
+  Model model{.d = 136, .m = 40, .dtype = Dtype::bf16, .recipe = "deepseek_v3"};
+  for (const Standing& s : {Standing{.ranks = 2}, Standing{.ranks = 4, .nodes = 2}}) {
+    run_ranks(s.ranks, [&](Communicator& world) {
+      const auto traffic = std::make_shared<Traffic>();
+      const auto counted = counting(world, traffic);
+      Layer layer(model, world.rank(), s.ranks);
+      GroupOf g(*counted, s, model.experts);
+      ExpertExchange exchange(g.group);
+      Stream stream = Stream::immediate(layer.device());
+      traffic->reset();
+      layer.run(world.rank(), &exchange, stream);
+      const ExpertPlan& plan = *exchange.latest();
+      const int64_t codes = 136 + 4 * 2, wide = 2 * 136;
+      const int64_t rows = bytes_there(plan.tokens, codes) + bytes_back(plan.choices, wide) +
+                           bytes_there(plan.choices, codes) + bytes_back(plan.choices, wide);
+      const auto before = traffic->total_bytes();
+      traffic->reset();
+      const Choice c = choices_of(layer.device(), Load::random, world.rank(),
+                                  {model.tokens(), model.chosen, model.experts, s.ranks});
+      const auto again = plan_experts(stream, g.group, c.ids, c.gates, 0);
+      const int64_t of_choices =
+          s.nodes > 0 ? bytes_there(ExpertWay{.legs = {plan.choices.legs[0]}, .order = {}}, 4) -
+                            bytes_there(ExpertWay{.legs = {again->choices.legs[0]}, .order = {}}, 4)
+                      : 0;
+      const int64_t counts = traffic->total_bytes() + of_choices;
+      check(rows > 0 && before == rows + counts,
+            cat("the layer sent ", before, " bytes, formula ", rows, " + ", counts));
+    });
+  }
+}
+
+// Ranks without tokens still serve the others; an exchange of no tokens at all is one, too.
+TEST(ExpertExchange, RanksMayHaveNoTokens) {
+  for (const Standing& s : {Standing{.ranks = 3}, Standing{.ranks = 2, .nodes = 2},
+                            Standing{.ranks = 4, .nodes = 2, .sum_in_nodes = true}}) {
+    for (int empty : {0, 1, -1}) {  // -1: all
+      run_ranks(s.ranks, [&](Communicator& world) {
+        constexpr int64_t experts = 12, chosen = 2, d = 5;
+        Device device(DeviceKind::cpu, 0, 1);
+        Stream stream = Stream::immediate(device);
+        ParamStore store(device, {}, Dtype::f64);
+        StoreSource source(store);
+        Tape tape(stream, source, Tape::Mode::training);
+        const int64_t T = empty < 0 || world.rank() == empty ? 0 : 7;
+        const Choice c = choices_of(device, Load::random, world.rank(),
+                                    {T, chosen, experts, s.ranks}, Dtype::f64);
+        GroupOf g(world, s, experts);
+        ExpertExchange exchange(g.group);
+        const Value x =
+            tape.leaf(normal_tensor(device, {T, d}, Dtype::f64, cat("x ", world.rank())), true);
+        const Value gates = tape.leaf(c.gates, true);
+        const Routing routing{.ids = Value(c.ids), .gates = gates, .experts = experts};
+        const DispatchedTokens sent = exchange.dispatch(tape, x, routing);
+        const Value y = exchange.combine(tape, sent.rows, sent, routing);
+        check(y.tensor().shape() == Shape({T, d}), "y");
+        // Experts that do nothing: y is x times the sum of its gates.
+        for (int64_t i = 0; i < T * d; ++i) {
+          const double* g2 = c.gates.data<double>() + i / d * chosen;
+          const double want = (g2[0] + g2[1]) * x.tensor().data<double>()[i];
+          check(std::abs(y.tensor().data<double>()[i] - want) < 1e-12, "sum of gates times x");
+        }
+        tape.seed(y, normal_tensor(device, {T, d}, Dtype::f64, cat("dy ", world.rank())));
+        tape.backward();
+        check(tape.take_gradient(x).shape() == Shape({T, d}) &&
+                  tape.take_gradient(gates).shape() == Shape({T, chosen}),
+              "gradients");
+      });
+    }
+  }
+}
+
+TEST(ExpertExchange, RefusesLayersOfOtherExperts) {
+  EXPECT_THROW(run_ranks(2,
+                         [](Communicator& world) {
+                           Layer layer({}, world.rank(), 2);
+                           GroupOf g(world, {.ranks = 2}, 16);
+                           ExpertExchange exchange(g.group);
+                           Stream stream = Stream::immediate(layer.device());
+                           layer.run(world.rank(), &exchange, stream);
+                         }),
+               Error);
+  EXPECT_THROW(
+      run_ranks(
+          2, [](Communicator& world) { ExpertExchange exchange({.experts = 3, .ranks = &world}); }),
+      Error);
+}
+
+TEST(ExpertExchange, RanksHoldConsecutiveExperts) {
+  const ParamInfo gate_up{.name = "layers.3.moe.experts.gate_up.weight", .shape = {8 * 20, 12}};
+  const ParamInfo down{.name = "layers.3.moe.experts.down.weight", .shape = {8 * 12, 10}};
+  const ParamInfo router{.name = "layers.3.moe.router.weight", .shape = {8, 12}};
+  EXPECT_TRUE(is_of_experts(gate_up) && is_of_experts(down));
+  EXPECT_FALSE(is_of_experts(router));
+  EXPECT_EQ(rows_of_experts(gate_up, 8, 1, 4), (ExpertRows{40, 80}));
+  EXPECT_EQ(rows_of_experts(down, 8, 3, 4), (ExpertRows{72, 96}));
+  EXPECT_EQ(rows_of_experts(down, 8, 0, 1), (ExpertRows{0, 96}));
+  EXPECT_THROW(rows_of_experts(down, 8, 0, 3), Error);
+  EXPECT_THROW(rows_of_experts(down, 7, 0, 1), Error);
+  EXPECT_THROW(rows_of_experts(down, 8, 4, 4), Error);
+  EXPECT_THROW(rows_of_experts(router, 8, 0, 2), Error);
+}
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,51 @@
+#include "parallel/mesh_step.h"
+
+#include "tests/parallel/mesh_case.h"
+#include "tests/parallel/mesh_layout_lists.h"
+
+namespace shoestring {
+namespace {
+
+void expect_all(const ModelConfig& model, const std::vector<Layout>& layouts,
+                const std::string& what) {
+  MeshCase c;
+  c.model = model;
+  c.micros = 16;
+  const MeshOutcome alone = run_mesh(c);
+  EXPECT_GT(alone.loss, 0);
+  for (const Layout& l : layouts) {
+    c.part = l.part;
+    c.ranks = l.ranks;
+    expect_parity(run_mesh(c), alone, 1e-5, cat(what, ", ", l.name));
+  }
+}
+
+TEST(MeshStep, DenseModels) {
+  int number = 0;
+  for (const ModelConfig& family : families()) {
+    if (family.moe.on() || family.mla.on()) continue;
+    expect_all(deep(family), dense_layouts(), cat("family ", number++));
+  }
+  EXPECT_GE(number, 2);
+}
+
+TEST(MeshStep, SparseAndLatentModels) {
+  int number = 0;
+  for (const ModelConfig& family : families()) {
+    if (!family.moe.on()) continue;
+    ModelConfig model = deep(family);
+    model.moe.balance = {.sequence = 0.5, .switch_loss = 0.3, .z_loss = 0.1};
+    expect_all(model, sparse_layouts(), cat("family ", number++));
+  }
+  EXPECT_EQ(number, 3);
+}
+
+TEST(MeshStep, LatentAttention) {
+  for (const ModelConfig& family : families()) {
+    if (family.moe.on() || !family.mla.on()) continue;
+    expect_all(deep(family), dense_layouts(), "latent");
+  }
+}
+
+}  // namespace
+}  // namespace shoestring

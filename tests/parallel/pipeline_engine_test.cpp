@@ -1,0 +1,287 @@
+#include "parallel/pipeline_engine.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "parallel/comm/in_process.h"
+#include "parallel/passes.h"
+#include "parallel/schedules/catalogue.h"
+#include "parallel/segment_passes.h"
+
+namespace shoestring {
+namespace {
+
+// Stage s multiplies by s + 2; its one weight's gradient is the sum over micro-batches of x dy, in
+// order. All numbers are small integers, exact in f32.
+class Arithmetic : public StageWork {
+ public:
+  Arithmetic(Device& device, const Placement& where) : device_(device), where_(where) {}
+
+  Boundary boundary(int, int micro) override { return {.shape = {1 + micro % 3}}; }
+  Tensor forward(int stage, int micro, const Tensor& input) override {
+    const float x = stage == 0 ? static_cast<float>(micro + 1) : value_of(input, micro);
+    saved[{stage, micro}] = x;
+    if (stage + 1 < where_.stages()) return made(micro, scale(x, stage));
+    losses[micro] = scale(x, stage);
+    return {};
+  }
+  Tensor backward_input(int stage, int micro, const Tensor& gradient) override {
+    const float dy = stage + 1 == where_.stages() ? 1.0F : value_of(gradient, micro);
+    owed[{stage, micro}] = {saved.at({stage, micro}), dy};
+    saved.erase({stage, micro});
+    return stage > 0 ? made(micro, modulo(dy * static_cast<float>(stage + 2))) : Tensor();
+  }
+  void backward_weight(int stage, int micro) override {
+    const auto [x, dy] = owed.at({stage, micro});
+    owed.erase({stage, micro});
+    weights[stage] += modulo(x * dy);
+    order[stage].push_back(micro);
+  }
+
+  // Parts with odd numbers travel; all is computed in part 0.
+  void forward_parts(int stage, int micro, const Tensor& input, PartGate& gate) override {
+    Tensor y;
+    for (int k = 0; k < parts; ++k) {
+      gate.enter(Do::F, k);
+      if (k == 0) y = forward(stage, micro, input);
+      if (k % 2 == 1) travel(gate);
+    }
+    gate.give(y);
+  }
+  void backward_parts(int stage, int micro, const Tensor& gradient, PartGate& gate) override {
+    for (int k = parts; k-- > 0;) {
+      gate.enter(Do::I, k);
+      if (k % 2 == 1) {
+        travel(gate);
+        continue;
+      }
+      if (k == 0) gate.give(backward_input(stage, micro, gradient));
+      gate.enter(Do::W, k);
+      if (k == 0) backward_weight(stage, micro);
+    }
+  }
+  static void travel(PartGate& gate) {
+    gate.travel();
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+    gate.leave();
+  }
+  int parts = 0;
+
+  std::map<std::pair<int, int>, float> saved;
+  std::map<std::pair<int, int>, std::pair<float, float>> owed;
+  std::map<int, float> losses, weights;
+  std::map<int, std::vector<int>> order;
+
+ protected:
+  static float modulo(float x) { return std::fmod(x, 8191.0F); }
+  static float scale(float x, int stage) { return modulo(x * static_cast<float>(stage + 2)); }
+  float value_of(const Tensor& t, int micro) {
+    EXPECT_EQ(t.shape(), boundary(0, micro).shape);
+    for (const float x : t.span<float>()) EXPECT_EQ(x, t.span<float>()[0]);
+    return t.span<float>()[0];
+  }
+  Tensor made(int micro, float value) {
+    Tensor t(device_, boundary(0, micro).shape, Dtype::f32);
+    std::ranges::fill(t.span<float>(), value);
+    return t;
+  }
+  Device& device_;
+  const Placement& where_;
+};
+
+// What one rank computes that holds every stage.
+void run_alone(const Schedule& s, Arithmetic& work) {
+  for (int micro = 0; micro < s.where.micros; ++micro) {
+    Tensor x;
+    for (int stage = 0; stage < s.where.stages(); ++stage) x = work.forward(stage, micro, x);
+    for (int stage = s.where.stages(); stage-- > 0;) x = work.backward(stage, micro, x);
+  }
+}
+
+class EveryOrder : public testing::TestWithParam<std::string> {};
+
+TEST_P(EveryOrder, ComputesWhatOneRankDoes) {
+  for (const int ranks : {2, 4, 8}) {
+    const Schedule s =
+        add_transfers(make_schedule({.name = GetParam(), .ranks = ranks, .micros = 3 * ranks}));
+    Device alone_device;
+    Arithmetic alone(alone_device, s.where);
+    run_alone(s, alone);
+    std::mutex mutex;
+    std::map<int, float> losses, weights;
+    run_ranks(ranks, [&](Communicator& pipeline) {
+      Device device(DeviceKind::cpu, 0, 1);
+      Stream compute = Stream::immediate(device);
+      PipelineEngine engine(pipeline, compute, s);
+      for (int step = 0; step < 2; ++step) {
+        Arithmetic work(device, s.where);
+        engine.run(work);
+        EXPECT_TRUE(work.saved.empty() && work.owed.empty());
+        const std::lock_guard lock(mutex);
+        if (step == 0) losses.insert(work.losses.begin(), work.losses.end());
+        if (step == 0) {
+          for (const auto& [stage, dw] : work.weights) weights[stage] += dw;
+        }
+      }
+      EXPECT_EQ(engine.stats().instructions,
+                2 * static_cast<int64_t>(s.ranks[static_cast<size_t>(pipeline.rank())].size()));
+    });
+    EXPECT_EQ(losses, alone.losses) << GetParam() << ranks;
+    EXPECT_EQ(weights, alone.weights) << GetParam() << ranks;
+  }
+}
+
+std::vector<std::string> names() {
+  std::vector<std::string> list;
+  for (const ScheduleEntry& entry : schedule_entries()) list.push_back(entry.name);
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(PipelineEngine, EveryOrder, testing::ValuesIn(names()),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::erase(name, '-');
+                           return name;
+                         });
+
+class FailsAt : public Arithmetic {
+ public:
+  using Arithmetic::Arithmetic;
+  Tensor forward(int stage, int micro, const Tensor& input) override {
+    if (stage == 2 && micro == 3) fail_data("the disk is full");
+    return Arithmetic::forward(stage, micro, input);
+  }
+};
+
+TEST(PipelineEngine, AFailureEndsAllRanksAndNamesTheInstruction) {
+  const Schedule s = add_transfers(make_schedule({.name = "zb-h1", .ranks = 4, .micros = 8}));
+  const auto begin = std::chrono::steady_clock::now();
+  std::mutex mutex;
+  std::vector<std::string> consequences;
+  try {
+    run_ranks(4, [&](Communicator& pipeline) {
+      Device device(DeviceKind::cpu, 0, 1);
+      Stream compute = Stream::immediate(device);
+      PipelineEngine engine(pipeline, compute, s);
+      FailsAt work(device, s.where);
+      try {
+        engine.run(work);
+      } catch (const PeerFailure& e) {
+        const std::lock_guard lock(mutex);
+        consequences.emplace_back(e.what());
+        throw;
+      }
+    });
+    FAIL() << "the error was lost";
+  } catch (const RankError& e) {
+    EXPECT_EQ(e.rank(), 2);
+    EXPECT_EQ(e.code(), ExitCode::data);
+    EXPECT_NE(std::string(e.what()).find("the disk is full"), std::string::npos) << e.what();
+  }
+  ASSERT_EQ(consequences.size(), 3u);
+  int named = 0;
+  for (const std::string& text : consequences) {
+    EXPECT_TRUE(text.starts_with("pipeline rank ")) << text;
+    named += text.find("2F3") != std::string::npos ? 1 : 0;
+  }
+  EXPECT_GE(named, 1);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+}
+
+Schedule parts_of(const Schedule& plain) {
+  const auto stages = static_cast<size_t>(plain.where.stages());
+  StepTimes times;
+  for (SegmentTimes& t : times.segments) t = {1, 1, 1};
+  return split_segments(
+      add_transfers(plain),
+      std::vector<StageSegments>(stages, parse_segments("attention,dispatch,experts,combine")),
+      times);
+}
+
+TEST(PipelineEngine, PartsComputeWhatWholePassesDo) {
+  for (const char* name : {"dualpipe", "dualpipev", "1f1b"}) {
+    Schedule plain = make_schedule({.name = name, .ranks = 4, .micros = 12});
+    if (plain.name == "1f1b") plain = pair_overlap(plain);
+    const Schedule s = parts_of(plain);
+    std::mutex mutex;
+    std::map<int, float> losses[2], weights[2];
+    for (const bool parts : {false, true}) {
+      const Schedule& run = parts ? s : add_transfers(plain);
+      run_ranks(4, [&](Communicator& pipeline) {
+        Device device(DeviceKind::cpu, 0, 1);
+        Stream compute = Stream::immediate(device);
+        PipelineEngine engine(pipeline, compute, run);
+        EXPECT_EQ(engine.backward_stream() != nullptr, parts);
+        Arithmetic work(device, run.where);
+        work.parts = parts ? 4 : 0;
+        engine.run(work);
+        EXPECT_TRUE(work.saved.empty() && work.owed.empty());
+        EXPECT_EQ(engine.stats().travel_seconds > 0, parts);
+        const std::lock_guard lock(mutex);
+        losses[parts].insert(work.losses.begin(), work.losses.end());
+        for (const auto& [stage, dw] : work.weights) weights[parts][stage] += dw;
+      });
+    }
+    EXPECT_EQ(losses[0], losses[1]) << name;
+    EXPECT_EQ(weights[0], weights[1]) << name;
+  }
+}
+
+// A pass of a pair fails, and the other pass waits for rows of a rank that has gone: all end.
+TEST(PipelineEngine, AFailureInAPartEndsAllRanks) {
+  class Fails : public Arithmetic {
+   public:
+    using Arithmetic::Arithmetic;
+    void backward_parts(int stage, int micro, const Tensor& gradient, PartGate& gate) override {
+      if (stage == 2 && micro == 1) fail_data("the disk is full");
+      Arithmetic::backward_parts(stage, micro, gradient, gate);
+    }
+    void forward_parts(int stage, int micro, const Tensor& input, PartGate& gate) override {
+      if (stage != 1 || micro < 8) return Arithmetic::forward_parts(stage, micro, input, gate);
+      gate.enter(Do::F, 0);
+      gate.enter(Do::F, 1);
+      gate.travel();
+      barrier(*rows, gate.stream());  // its peer never comes
+      gate.leave();
+    }
+    Communicator* rows = nullptr;
+  };
+  const Schedule s = parts_of(make_schedule({.name = "dualpipe", .ranks = 4, .micros = 12}));
+  const auto begin = std::chrono::steady_clock::now();
+  try {
+    run_ranks(4, [&](Communicator& pipeline) {
+      Device device(DeviceKind::cpu, 0, 1);
+      Stream compute = Stream::immediate(device);
+      const auto rows = pipeline.split(0, pipeline.rank());
+      PipelineEngine engine(pipeline, compute, s);
+      Fails work(device, s.where);
+      work.parts = 4;
+      work.rows = rows.get();
+      engine.run(work);
+    });
+    FAIL() << "the error was lost";
+  } catch (const RankError& e) {
+    EXPECT_NE(std::string(e.what()).find("the disk is full"), std::string::npos) << e.what();
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+}
+
+TEST(PipelineEngine, OneRankNeedsNoLinks) {
+  const Schedule s = add_transfers(make_schedule({.name = "1f1b", .ranks = 1, .micros = 3}));
+  run_ranks(1, [&](Communicator& pipeline) {
+    Device device;
+    Stream compute = Stream::immediate(device);
+    PipelineEngine engine(pipeline, compute, s);
+    Arithmetic work(device, s.where);
+    engine.run(work);
+    EXPECT_EQ(work.losses.size(), 3u);
+    EXPECT_EQ(engine.stats().bytes_sent, 0);
+  });
+}
+
+}  // namespace
+}  // namespace shoestring
