@@ -1,6 +1,7 @@
 #include "io/checkpoint.h"
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <map>
 
@@ -30,27 +31,44 @@ std::string first_cut(const StoredFile& file, uint64_t bytes) {
   return "its end is missing";
 }
 
-void verify_file(const StoredFile& file, const std::string& path, const MappedFile& map) {
-  if (map.size() != file.bytes) {
-    fail_data(cat(path, " has ", map.size(), " bytes but was written with ", file.bytes, ": ",
-                  map.size() < file.bytes ? first_cut(file, map.size()) : "something was added"));
-  }
-  for (const StoredPiece& p : file.pieces) {
-    Digest digest;
-    for (uint64_t at = 0; at < p.bytes(); at += window_bytes) {
-      const uint64_t bytes = std::min(window_bytes, p.bytes() - at);
-      digest.add(map.data() + p.offset + at, bytes);
-      map.release(p.offset + at, bytes);
-    }
-    if (digest.text() != p.digest) {
-      fail_data(cat(path, ": tensor ", p.name, " (elements ", p.begin, " to ", p.end, ", bytes ",
-                    p.offset, " to ", p.offset + p.bytes(), ") is damaged"));
-    }
-  }
-  if (frame_digest(file, map.data()) != file.frame) {
-    fail_data(cat(path, " is damaged outside of its tensors"));
-  }
+void require_size(const StoredFile& file, const std::string& path, const MappedFile& map) {
+  if (map.size() == file.bytes) return;
+  fail_data(cat(path, " has ", map.size(), " bytes but was written with ", file.bytes, ": ",
+                map.size() < file.bytes ? first_cut(file, map.size()) : "something was added"));
 }
+
+void verify_piece(const StoredPiece& p, const std::string& path, const MappedFile& map) {
+  Digest digest;
+  for (uint64_t at = 0; at < p.bytes(); at += window_bytes) {
+    const uint64_t bytes = std::min(window_bytes, p.bytes() - at);
+    digest.add(map.data() + p.offset + at, bytes);
+    map.release(p.offset + at, bytes);
+  }
+  if (digest.text() == p.digest) return;
+  fail_data(cat(path, ": tensor ", p.name, " (", text_of(p.part()), ", bytes ", p.offset, " to ",
+                p.offset + p.bytes(), ") is damaged"));
+}
+
+// Goes through a checkpoint's bytes from front to end: consecutive pieces, nearly equal shares.
+class ShareOfBytes {
+ public:
+  ShareOfBytes(const Manifest& manifest, VerifiedShare share) : share_(share) {
+    uint64_t all = 0;
+    for (const StoredFile& file : manifest.files) {
+      for (const StoredPiece& p : file.pieces) all += p.bytes();
+    }
+    size_ = all / static_cast<uint64_t>(share.ranks) + 1;
+  }
+  bool has(const StoredFile& file) const { return file.rank % share_.ranks == share_.rank; }
+  bool has_next(const StoredPiece& piece) {
+    const uint64_t begin = std::exchange(at_, at_ + piece.bytes());
+    return begin / size_ == static_cast<uint64_t>(share_.rank);
+  }
+
+ private:
+  VerifiedShare share_;
+  uint64_t size_ = 1, at_ = 0;
+};
 
 bool is_step_folder(const std::string& path) {
   const std::string name = fs::path(path).lexically_normal().filename().string();
@@ -62,27 +80,47 @@ bool is_step_folder(const std::string& path) {
 struct Checkpoint::State {
   std::string path;
   Manifest manifest;
-  std::map<std::string, std::vector<PieceAt>> tensors;
+  std::map<std::string, TensorPieces> tensors;
   std::map<const StoredFile*, std::unique_ptr<MappedFile>> files;
+  int64_t bytes_verified = 0;
+  mutable std::atomic<int64_t> bytes_read = 0;
 
-  const std::vector<PieceAt>& pieces(const std::string& name) const {
+  const TensorPieces& tensor(const std::string& name) const {
     const auto at = tensors.find(name);
     if (at == tensors.end()) fail_data(cat(path, " holds no tensor ", name));
     return at->second;
   }
 
-  explicit State(const std::string& folder) : path(folder) {
+  const StoredPiece& any_piece(const std::string& name) const {
+    return *tensor(name).pieces.front().piece;
+  }
+
+  explicit State(const std::string& folder, VerifiedShare share = {}) : path(folder) {
     const std::string manifest_path = folder + "/manifest.json";
     if (!fs::exists(manifest_path))
       fail_data(cat(folder, " is unfinished: it has no manifest.json"));
     manifest = parse_manifest(read_small_file(manifest_path, manifest_limit), manifest_path);
     tensors = pieces_by_tensor(manifest, manifest_path);
+    ShareOfBytes own(manifest, share);
     for (const StoredFile& file : manifest.files) {
       if (file.name.empty()) continue;
       const std::string file_path = folder + "/" + file.name;
       auto map = std::make_unique<MappedFile>(file_path);
-      verify_file(file, file_path, *map);
+      require_size(file, file_path, *map);
+      verify(file, file_path, *map, own);
       files.emplace(&file, std::move(map));
+    }
+  }
+
+  void verify(const StoredFile& file, const std::string& file_path, const MappedFile& map,
+              ShareOfBytes& own) {
+    for (const StoredPiece& p : file.pieces) {
+      if (!own.has_next(p)) continue;
+      verify_piece(p, file_path, map);
+      bytes_verified += static_cast<int64_t>(p.bytes());
+    }
+    if (own.has(file) && frame_digest(file, map.data()) != file.frame) {
+      fail_data(cat(file_path, " is damaged outside of its tensors"));
     }
   }
 };
@@ -97,7 +135,7 @@ std::optional<Checkpoint> Checkpoint::find(const Search& search) {
   std::optional<Checkpoint> found;
   for (auto at = steps.rbegin(); at != steps.rend() && !found; ++at) {
     try {
-      found = Checkpoint(std::make_shared<State>(folder.final_path(*at)));
+      found = Checkpoint(std::make_shared<State>(folder.final_path(*at), search.share));
     } catch (const Error& e) {
       broken.emplace_back(*at, e.what());
     }
@@ -117,11 +155,12 @@ std::optional<Checkpoint> Checkpoint::find(const Search& search) {
 
 std::optional<Checkpoint> Checkpoint::latest(const std::string& directory,
                                              const std::function<void(const std::string&)>& warn,
-                                             int64_t newest) {
+                                             int64_t newest, VerifiedShare share) {
   return find({.directory = directory,
                .warn = warn,
                .newest = newest,
-               .remedy = "remove that folder to start from the beginning"});
+               .remedy = "remove that folder to start from the beginning",
+               .share = share});
 }
 
 Checkpoint Checkpoint::open(const std::string& path) {
@@ -153,32 +192,43 @@ std::vector<std::string> Checkpoint::names() const {
 }
 
 const Shape& Checkpoint::shape(const std::string& name) const {
-  return state_->pieces(name).front().piece->shape;
+  return state_->any_piece(name).shape;
 }
 
-Dtype Checkpoint::dtype(const std::string& name) const {
-  return state_->pieces(name).front().piece->dtype;
-}
+Dtype Checkpoint::dtype(const std::string& name) const { return state_->any_piece(name).dtype; }
 
 void Checkpoint::read(const std::string& name, int64_t begin, int64_t end, Dtype to,
                       std::byte* out) const {
-  const std::vector<PieceAt>& pieces = state_->pieces(name);
-  const Dtype stored = dtype(name);
-  if (begin < 0 || begin > end || end > shape(name).elements()) {
-    fail(
-        cat("elements ", begin, " to ", end, " are not in tensor ", name, " ", shape(name).text()));
-  }
-  for (const PieceAt& at : pieces) {
-    const int64_t first = std::max(begin, at.piece->begin), last = std::min(end, at.piece->end);
-    if (first >= last) continue;
-    const MappedFile& map = *state_->files.at(at.file);
-    const uint64_t offset =
-        at.piece->offset + static_cast<uint64_t>(first - at.piece->begin) * size_of(stored);
-    convert_elements(reinterpret_cast<const std::byte*>(map.data() + offset), stored, last - first,
-                     to, out + static_cast<size_t>(first - begin) * size_of(to));
-    map.release(offset, static_cast<uint64_t>(last - first) * size_of(stored));
-  }
+  read_box(name, {.box = {}, .begin = begin, .end = end}, to, out);
 }
+
+void Checkpoint::read_box(const std::string& name, const BoxRange& part, Dtype to,
+                          std::byte* out) const {
+  const TensorPieces& tensor = state_->tensor(name);
+  const Dtype stored = dtype(name);
+  const auto from_size = static_cast<int64_t>(size_of(stored));
+  const auto to_size = static_cast<int64_t>(size_of(to));
+  if (const std::string complaint = complaint_of(shape(name), part); !complaint.empty()) {
+    fail(cat("tensor ", name, " ", shape(name).text(), ": ", complaint));
+  }
+  tensor.index.for_each_copy(part, [&](BoxIndex::Copy c) {
+    const PieceAt& at = tensor.pieces[c.piece];
+    const MappedFile& map = *state_->files.at(at.file);
+    const uint64_t offset = at.piece->offset + static_cast<uint64_t>(c.from * from_size);
+    const auto* from = reinterpret_cast<const std::byte*>(map.data() + offset);
+    const int64_t elements = c.rows * c.columns, span = (c.rows - 1) * c.from_stride + c.columns;
+    state_->bytes_read += elements * from_size;
+    if (c.from_stride == c.columns && c.to_stride == c.columns) c.columns = elements, c.rows = 1;
+    for (int64_t row = 0; row < c.rows; ++row) {
+      convert_elements(from + row * c.from_stride * from_size, stored, c.columns, to,
+                       out + (c.to + row * c.to_stride) * to_size);
+    }
+    map.release(offset, static_cast<uint64_t>(span * from_size));
+  });
+}
+
+int64_t Checkpoint::bytes_read() const { return state_->bytes_read; }
+int64_t Checkpoint::bytes_verified() const { return state_->bytes_verified; }
 
 std::string compare_tensors(const Checkpoint& checkpoint,
                             const std::vector<std::pair<std::string, Shape>>& wanted,

@@ -9,6 +9,10 @@
 // A folder without a good manifest is not a checkpoint. Every byte of every file is covered by an
 // XXH3 digest of 128 bits. io/checkpoint_file.h describes the datasets. Everything is written under
 // a temporary name, synced and renamed, so a crash leaves the last good one.
+//
+// A rank writes parts of tensors (io/tensor_box.h), under the names and shapes that the tensors
+// have over all ranks; all parts together are every element once. Who reads asks for parts of his
+// own, cut in any other way.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,19 +27,23 @@
 #include "core/dtype.h"
 #include "core/memory.h"
 #include "core/tensor.h"
+#include "io/tensor_box.h"
 
 namespace shoestring {
 
-// Row-major elements [begin, end) of a tensor of this global shape.
+// Row-major elements [begin, end) of a tensor of this shape over all ranks, or of a box of it.
 struct TensorPiece {
   std::string name;
   Shape shape;
   int64_t begin = 0, end = 0;
   Dtype dtype = Dtype::f32;
   const std::byte* data = nullptr;
-  // In place of `data`, for save_checkpoint(): gives elements [first, last) of the tensor, so that
-  // a model larger than the memory can be saved.
+  // In place of `data`, for save_checkpoint(): gives elements [first, last), numbered as `begin`
+  // is, so that a model larger than the memory can be saved.
   std::function<void(int64_t first, int64_t last, std::byte* out)> read = {};
+  std::optional<TensorBox> box = {};  // empty: the tensor
+
+  BoxRange part() const { return {.box = box, .begin = begin, .end = end}; }
 };
 
 struct CheckpointContent {
@@ -47,6 +55,9 @@ struct CheckpointContent {
   // Numbers computed with this very state were good. Otherwise the checkpoint before it stays
   // beside it until the next save, which means that they were.
   bool proven = false;
+  // Tensors that all ranks together must bring: a save without one of them fails. Others may be
+  // there too.
+  std::vector<std::pair<std::string, Shape>> expected = {};
 };
 
 struct CheckpointOptions {
@@ -97,15 +108,22 @@ class CheckpointWriter {
   std::unique_ptr<State> state_;
 };
 
+// Ranks that open a checkpoint together verify a share of its bytes each: together, all of them.
+struct VerifiedShare {
+  int rank = 0, ranks = 1;
+};
+
 // Read-only, verified.
 class Checkpoint {
  public:
   // The newest one below `directory` that verifies, for a run that goes on; `warn` is told of each
   // broken one passed over, with file and tensor. Nullopt when there is none at all; a data error
-  // when all are broken. Those of steps after `newest` are left out.
+  // when all are broken. Those of steps after `newest` are left out. The manifest and the sizes of
+  // files are looked at whatever the share.
   static std::optional<Checkpoint> latest(const std::string& directory,
                                           const std::function<void(const std::string&)>& warn,
-                                          int64_t newest = std::numeric_limits<int64_t>::max());
+                                          int64_t newest = std::numeric_limits<int64_t>::max(),
+                                          VerifiedShare share = {});
   // A step's folder, a checkpoints folder or a run's folder.
   static Checkpoint open(const std::string& path);
 
@@ -120,6 +138,13 @@ class Checkpoint {
   // Elements [begin, end) of a tensor as f32, bf16 or its own type; pieces of several ranks are
   // joined and only the bytes asked for are read.
   void read(const std::string& name, int64_t begin, int64_t end, Dtype to, std::byte* out) const;
+  // The same of any part of it; `out` has the part's elements one after another.
+  void read_box(const std::string& name, const BoxRange& part, Dtype to, std::byte* out) const;
+
+  // Of tensors, so far, by this object and its copies: bytes that read*() took from the files, and
+  // those that were verified.
+  int64_t bytes_read() const;
+  int64_t bytes_verified() const;
 
  private:
   struct State;
@@ -128,6 +153,7 @@ class Checkpoint {
     std::function<void(const std::string&)> warn;
     int64_t newest;
     std::string remedy;  // where all are broken
+    VerifiedShare share = {};
   };
   static std::optional<Checkpoint> find(const Search& search);
   explicit Checkpoint(std::shared_ptr<const State> state) : state_(std::move(state)) {}

@@ -44,6 +44,16 @@ Hdf5Type stored_type(Dtype dtype) {
   return Hdf5Type::u8;
 }
 
+void add_box(const TensorPiece& piece, Hdf5Extent& extent) {
+  const TensorBox& box = *piece.box;
+  std::vector<int64_t>& rows = extent.numbers["rows"];
+  for (const RowRun& run : box.rows) rows.insert(rows.end(), {run.global, run.count});
+  extent.numbers["columns"] = {box.first_column, box.columns};
+  if (piece.begin > 0 || piece.end < box.elements() || piece.shape.rank() < 2) return;
+  extent.shape = {static_cast<uint64_t>(box.elements() / box.columns),
+                  static_cast<uint64_t>(box.columns)};
+}
+
 Hdf5Extent extent_of(const TensorPiece& piece) {
   const std::vector<int64_t> dims(piece.shape.dims().begin(), piece.shape.dims().end());
   Hdf5Extent extent{.type = stored_type(piece.dtype),
@@ -52,17 +62,27 @@ Hdf5Extent extent_of(const TensorPiece& piece) {
                     .texts = {{"dtype", std::string(name_of(piece.dtype))}}};
   if (dims.empty()) return extent;  // a scalar: one item
   extent.numbers["global_shape"] = dims;
-  if (piece.begin == 0 && piece.end == piece.shape.elements()) {
+  if (piece.box && piece.end > piece.begin) {
+    add_box(piece, extent);
+  } else if (piece.begin == 0 && piece.end == piece.shape.elements()) {
     extent.shape.assign(dims.begin(), dims.end());
   }
   return extent;
+}
+
+// In the tensor.
+int64_t first_element(const TensorPiece& piece) {
+  const std::vector<BoxRectangle> areas = rectangles_of(piece.shape, piece.part());
+  return areas.empty() ? piece.begin : areas[0].row * columns_of(piece.shape) + areas[0].column;
 }
 
 // Room for the data, its alignment and the structure; HDF5 then starts the file afresh.
 void make_space_sure(const std::string& path, const std::vector<StoredPiece>& pieces) {
   constexpr uint64_t structure = 65536, for_each = 8192;
   uint64_t bytes = structure;
-  for (const StoredPiece& p : pieces) bytes += p.bytes() + for_each;
+  for (const StoredPiece& p : pieces) {
+    bytes += p.bytes() + for_each + (p.box ? 2 * p.box->rows.size() * sizeof(RowRun) : 0);
+  }
   DurableFile(path, DurableFile::Mode::create).reserve(bytes);
 }
 
@@ -72,9 +92,8 @@ void check_piece(const TensorPiece& piece) {
   if (piece.name.empty() || piece.name.front() == '/' || piece.name.back() == '/') {
     fail(cat("a checkpoint cannot hold a tensor called \"", piece.name, "\""));
   }
-  if (piece.begin < 0 || piece.begin > piece.end || piece.end > piece.shape.elements()) {
-    fail(cat("elements ", piece.begin, " to ", piece.end, " are not in tensor ", piece.name, " ",
-             piece.shape.text()));
+  if (const std::string complaint = complaint_of(piece.shape, piece.part()); !complaint.empty()) {
+    fail(cat("tensor ", piece.name, " ", piece.shape.text(), ": ", complaint));
   }
   if (piece.data == nullptr && !piece.read && piece.end > piece.begin) {
     fail(cat("tensor ", piece.name, " has no data to save"));
@@ -97,10 +116,12 @@ CheckpointFile::CheckpointFile(const std::string& folder, const CheckpointOption
                        .end = piece.end,
                        .dtype = piece.dtype,
                        .dataset = piece.name,
-                       .digest = {}};
-    if (layout.datasets.contains(stored.dataset)) stored.dataset += cat("@", piece.begin);
+                       .digest = {},
+                       .box = piece.box};
+    if (layout.datasets.contains(stored.dataset)) append(stored.dataset, "@", first_element(piece));
     if (!layout.datasets.emplace(stored.dataset, extent_of(piece)).second) {
-      fail(cat("the piece at ", piece.begin, " of tensor ", piece.name, " is saved twice"));
+      fail(cat("the piece of tensor ", piece.name, " with ", text_of(piece.part()),
+               " is saved twice"));
     }
     stored_.pieces.push_back(std::move(stored));
   }

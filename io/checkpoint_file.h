@@ -1,9 +1,11 @@
 #pragma once
 // One rank's HDF5 file while it is written. A piece that is a whole tensor is a dataset of the
-// tensor's shape under the tensor's name; a part of one is a flat dataset, under the tensor's name
-// or, from the second part of the same tensor on, "name@begin". Each has the attributes
-// global_shape, begin, end and dtype. bf16 is a 2-byte float type of HDF5, which h5py reads as
-// numpy's float32; f8e4m3, which has no infinity as HDF5 expects of a float, is stored as u8.
+// tensor's shape under the tensor's name, a whole box one of its rows and columns; a part of either
+// is a flat dataset. From the second piece of the same tensor on the name is "name@first", the
+// number of its first element in the tensor. Each has the attributes global_shape, begin, end and
+// dtype, and that of a box rows (pairs: first, count) and columns (first, count). bf16 is a 2-byte
+// float type of HDF5, which h5py reads as numpy's float32; f8e4m3, which has no infinity as HDF5
+// expects of a float, is stored as u8.
 
 #include <functional>
 #include <map>
@@ -16,7 +18,7 @@
 
 namespace shoestring {
 
-// Usage error for an unnamed tensor, a range outside its shape or missing data.
+// Usage error for an unnamed tensor, a part that its shape does not have or missing data.
 void check_piece(const TensorPiece& piece);
 
 class CheckpointFile {

@@ -1,6 +1,8 @@
 #include "io/checkpoint_manifest.h"
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 #include "core/check.h"
 #include "core/text.h"
@@ -11,7 +13,7 @@ namespace shoestring {
 namespace {
 
 using Json = nlohmann::json;
-constexpr int manifest_version = 1;
+constexpr int version_without_boxes = 1, version_with_boxes = 2;
 constexpr std::string_view tail_begin = ",\n\"digest\": \"";
 constexpr std::string_view tail_end = "\"}\n";
 constexpr size_t digest_digits = 32;
@@ -41,11 +43,26 @@ Json unseal(const std::string& text, const std::string& path) {
   Json object = Json::parse(text, nullptr, false);
   if (!object.is_object()) fail_data(cat(path, " is not a JSON object"));
   const auto version = object.find("version");
-  if (version == object.end() || *version != manifest_version) {
+  if (version == object.end() ||
+      (*version != version_without_boxes && *version != version_with_boxes)) {
     fail_data(cat(path, " was written by another version of the program: it has no \"version\": ",
-                  manifest_version));
+                  version_without_boxes, " or ", version_with_boxes));
   }
   return object;
+}
+
+bool has_boxes(const StoredFile& file) {
+  return std::any_of(file.pieces.begin(), file.pieces.end(),
+                     [](const StoredPiece& p) { return p.box.has_value(); });
+}
+
+int version_of(bool boxes) { return boxes ? version_with_boxes : version_without_boxes; }
+
+void add_box(const TensorBox& box, Json& piece) {
+  Json rows = Json::array();
+  for (const RowRun& run : box.rows) rows.push_back({run.global, run.count});
+  piece["rows"] = std::move(rows);
+  piece["columns"] = {box.first_column, box.columns};
 }
 
 Json json_of(const StoredFile& file) {
@@ -59,6 +76,7 @@ Json json_of(const StoredFile& file) {
                       {"dataset", p.dataset},
                       {"offset", p.offset},
                       {"digest", p.digest}});
+    if (p.box) add_box(*p.box, pieces.back());
   }
   return {{"rank", file.rank},
           {"name", file.name},
@@ -101,6 +119,27 @@ Dtype dtype_of_text(const std::string& text, const std::string& name) {
   fail_data(cat("tensor ", name, " has the unknown type ", text));
 }
 
+std::pair<int64_t, int64_t> pair_of(const Json& json, const char* key) {
+  if (!json.is_array() || json.size() != 2) {
+    fail_data(cat(key, " has ", json.dump(), " where two numbers belong"));
+  }
+  return {whole_of(json[0], key), whole_of(json[1], key)};
+}
+
+// The sums of hostile counts may not overflow before complaint_of() has looked at them.
+std::optional<TensorBox> box_in(const Json& piece) {
+  if (!piece.contains("rows") && !piece.contains("columns")) return std::nullopt;
+  TensorBox box;
+  std::tie(box.first_column, box.columns) = pair_of(piece.at("columns"), "columns");
+  int64_t local = 0;
+  for (const Json& run : piece.at("rows")) {
+    const auto [global, count] = pair_of(run, "rows");
+    box.rows.push_back({.local = local, .global = global, .count = count});
+    if (__builtin_add_overflow(local, count, &local)) fail_data("the rows of a box are too many");
+  }
+  return box;
+}
+
 StoredPiece piece_of(const Json& json, uint64_t file_bytes) {
   StoredPiece p;
   p.name = json.at("name").get<std::string>();
@@ -111,9 +150,9 @@ StoredPiece piece_of(const Json& json, uint64_t file_bytes) {
   p.dataset = json.at("dataset").get<std::string>();
   p.offset = static_cast<uint64_t>(whole_at(json, "offset"));
   p.digest = json.at("digest").get<std::string>();
-  if (p.begin > p.end || p.end > p.shape.elements()) {
-    fail_data(cat("elements ", p.begin, " to ", p.end, " are not in tensor ", p.name, " ",
-                  p.shape.text()));
+  p.box = box_in(json);
+  if (const std::string complaint = complaint_of(p.shape, p.part()); !complaint.empty()) {
+    fail_data(cat("tensor ", p.name, " ", p.shape.text(), ": ", complaint));
   }
   if (static_cast<uint64_t>(p.end - p.begin) > file_bytes || p.bytes() > file_bytes ||
       p.offset > file_bytes - p.bytes()) {
@@ -130,6 +169,9 @@ StoredFile file_of(const Json& json) {
                   .pieces = {}};
   if (!file.name.empty() && file.name != name_of_rank_file(file.rank)) {
     fail_data(cat("the file of rank ", file.rank, " is called ", file.name));
+  }
+  if (file.name.empty() && !json.at("pieces").empty()) {
+    fail_data(cat("rank ", file.rank, " has tensors but no file"));
   }
   uint64_t after = 0;
   for (const Json& piece : json.at("pieces")) {
@@ -163,7 +205,8 @@ std::string name_of_rank_file(int rank) {
 std::string manifest_text(const Manifest& manifest) {
   Json files = Json::array();
   for (const StoredFile& file : manifest.files) files.push_back(json_of(file));
-  return seal({{"version", manifest_version},
+  const bool boxes = std::any_of(manifest.files.begin(), manifest.files.end(), has_boxes);
+  return seal({{"version", version_of(boxes)},
                {"step", manifest.step},
                {"ranks", manifest.files.size()},
                {"config", manifest.config},
@@ -172,11 +215,11 @@ std::string manifest_text(const Manifest& manifest) {
 }
 
 std::string rank_text(const StoredFile& file) {
-  return seal({{"version", manifest_version}, {"file", json_of(file)}});
+  return seal({{"version", version_of(has_boxes(file))}, {"file", json_of(file)}});
 }
 
 std::string rank_error_text(const std::string& message) {
-  return seal({{"version", manifest_version}, {"error", message}});
+  return seal({{"version", version_of(false)}, {"error", message}});
 }
 
 Manifest parse_manifest(const std::string& text, const std::string& path) {
@@ -204,33 +247,50 @@ StoredFile parse_rank(const std::string& text, const std::string& path) {
   return in_file(path, [&] { return file_of(json.at("file")); });
 }
 
-std::map<std::string, std::vector<PieceAt>> pieces_by_tensor(const Manifest& manifest,
-                                                             const std::string& path) {
-  std::map<std::string, std::vector<PieceAt>> tensors;
-  for (const StoredFile& file : manifest.files) {
-    for (const StoredPiece& p : file.pieces) tensors[p.name].push_back({&file, &p});
+namespace {
+
+// Of the same tensor.
+void require_alike(const std::vector<PieceAt>& list, const std::string& path) {
+  const PieceAt& first = list.front();
+  for (const PieceAt& at : list) {
+    if (at.piece->shape == first.piece->shape && at.piece->dtype == first.piece->dtype) continue;
+    fail_data(cat(path, ": ranks disagree on the shape or type of tensor ", first.piece->name, ": ",
+                  name_of(first.piece->dtype), " ", first.piece->shape.text(), " on rank ",
+                  first.file->rank, ", ", name_of(at.piece->dtype), " ", at.piece->shape.text(),
+                  " on rank ", at.file->rank));
   }
-  for (auto& [name, list] : tensors) {
-    std::sort(list.begin(), list.end(),
-              [](const PieceAt& a, const PieceAt& b) { return a.piece->begin < b.piece->begin; });
-    const StoredPiece& first = *list.front().piece;
-    int64_t covered = 0;
-    for (const PieceAt& at : list) {
-      const StoredPiece& p = *at.piece;
-      if (p.shape != first.shape || p.dtype != first.dtype) {
-        fail_data(cat(path, ": ranks disagree on the shape or type of tensor ", name));
-      }
-      if (p.begin != covered) {
-        fail_data(cat(path, ": tensor ", name, " ", p.shape.text(), " has ",
-                      p.begin < covered ? "elements twice, from " : "a gap, from ",
-                      std::min(covered, p.begin), " to ", std::max(covered, p.begin)));
-      }
-      covered = p.end;
-    }
-    if (covered != first.shape.elements()) {
-      fail_data(
-          cat(path, ": tensor ", name, " ", first.shape.text(), " ends at element ", covered));
-    }
+}
+
+void require_whole(const TensorPieces& tensor, const std::string& path) {
+  const auto flaw = tensor.index.flaw();
+  if (!flaw) return;
+  const StoredPiece& piece = *tensor.pieces.front().piece;
+  const std::string about =
+      cat(path, ": tensor ", piece.name, " ", piece.shape.text(), " has ",
+          flaw->twice() ? "elements twice, from " : "a gap, from ", flaw->begin, " to ", flaw->end);
+  if (!flaw->twice()) fail_data(about);
+  const auto rank = [&](int number) {
+    return tensor.pieces[static_cast<size_t>(number)].file->rank;
+  };
+  fail_data(cat(about, ": of rank ", rank(flaw->first), " and of rank ", rank(flaw->second)));
+}
+
+}  // namespace
+
+std::map<std::string, TensorPieces> pieces_by_tensor(const Manifest& manifest,
+                                                     const std::string& path) {
+  std::map<std::string, std::vector<PieceAt>> lists;
+  for (const StoredFile& file : manifest.files) {
+    for (const StoredPiece& p : file.pieces) lists[p.name].push_back({&file, &p});
+  }
+  std::map<std::string, TensorPieces> tensors;
+  for (auto& [name, list] : lists) {
+    require_alike(list, path);
+    std::vector<BoxRange> parts;
+    for (const PieceAt& at : list) parts.push_back(at.piece->part());
+    BoxIndex index(list.front().piece->shape, parts);
+    const auto made = tensors.try_emplace(name, TensorPieces{std::move(list), std::move(index)});
+    require_whole(made.first->second, path);
   }
   return tensors;
 }

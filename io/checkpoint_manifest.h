@@ -2,12 +2,17 @@
 // What a checkpoint's manifest.json says: which bytes of which file belong to which tensor, and the
 // digest of everything. The manifest ends with a digest of itself, so that it can be trusted before
 // it is understood.
+//
+// Version 1 knows pieces that are elements [begin, end) of a tensor. Since version 2 a piece may
+// have "rows", runs [first, count] in ascending order, and "columns", [first, count]: begin and end
+// then count the elements of that box. Where no piece has a box, version 1 is written.
 
 #include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "io/box_index.h"
 #include "io/checkpoint.h"
 
 namespace shoestring {
@@ -21,7 +26,9 @@ struct StoredPiece {
   std::string dataset;  // its name in the HDF5 file
   uint64_t offset = 0;  // of the first byte in the file
   std::string digest;
+  std::optional<TensorBox> box = {};
 
+  BoxRange part() const { return {.box = box, .begin = begin, .end = end}; }
   uint64_t bytes() const { return static_cast<uint64_t>(end - begin) * size_of(dtype); }
 };
 
@@ -50,17 +57,22 @@ std::string rank_text(const StoredFile& file);
 std::string rank_error_text(const std::string& message);
 
 // Data errors that name `path`: a digest that differs, another version, sizes that contradict one
-// another, a tensor whose pieces overlap, leave a gap or disagree in shape or type.
+// another, a part that the tensor does not have.
 Manifest parse_manifest(const std::string& text, const std::string& path);
 // Throws the rank's own message when it sent one.
 StoredFile parse_rank(const std::string& text, const std::string& path);
 
-// The pieces of every tensor, in order; the check that they cover it.
+// The pieces of every tensor. Data errors that name `path`, tensor and ranks: pieces that overlap
+// (two ranks wrote the same), leave a gap or disagree in shape or type.
 struct PieceAt {
   const StoredFile* file = nullptr;
   const StoredPiece* piece = nullptr;
 };
-std::map<std::string, std::vector<PieceAt>> pieces_by_tensor(const Manifest& manifest,
-                                                             const std::string& path);
+struct TensorPieces {
+  std::vector<PieceAt> pieces;
+  BoxIndex index;  // of `pieces`
+};
+std::map<std::string, TensorPieces> pieces_by_tensor(const Manifest& manifest,
+                                                     const std::string& path);
 
 }  // namespace shoestring

@@ -43,6 +43,19 @@ void remove_quietly(const std::string& path) {
   fs::remove(path, error);
 }
 
+// What no rank has thought its own would be missed at the next start only.
+void require_expected(const std::map<std::string, TensorPieces>& tensors,
+                      const CheckpointContent& content) {
+  for (const auto& [name, shape] : content.expected) {
+    const auto at = tensors.find(name);
+    if (at == tensors.end()) fail_data(cat("no rank wrote tensor ", name, " ", shape.text()));
+    const Shape& written = at->second.pieces.front().piece->shape;
+    if (written != shape) {
+      fail_data(cat("tensor ", name, " is ", shape.text(), " but was written as ", written.text()));
+    }
+  }
+}
+
 }  // namespace
 
 CheckpointSave::CheckpointSave(const CheckpointOptions& options, int64_t sequence,
@@ -76,7 +89,7 @@ void CheckpointSave::lead(StoredFile own) {
       .step = content_.step, .config = content_.config, .state = content_.state, .files = {}};
   manifest.files.push_back(std::move(own));
   for (int rank = 1; rank < options_.ranks; ++rank) manifest.files.push_back(wait_for_rank(rank));
-  pieces_by_tensor(manifest, temporary_);
+  require_expected(pieces_by_tensor(manifest, temporary_), content_);
   for (int rank = 1; rank < options_.ranks; ++rank) remove_quietly(rank_note(temporary_, rank));
   write_note(temporary_ + "/manifest.json", manifest_text(manifest));
   folder_.commit(temporary_, content_.step);

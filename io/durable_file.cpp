@@ -113,6 +113,17 @@ void DurableFile::close() {
   if (descriptor >= 0 && ::close(descriptor) != 0) fail_write(path_, size_, errno);
 }
 
+void write_file_durably(const std::string& path, std::string_view text) {
+  const std::string temporary = path + ".partial";
+  RemoveOnExit remove(temporary);
+  DurableFile file(temporary, DurableFile::Mode::create);
+  file.append(text);
+  file.sync();
+  file.close();
+  rename_durably(temporary, path);
+  remove.keep();
+}
+
 void rename_durably(const std::string& from, const std::string& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) {
     fail_data(cat("cannot rename ", from, " to ", to, ": ", reason(errno)));

@@ -43,6 +43,10 @@ class DurableFile {
   uint64_t size_ = 0;
 };
 
+// The whole text under its name, or nothing: by way of a temporary name, so that a full disk leaves
+// no half file and what was there stays.
+void write_file_durably(const std::string& path, std::string_view text);
+
 // Renames and syncs the folder, so that the new name survives a power cut.
 void rename_durably(const std::string& from, const std::string& to);
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <tuple>
 
 #include "io/digest.h"
 #include "tests/io/checkpoint_fixture.h"
@@ -56,6 +57,40 @@ TEST(CheckpointFile, NamesBadPieces) {
   EXPECT_THROW(check_piece({.name = "a", .shape = {1}, .begin = 0, .end = 2}), Error);
   EXPECT_THROW(check_piece({.name = "a", .shape = {1}, .begin = 0, .end = 1}), Error);
   EXPECT_NO_THROW(check_piece({.name = "a", .shape = {1}, .begin = 1, .end = 1}));
+  const TensorBox box{.rows = {{0, 1, 1}}, .first_column = 1, .columns = 2};
+  EXPECT_NO_THROW(check_piece({.name = "a", .shape = {2, 3}, .begin = 2, .end = 2, .box = box}));
+  EXPECT_THROW(check_piece({.name = "a", .shape = {1, 3}, .begin = 2, .end = 2, .box = box}),
+               Error);
+  EXPECT_THROW(check_piece({.name = "a", .shape = {2, 3}, .begin = 3, .end = 3, .box = box}),
+               Error);
+}
+
+// More than an attribute of the compact kind holds.
+TEST(CheckpointFile, ABoxMayHaveManyRuns) {
+  const ScratchFolder folder;
+  const SavedTensor tensor = make_tensor("experts", {40000, 2}, Dtype::u8, 4);
+  CheckpointContent content = content_at(4, {});
+  for (int64_t half = 0; half < 2; ++half) {
+    TensorBox box{.rows = {}, .first_column = 0, .columns = 2};
+    for (int64_t i = 0; i < 20000; ++i) {
+      box.rows.push_back({.local = i, .global = 2 * i + half, .count = 1});
+    }
+    content.pieces.push_back({.name = tensor.name,
+                              .shape = tensor.shape,
+                              .begin = 0,
+                              .end = 40000,
+                              .dtype = Dtype::u8,
+                              .data = tensor.bytes.data() + half * 40000,
+                              .box = box});
+  }
+  CheckpointWriter writer({.directory = folder.path()});
+  writer.save(content);
+  writer.finish();
+  const std::vector<std::byte> values = read_whole(Checkpoint::open(folder.path()), "experts");
+  for (size_t i = 0; i < 80000; i += 4) {
+    ASSERT_EQ(values[i], tensor.bytes[i / 2]);
+    ASSERT_EQ(values[i + 3], tensor.bytes[40000 + i / 2 + 1]);
+  }
 }
 
 std::string output_of(const std::string& command) {
@@ -79,9 +114,26 @@ TEST(CheckpointFile, H5pyReadsEveryTensor) {
     const auto writers = make_writers({.directory = folder.path(), .ranks = ranks});
     size_t parts = 0;
     for (int rank = 0; rank < ranks; ++rank) parts += shard(tensors, rank, ranks, ranks).size();
+    // Besides, on rank 0, a tensor in boxes: one whole, two that are parts of another.
+    const SavedTensor cut = make_tensor("boxes/w", {6, 5}, Dtype::f32, 4);
+    const TensorBox left{.rows = {{0, 0, 6}}, .first_column = 0, .columns = 2};
+    const TensorBox right{.rows = {{0, 0, 2}, {2, 2, 4}}, .first_column = 2, .columns = 3};
+    const auto add_boxes = [&](std::vector<TensorPiece>& pieces) {
+      for (const auto& [box, begin, end] :
+           {std::tuple(left, 0, 12), std::tuple(right, 0, 7), std::tuple(right, 7, 18)}) {
+        pieces.push_back({.name = cut.name,
+                          .shape = cut.shape,
+                          .begin = begin,
+                          .end = end,
+                          .data = cut.bytes.data(),
+                          .box = box});
+      }
+    };
+    parts += 3;
     on_ranks(ranks, [&](int rank) {
       CheckpointContent content = content_at(4, tensors);
       content.pieces = shard(tensors, rank, ranks, ranks);
+      if (rank == 0) add_boxes(content.pieces);
       writers[static_cast<size_t>(rank)]->save(content);
       writers[static_cast<size_t>(rank)]->finish();
     });

@@ -44,6 +44,21 @@ inline std::vector<SavedTensor> make_state(int64_t step) {
           make_tensor("codes", {700}, Dtype::u8, step)};
 }
 
+// The elements of a part, one after another.
+inline std::vector<std::byte> values_of(const SavedTensor& tensor, const BoxRange& part) {
+  const size_t size = size_of(tensor.dtype);
+  std::vector<std::byte> values(static_cast<size_t>(part.elements()) * size);
+  for (const BoxRectangle& r : rectangles_of(tensor.shape, part)) {
+    for (int64_t i = 0; i < r.rows; ++i) {
+      const int64_t from = (r.row + i) * columns_of(tensor.shape) + r.column;
+      std::memcpy(values.data() + static_cast<size_t>(r.at + i * r.stride) * size,
+                  tensor.bytes.data() + static_cast<size_t>(from) * size,
+                  static_cast<size_t>(r.columns) * size);
+    }
+  }
+  return values;
+}
+
 // The share of one rank: flat ranges of equal length over all elements, as ZeRO cuts them.
 // `buckets` > 1 cuts each of so many stretches over the ranks, so that a rank has several parts of
 // one tensor.

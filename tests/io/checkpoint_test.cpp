@@ -57,6 +57,127 @@ TEST(Checkpoint, ComesBackBitForBitWhateverTheRanks) {
   }
 }
 
+// The boxes of a tensor [48, 32] that two of four ranks each cut by columns, the others by rows.
+std::vector<BoxRange> boxes_of(int layout) {
+  const auto all = [](TensorBox box) {
+    return BoxRange{.box = box, .begin = 0, .end = box.elements()};
+  };
+  if (layout == 0) return {{.box = {}, .begin = 0, .end = 48 * 32}};
+  if (layout == 1) {  // columns, the second half of them in two flat shares
+    const TensorBox left{.rows = {{0, 0, 48}}, .first_column = 0, .columns = 13};
+    const TensorBox right{.rows = {{0, 0, 48}}, .first_column = 13, .columns = 19};
+    return {all(left),
+            {.box = right, .begin = 0, .end = 400},
+            {.box = right, .begin = 400, .end = 48 * 19}};
+  }
+  // As fused gate and up on three ranks.
+  std::vector<BoxRange> boxes;
+  for (int64_t r = 0; r < 3; ++r) {
+    boxes.push_back(
+        all({.rows = {{0, 8 * r, 8}, {8, 24 + 8 * r, 8}}, .first_column = 0, .columns = 32}));
+  }
+  return boxes;
+}
+
+void save_boxes(const std::string& directory, const SavedTensor& tensor,
+                const std::vector<BoxRange>& boxes) {
+  const int ranks = static_cast<int>(boxes.size());
+  const auto writers =
+      make_writers({.directory = directory, .ranks = ranks, .deadline_seconds = 30});
+  on_ranks(ranks, [&](int rank) {
+    const BoxRange& part = boxes[static_cast<size_t>(rank)];
+    const std::vector<std::byte> values = values_of(tensor, part);
+    CheckpointContent content = content_at(20, {});
+    content.pieces = {{.name = tensor.name,
+                       .shape = tensor.shape,
+                       .begin = part.begin,
+                       .end = part.end,
+                       .dtype = tensor.dtype,
+                       .data = values.data(),
+                       .box = part.box}};
+    writers[static_cast<size_t>(rank)]->save(content);
+    writers[static_cast<size_t>(rank)]->finish();
+  });
+}
+
+TEST(Checkpoint, BoxesOfAnyCutAreReadAsBoxesOfAnyOther) {
+  for (Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f8e4m3}) {
+    const SavedTensor tensor = make_tensor("model/w", {48, 32}, dtype, 20);
+    for (int saved = 0; saved < 3; ++saved) {
+      const ScratchFolder folder;
+      save_boxes(folder.path(), tensor, boxes_of(saved));
+      for (int wanted = 0; wanted < 3; ++wanted) {
+        for (const BoxRange& part : boxes_of(wanted)) {
+          const Checkpoint loaded = Checkpoint::open(folder.path());
+          std::vector<std::byte> values(static_cast<size_t>(part.elements()) * size_of(dtype));
+          loaded.read_box("model/w", part, dtype, values.data());
+          EXPECT_TRUE(values == values_of(tensor, part)) << text_of(part);
+          // Nobody reads more than his own.
+          EXPECT_EQ(loaded.bytes_read(), static_cast<int64_t>(values.size()));
+        }
+      }
+      EXPECT_EQ(difference(Checkpoint::open(folder.path()), {tensor}), "");
+    }
+  }
+}
+
+TEST(Checkpoint, BoxesAreReadInOtherTypes) {
+  const ScratchFolder folder;
+  const SavedTensor tensor = make_tensor("model/w", {48, 32}, Dtype::bf16, 20);
+  save_boxes(folder.path(), tensor, boxes_of(2));
+  const Checkpoint loaded = Checkpoint::open(folder.path());
+  const BoxRange part = boxes_of(1)[1];
+  const std::vector<std::byte> narrow = values_of(tensor, part);
+  std::vector<uint32_t> wide(static_cast<size_t>(part.elements()));
+  loaded.read_box("model/w", part, Dtype::f32, reinterpret_cast<std::byte*>(wide.data()));
+  for (size_t i = 0; i < wide.size(); ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, narrow.data() + i * 2, 2);
+    ASSERT_EQ(wide[i], static_cast<uint32_t>(bits) << 16) << i;
+  }
+  BoxRange foreign = part;
+  foreign.box->columns = 20;
+  try {
+    loaded.read_box("model/w", foreign, Dtype::f32, reinterpret_cast<std::byte*>(wide.data()));
+    FAIL() << "a box outside of the tensor was read";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("tensor model/w [48, 32]: 20 columns"), std::string::npos);
+  }
+}
+
+// Two ranks that both write the same rows, or none: refused by rank 0 before anything is final.
+TEST(Checkpoint, AnElementIsWrittenOnce) {
+  const SavedTensor tensor = make_tensor("model/w", {48, 32}, Dtype::f32, 20);
+  for (bool twice : {false, true}) {
+    const ScratchFolder folder;
+    const BoxRange part = boxes_of(2)[0];
+    CheckpointOptions options{.directory = folder.path(), .deadline_seconds = 30};
+    CheckpointContent content = content_at(20, {});
+    const std::vector<std::byte> values = values_of(tensor, part);
+    for (int copy = 0; copy < (twice ? 2 : 1); ++copy) {
+      TensorPiece piece{.name = "model/w",
+                        .shape = {48, 32},
+                        .begin = 0,
+                        .end = copy == 1 ? 8 : part.end,
+                        .data = values.data(),
+                        .box = part.box};
+      content.pieces.push_back(piece);
+    }
+    CheckpointWriter writer(options);
+    writer.save(content);
+    try {
+      writer.finish();
+      FAIL() << "saved";
+    } catch (const Error& e) {
+      const std::string what = e.what();
+      EXPECT_NE(what.find("tensor model/w [48, 32]"), std::string::npos) << what;
+      EXPECT_NE(what.find(twice ? "twice, from 0 to" : "a gap, from 256"), std::string::npos)
+          << what;
+    }
+    EXPECT_FALSE(Checkpoint::latest(folder.path(), nullptr));
+  }
+}
+
 TEST(Checkpoint, RanksWithoutPiecesAreKept) {
   const ScratchFolder folder;
   const auto tensors = make_state(20);
@@ -230,6 +351,33 @@ TEST_F(DamagedCheckpoint, AReaderIsToldOnceWhatItCanDo) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
   EXPECT_NE(text.find("name another run or checkpoint"), std::string::npos) << text;
   EXPECT_EQ(text.find("from the beginning"), std::string::npos) << text;
+}
+
+// Together the ranks look at every byte, each at its share: just one of them finds the damage.
+TEST_F(DamagedCheckpoint, RanksShareTheVerification) {
+  const std::string good = read_file(newer("rank_00001.h5"));
+  for (int ranks : {1, 2, 3, 5, 40}) {
+    int64_t bytes = 0, all = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const auto loaded = Checkpoint::latest(folder_.path(), nullptr, 20, {rank, ranks});
+      ASSERT_EQ(loaded->step(), 20);
+      bytes += loaded->bytes_verified();
+    }
+    for (const SavedTensor& t : make_state(20)) all += static_cast<int64_t>(t.bytes.size());
+    EXPECT_EQ(bytes, all);
+    for (size_t i = 0; i < 20; ++i) {
+      std::string bad = good;
+      bad[good.size() * i / 20] ^= 4;
+      write_file(newer("rank_00001.h5"), bad);
+      int found = 0;
+      for (int rank = 0; rank < ranks; ++rank) {
+        const auto loaded = Checkpoint::latest(folder_.path(), nullptr, 20, {rank, ranks});
+        found += loaded->step() == 10;
+      }
+      EXPECT_EQ(found, 1) << ranks << " ranks, byte " << good.size() * i / 20;
+    }
+    write_file(newer("rank_00001.h5"), good);
+  }
 }
 
 TEST_F(DamagedCheckpoint, FilesOfAnotherStepDoNotMix) {

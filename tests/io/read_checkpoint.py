@@ -37,8 +37,11 @@ def check_piece(file, raw, piece):
     name, dtype = piece["name"], piece["dtype"]
     dataset = file[piece["dataset"]]
     count = piece["end"] - piece["begin"]
-    whole = count == np.prod(piece["shape"], dtype=int)
-    shape = tuple(piece["shape"]) if whole and piece["shape"] else (count,)
+    size = list(piece["shape"])
+    if "rows" in piece:
+        size = [sum(run[1] for run in piece["rows"]), piece["columns"][1]]
+    whole = count == np.prod(size, dtype=int)
+    shape = tuple(size) if whole and size else (count,)
     assert dataset.shape == shape, (name, dataset.shape, shape)
     assert dataset.dtype == READ_AS[dtype], (name, dataset.dtype, dtype)
     attributes = dataset.attrs
@@ -47,6 +50,9 @@ def check_piece(file, raw, piece):
     assert attributes["begin"] == piece["begin"] and attributes["end"] == piece["end"], name
     if piece["shape"]:
         assert list(np.atleast_1d(attributes["global_shape"])) == piece["shape"], name
+    if "rows" in piece:
+        assert list(attributes["rows"]) == [n for run in piece["rows"] for n in run], name
+        assert list(attributes["columns"]) == piece["columns"], name
     values = dataset[...].reshape(-1)
     assert same(values, expected(raw, dtype)), f"{name} has other values"
     if count:
