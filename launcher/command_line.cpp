@@ -18,6 +18,8 @@
 #include "launcher/data_commands.h"
 #include "launcher/folder_commands.h"
 #include "launcher/model_commands.h"
+#include "launcher/parity_commands.h"
+#include "launcher/schedule_commands.h"
 #include "launcher/tokenizer_commands.h"
 #include "parallel/comm/rank_environment.h"
 #include "parallel/comm/rank_failure.h"
@@ -149,6 +151,8 @@ int run_command_line(std::span<const std::string> words) {
   add_folder_commands(app, action);
   add_data_commands(app, action);
   add_bench_commands(app, action);
+  add_schedule_commands(app, action);
+  add_parity_command(app, action);
   add_config_commands(app, action);
   add_tokenizer_commands(app, action);  // after the other commands of the group `data`
 

@@ -74,7 +74,8 @@ class RowRunner {
   void flush() {
     if (batch_.sequences == 0) return;
     batch_.length = length_;
-    const Evaluator alone{loaded_.stream, *loaded_.model, *loaded_.source};
+    const Evaluator alone{.run = run_whole(loaded_.stream, *loaded_.model, *loaded_.source),
+                          .stream = loaded_.stream};
     sums_.add(evaluate_micro_batches(alone, 1, [&](int64_t) { return batch_; }));
     batch_ = {};
   }

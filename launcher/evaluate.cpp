@@ -6,23 +6,20 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/ordered_sums.h"
 
 namespace shoestring {
 namespace {
 
-EvalSums evaluate_one(const Evaluator& who, const MicroBatch& micro) {
-  const BatchTensors tensors = to_device(who.stream.device(), micro);
-  Tape tape(who.stream, who.source, Tape::Mode::inference);
-  LayerContext context{.tape = tape, .batch = tensors, .fp8 = who.fp8};
-  const HeadLoss::Result r = who.model.run(context, {});
-  EvalSums sums{.loss = r.loss_sum, .labels = r.count, .correct = r.correct};
-  if (who.bytes == nullptr) return sums;
+int64_t bytes_of(const Evaluator& who, const MicroBatch& micro) {
+  if (who.bytes == nullptr || !who.counts_text) return 0;
+  int64_t bytes = 0;
   for (int32_t label : micro.labels) {
     if (label >= 0 && static_cast<size_t>(label) < who.bytes->size()) {
-      sums.bytes += (*who.bytes)[static_cast<size_t>(label)];
+      bytes += (*who.bytes)[static_cast<size_t>(label)];
     }
   }
-  return sums;
+  return bytes;
 }
 
 }  // namespace
@@ -49,27 +46,34 @@ void EvalSums::add(const EvalSums& other) {
   bytes += other.bytes;
 }
 
+std::function<HeadLoss::Result(const MicroBatch&)> run_whole(Stream& stream,
+                                                             const Transformer& model,
+                                                             ParamSource& source) {
+  return [&](const MicroBatch& micro) {
+    const BatchTensors tensors = to_device(stream.device(), micro);
+    Tape tape(stream, source, Tape::Mode::inference);
+    LayerContext context{.tape = tape, .batch = tensors};
+    return model.run(context, {});
+  };
+}
+
 EvalSums evaluate_micro_batches(const Evaluator& who, int64_t count,
                                 const std::function<MicroBatch(int64_t)>& make) {
-  const int64_t size = who.ranks ? who.ranks->size() : 1, rank = who.ranks ? who.ranks->rank() : 0;
-  constexpr int64_t fields = 4;
-  std::vector<double> table(static_cast<size_t>(count * fields), 0);  // exact up to 2^53
-  for (int64_t first = 0; first < count; first += size) {
+  MicroBatchRows own{.width = 4};
+  for (int64_t first = 0; first < count; first += who.shares) {
     if (first > 0 && who.stop && who.stop()) return {};
-    const int64_t i = first + rank;
-    if (i >= count) continue;
-    const EvalSums s = evaluate_one(who, make(i));
-    const double row[] = {s.loss, static_cast<double>(s.labels), static_cast<double>(s.correct),
-                          static_cast<double>(s.bytes)};
-    std::copy(std::begin(row), std::end(row), table.begin() + i * fields);
+    const int64_t i = first + who.share;
+    if (i >= count && !who.company) continue;
+    const MicroBatch micro = make(std::min(i, count - 1));
+    const HeadLoss::Result r = who.run(micro);
+    if (i >= count || !who.tells) continue;
+    own.add(i, {r.loss_sum, static_cast<double>(r.count), static_cast<double>(r.correct),
+                static_cast<double>(bytes_of(who, micro))});
   }
-  if (size > 1) {  // every row has one owner, the others add zeros
-    who.ranks->all_reduce(buffer_of(std::span(table)), Reduce::sum, who.stream);
-    who.stream.synchronize();
-  }
+  const MicroBatchRows all = who.ranks ? gather_rows(*who.ranks, who.stream, own) : own;
   EvalSums sums;
-  for (int64_t i = 0; i < count; ++i) {
-    const double* row = table.data() + i * fields;
+  for (size_t i = 0; i < all.micro.size(); ++i) {
+    const std::span<const double> row = all.row(i);
     sums.add({.loss = row[0],
               .labels = static_cast<int64_t>(row[1]),
               .correct = static_cast<int64_t>(row[2]),

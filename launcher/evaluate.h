@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "core/fp8/layer.h"
 #include "core/model/transformer.h"
 #include "io/loader.h"
 #include "io/tokenizer/tokenizer.h"
@@ -28,19 +27,27 @@ struct EvalSums {
 
 // Who evaluates.
 struct Evaluator {
+  // Forward alone, of one micro-batch of whole rows.
+  std::function<HeadLoss::Result(const MicroBatch&)> run;
   Stream& stream;
-  const Transformer& model;
-  ParamSource& source;
-  Communicator* ranks = nullptr;                // null: alone
+  Communicator* ranks = nullptr;  // null: alone
+  int64_t share = 0, shares = 1;  // this rank's micro-batches: those with number % shares == share
+  bool tells = true;              // whether the loss that `run` gives is this rank's to tell
+  bool company = false;           // others wait for this rank where it has no micro-batch left
+  bool counts_text = true;        // of ranks that share a sequence out one counts its bytes
   const std::vector<int32_t>* bytes = nullptr;  // of tokens; null: not known
   std::function<bool()> stop = {};              // whether to leave off; null: never
-  const Fp8Plan* fp8 = nullptr;                 // as in training; null: the compute type
 };
+// All of a model on this rank; the arguments outlive the function.
+std::function<HeadLoss::Result(const MicroBatch&)> run_whole(Stream& stream,
+                                                             const Transformer& model,
+                                                             ParamSource& source);
 
-// Runs the micro-batches [0, count) that `make` gives, each on rank i % ranks, and sums in the
-// order of the micro-batches, so that any number of ranks gives the same bits. `who.stop` is asked
-// before each round of `ranks` micro-batches but the first; when all ranks hear yes the evaluation
-// ends and has no result: no labels.
+// Runs the micro-batches [0, count) that `make` gives, and sums in the order of the micro-batches,
+// so that any number of ranks gives the same bits. With `who.company` ranks without a
+// micro-batch of their own in the last round run the last one again and tell nothing of it.
+// `who.stop` is asked before each round but the first; when all ranks hear yes the evaluation ends
+// and has no result: no labels.
 EvalSums evaluate_micro_batches(const Evaluator& who, int64_t count,
                                 const std::function<MicroBatch(int64_t)>& make);
 

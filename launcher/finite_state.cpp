@@ -55,7 +55,7 @@ std::string text_of_bad(const Tensor& values, const StateTensor& of) {
 
 std::string text_of_bad_master(const RankState& rank) {
   const std::span<const float> master = rank.store->master();
-  for (FlatRange owned : rank.parallel->owned_ranges()) {
+  for (FlatRange owned : rank.gradients->owned_ranges()) {
     for (const Slice& slice : slices_of(rank.store->params(), {&owned, 1})) {
       const StateTensor of{.name = rank.store->params()[static_cast<size_t>(slice.param)].info.name,
                            .kind = "the weight",

@@ -224,7 +224,10 @@ double elements_of(ModelConfig model) {
 
 // Bytes of one rank's weights, gradients and optimiser state, at least.
 double state_bytes(const RunConfig& config, int ranks) {
-  const double elements = elements_of(config.model);
+  // What the other ranks of a mesh hold is not here; the ranks with most hold at least this.
+  const MeshConfig& mesh = config.mesh;
+  const auto holders = static_cast<double>(mesh.tp * mesh.pp * mesh.ep);
+  const double elements = elements_of(config.model) / holders;
   const double copies = config.train.dtype == "f32" ? 0 : 2;
   const double moment = config.optim.moments.value_or("f32") == "f32" ? 4 : 2;
   const double moments = (config.optim.optimizer == "adamw" ? 2 : 1) * moment;
@@ -355,7 +358,9 @@ void require_memory(const RunConfig& config, const std::vector<LoadSegment>& seg
   const auto available = static_cast<double>(machine.memory_bytes);
   for (const LoadSegment& s : segments) {
     const double batches = batch_bytes(s, machine.ranks);
-    const double step = step_bytes(config, s, machine, state);
+    LoadSegment here = s;  // of the tokens that this rank has
+    here.length = std::max<int64_t>(s.length / (config.mesh.tp * config.mesh.cp), 1);
+    const double step = step_bytes(config, here, machine, state);
     const double needed = machine.ranks_here * (state + batches + step);
     if (needed <= available) continue;
     const bool sharable = machine.ranks > 1 && config.parallel.zero_stage == 0;

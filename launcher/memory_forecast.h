@@ -35,7 +35,7 @@ struct MemoryForecast {
 };
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& input);
 
-// Where a run will work. Ranks are those of the whole run, and of them those on this machine.
+// Where a run will work: data ranks of the whole run, and all ranks on this machine.
 struct MachineShare {
   int ranks = 1, ranks_here = 1, threads = 1;
   int64_t memory_bytes = 0;

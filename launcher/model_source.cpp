@@ -180,22 +180,31 @@ void ModelSource::read(const std::string& name, int64_t begin, int64_t end, Dtyp
   }
 }
 
-std::string ModelSource::mismatch(const ParamStore& store) const {
-  std::vector<std::pair<std::string, Shape>> wanted;
-  for (const Param& p : store.params())
-    wanted.emplace_back(cat("model/", p.info.name), p.info.shape);
-  if (checkpoint_) {
-    for (const ModelState& s : store.states()) {
-      wanted.emplace_back(cat("model/", s.name), s.values.shape());
+void ModelSource::read_part(const ParamInfo& part, Dtype to, std::byte* out) const {
+  const BoxRange wanted{box_of(part), 0, part.shape.elements()};
+  if (!folder_) return checkpoint_->read_box(checkpoint_name(part.name), wanted, to, out);
+  const Shape& whole = whole_shape(part);
+  const auto size = static_cast<int64_t>(size_of(to));
+  for (const BoxRectangle& r : rectangles_of(whole, wanted)) {
+    // Whole rows at once.
+    const bool joined = r.columns == columns_of(whole);
+    for (int64_t row = 0; row < (joined ? 1 : r.rows); ++row) {
+      const int64_t begin = (r.row + row) * columns_of(whole) + r.column;
+      const int64_t end = begin + (joined ? r.rows * r.columns : r.columns);
+      folder_->read(part.name, begin, end, to, out + (r.at + row * r.stride) * size);
     }
-    return compare_tensors(*checkpoint_, wanted, "model/");
   }
+}
+
+std::string ModelSource::mismatch(const std::vector<std::pair<std::string, Shape>>& wanted) const {
+  if (checkpoint_) return compare_tensors(*checkpoint_, wanted, "model/");
   std::map<std::string, Shape> held;
   for (const ParamInfo& p : parameters_of(config_.model, whole_model(config_.model))) {
     held[cat("model/", p.name)] = p.shape;
   }
   std::vector<std::string> lines;
   for (const auto& [name, shape] : wanted) {
+    if (is_state(name)) continue;
     const auto at = held.find(name);
     if (at == held.end()) {
       lines.push_back(cat(name, " ", shape.text(), " is missing in the folder"));
@@ -211,14 +220,14 @@ std::string ModelSource::mismatch(const ParamStore& store) const {
   return lines.empty() ? "" : listed(lines);
 }
 
-void ModelSource::restore(ParamStore& store, std::string_view remedy) const {
-  const std::string difference = mismatch(store);
+void ModelSource::restore(ParamStore& store, std::string_view remedy,
+                          const ModelConfig* model) const {
+  const std::string difference =
+      mismatch(model != nullptr ? saved_tensors(*model) : saved_tensors(store));
   if (!difference.empty()) {
     fail_data(cat(path_, " holds another model:\n", difference, "\n", remedy));
   }
-  for (const Param& p : store.params()) {
-    read(p.info.name, 0, p.elements, Dtype::f32, store.master(p).raw());
-  }
+  for (const Param& p : store.params()) read_part(p.info, Dtype::f32, store.master(p).raw());
   for (const ModelState& s : store.states()) {
     read(s.name, 0, s.values.elements(), Dtype::f32, s.values.raw());
   }

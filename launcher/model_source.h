@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/param.h"
@@ -60,13 +61,17 @@ class ModelSource {
   // Elements [begin, end) of a parameter ("layers.0.mlp.down.weight") as f32 or bf16. A state that
   // the source does not have (a selection bias) is zeros.
   void read(const std::string& name, int64_t begin, int64_t end, Dtype to, std::byte* out) const;
+  // What a rank holds of a parameter, one element after the other.
+  void read_part(const ParamInfo& part, Dtype to, std::byte* out) const;
 
-  // Fills the masters. Data error with the parameters that differ when the store is of another
-  // model; `remedy` ends it.
-  void restore(ParamStore& store, std::string_view remedy) const;
+  // Fills the masters, which may be parts of the parameters. Data error with the parameters that
+  // differ when the store is of another model; `remedy` ends it. `model`: the whole model, where
+  // the store holds a stage of it.
+  void restore(ParamStore& store, std::string_view remedy,
+               const ModelConfig* model = nullptr) const;
 
  private:
-  std::string mismatch(const ParamStore& store) const;
+  std::string mismatch(const std::vector<std::pair<std::string, Shape>>& wanted) const;
   std::string checkpoint_name(const std::string& name) const;
 
   std::string path_;

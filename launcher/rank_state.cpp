@@ -10,10 +10,9 @@
 #include "core/product_check.h"
 #include "core/text.h"
 #include "io/digest.h"
-#include "launcher/evaluate.h"
 #include "launcher/memory_forecast.h"
+#include "launcher/mesh_layout.h"
 #include "parallel/comm/rank_failure.h"
-#include "parallel/reducing_source.h"
 
 namespace shoestring {
 namespace {
@@ -25,6 +24,15 @@ DataParallelConfig sharing_of(const RunConfig& config) {
   return {.bucket_bytes = static_cast<int64_t>(config.parallel.bucket_mb * 1e6),
           .zero_stage = config.parallel.zero_stage,
           .exact = config.train.exact};
+}
+
+ModelStagesOptions stage_options(RankState& rank) {
+  const TrainSection& t = rank.config.train;
+  return {.recompute = recompute_from_name(t.recompute),
+          .fp8 = rank.fp8.get(),
+          .exact = t.exact,
+          .z_loss = t.z_loss,
+          .loads = rank.config.model.moe.balance.global_batch > 0 ? &rank.loads : nullptr};
 }
 
 // Returns how many ids the stores may hold.
@@ -114,6 +122,8 @@ Inputs open_inputs(RunConfig& config, MachineShare machine) {
   }
   for (const auto& store : stores) inputs.store_marks.push_back(mark_of(*store));
   inputs.token_ids = fill_in_vocabulary(config, stores);
+  require_layout(config, machine.ranks, load_segments(config));
+  machine.ranks = static_cast<int>(mesh_of(config, machine.ranks).dp());
   machine.memory_bytes = memory_of_machine();
   require_memory(config, load_segments(config), machine);
   inputs.loader = std::make_unique<Loader>(config.data, std::move(stores), load_segments(config),
@@ -175,19 +185,22 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   }
   schedule = inputs.schedule;
   const Dtype compute_type = dtype_from_name(config.train.dtype);
-  const Chunk chunk = whole_model(config.model);
-  store = std::make_unique<ParamStore>(device, parameters_of(config.model, chunk), compute_type);
-  source = std::make_unique<StoreSource>(*store);
+  part = std::make_unique<ModelPart>(config.model, part_config_of(config, ranks.size()), ranks,
+                                     device);
+  store = std::make_unique<ParamStore>(device, part->parameters(), compute_type);
   if (config.precision.on()) {
     fp8 = std::make_unique<Fp8Plan>(resolve(config.precision), *store, config.model.layers);
     watchdog = std::make_unique<Fp8Watchdog>(config.precision.watchdog, config.model, *fp8);
   }
-  model = std::make_unique<Transformer>(config.model, *store, chunk);
-  model->reserve_positions(longest_sequence(config));
-  auto whole = [&](const Param& p) { return updated_by_muon(p.info, config.optim); };
-  parallel = std::make_unique<DataParallel>(ranks, communication, sharing_of(config),
-                                            store->elements(), extents_of(*store, whole));
-  const std::vector<FlatRange> owned = parallel->owned_ranges();
+  gradients = std::make_unique<StepGradients>(
+      *part, *store, compute,
+      StepGradients::Config{.sharing = sharing_of(config), .whole = [this](const Param& p) {
+                              return updated_by_muon(p.info, config.optim);
+                            }});
+  mesh = std::make_unique<MeshStep>(*part, *store, *gradients, compute, stage_options(*this));
+  mesh->reserve_positions(longest_sequence(config));
+  norm = std::make_unique<GradientNorm>(*part, *store, *gradients);
+  const std::vector<FlatRange> owned = gradients->owned_ranges();
   optimizer = std::make_unique<Optimizer>(device, store->params(), config.optim, owned,
                                           static_cast<uint64_t>(config.run.seed));
   store->initialise(static_cast<uint64_t>(config.run.seed));
@@ -208,8 +221,20 @@ StageEffect RankState::stage_at(int64_t at) const {
   return stage_effect(config, loader->schedule().at(at).first_token);
 }
 
+Evaluator RankState::evaluator() {
+  return {.run = [this](const MicroBatch& micro) { return mesh->evaluate(micro).main; },
+          .stream = compute,
+          .ranks = &ranks,
+          .share = part->data_rank(),
+          .shares = part->data_ranks(),
+          .tells = mesh->gives_evaluation() && part->tells_losses(),
+          .company = part->experts() != nullptr,
+          .counts_text = part->tells_sequences(),
+          .bytes = &token_bytes};
+}
+
 void RankState::refresh_copies() {
-  for (FlatRange owned : parallel->owned_ranges()) store->refresh_compute(owned.begin, owned.end);
+  for (FlatRange owned : gradients->owned_ranges()) store->refresh_compute(owned.begin, owned.end);
   if (config.optim.stochastic_rounding && updates > 0) {
     optimizer->refresh_copies({.step = updates,
                                .master = {store->master()},
@@ -221,7 +246,7 @@ void RankState::refresh_copies() {
 
 void RankState::start_average() {
   if (config.optim.ema_decay <= 0) return;
-  const std::vector<FlatRange> owned = parallel->owned_ranges();
+  const std::vector<FlatRange> owned = gradients->owned_ranges();
   ema = std::make_unique<WeightAverage>(device, store->params(), owned,
                                         FlatSpan<const float>{store->master()},
                                         config.optim.ema_decay);
@@ -230,9 +255,8 @@ void RankState::start_average() {
 void RankState::publish_weights() {
   store->raise_version();
   const bool copies = store->compute() == Dtype::bf16;
-  const Event gathered = copies ? parallel->gather_parameters(buffer_of(store->compute_copy()))
-                                : parallel->gather_parameters(buffer_of(store->master()));
-  gathered.wait();
+  gradients->gather_parameters(copies ? buffer_of(store->compute_copy())
+                                      : buffer_of(store->master()));
 }
 
 }  // namespace shoestring

@@ -10,9 +10,10 @@
 #include <vector>
 
 #include "core/fp8/layer.h"
-#include "core/model/transformer.h"
 #include "io/loader.h"
 #include "io/tokenizer/tokenizer.h"
+#include "launcher/evaluate.h"
+#include "launcher/gradient_norm.h"
 #include "launcher/plan.h"
 #include "launcher/run_config.h"
 #include "launcher/watchdog.h"
@@ -20,7 +21,7 @@
 #include "optim/optimizer.h"
 #include "optim/outlier.h"
 #include "parallel/communicator.h"
-#include "parallel/data_parallel.h"
+#include "parallel/mesh_step.h"
 
 namespace shoestring {
 
@@ -48,14 +49,16 @@ struct RankState {
   std::string tokenizer_hash;            // of the stores
   std::vector<std::string> store_marks;  // of the sources: equal where they hold the same text
   int64_t token_ids = 0;                 // that the stores may hold: the vocabulary without padding
+  std::unique_ptr<ModelPart> part;       // which part of the model is here, and who has the others
   std::unique_ptr<ParamStore> store;
-  std::unique_ptr<StoreSource> source;    // weights for evaluation and samples
   std::unique_ptr<Fp8Plan> fp8;           // null without precision.recipe
   std::unique_ptr<Fp8Watchdog> watchdog;  // ditto
   // Of a checkpoint, what is of no matrix that the recipe names now; the next ones keep it.
   Fp8Watchdog::State watchdog_rest = {};
-  std::unique_ptr<Transformer> model;
-  std::unique_ptr<DataParallel> parallel;
+  ExpertLoads loads;  // of the global-batch loss, where the model has one
+  std::unique_ptr<StepGradients> gradients;
+  std::unique_ptr<MeshStep> mesh;
+  std::unique_ptr<GradientNorm> norm;
   std::unique_ptr<Optimizer> optimizer;
   std::unique_ptr<WeightAverage> ema;  // null without optim.ema_decay
   StepGuard guard;
@@ -79,6 +82,8 @@ struct RankState {
   // Makes the compute copies of the owned masters again, with the random bits of the last update
   // where that rounded stochastically, and publishes them: after masters were replaced.
   void refresh_copies();
+  // Evaluates with all ranks, in the micro-batches' own order.
+  Evaluator evaluator();
   // Begins the weight average anew from the present masters; nothing without optim.ema_decay.
   void start_average();
   // After this rank's masters changed: every rank gets what its forward pass reads.

@@ -45,7 +45,10 @@ std::optional<Checkpoint> find_resume_point(Communicator& ranks, Stream& stream,
   std::vector<std::string> held;  // what rank 0 most likely warns of itself
   const auto hold = [&](const std::string& text) { own == 0 ? warn(text) : held.push_back(text); };
   while (true) {
-    if (!found || found->step() > newest) found = Checkpoint::latest(directory, hold, newest);
+    if (!found || found->step() > newest) {
+      found = Checkpoint::latest(directory, hold, newest,
+                                 {.rank = ranks.rank(), .ranks = ranks.size()});
+    }
     const auto steps = gather(ranks, stream, found ? found->step() : none);
     const auto [least, most] = least_and_most(steps);
     if (steps[own] < steps[0]) std::for_each(held.begin(), held.end(), warn);

@@ -13,6 +13,7 @@
 #include "io/loader_config.h"
 #include "launcher/run_sections.h"
 #include "optim/config.h"
+#include "parallel/mesh_config.h"
 
 namespace shoestring {
 
@@ -168,6 +169,8 @@ struct RunConfig {
   OptimConfig optim;
   LoaderConfig data;
   ParallelSection parallel;
+  MeshConfig mesh;
+  PipelineSection pipeline;
   std::vector<StageSection> stages;
 
   template <class V>
@@ -190,6 +193,8 @@ struct RunConfig {
     v("optim", optim, Field{.help = "Update rule, schedule, clipping."});
     v("data", data, Field{.help = "What is read."});
     v("parallel", parallel, Field{.help = "How ranks share the work."});
+    v("mesh", mesh, Field{.help = "How many ranks each kind of parallelism has."});
+    v("pipeline", pipeline, Field{.help = "How the layers are laid out where mesh.pp > 1."});
     v("stages", stages, Field{.help = "Changes at token counts"});
   }
   // Rules between sections: batches, stages.

@@ -33,13 +33,7 @@ void RunDirectory::create() const {
 }
 
 void RunDirectory::write_text(std::string_view name, std::string_view text) const {
-  const std::string target = cat(path_, "/", name), temporary = target + ".new";
-  {
-    DurableFile file(temporary, DurableFile::Mode::create);
-    file.append(text);
-    file.sync();
-  }
-  rename_durably(temporary, target);
+  write_file_durably(cat(path_, "/", name), text);
 }
 
 std::optional<std::string> RunDirectory::read_text(std::string_view name) const {

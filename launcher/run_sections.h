@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/fields.h"
 
@@ -93,19 +94,43 @@ struct CostSection {
   }
 };
 
+// Which ranks of a pipeline hold which layers, and in which order they work.
+struct PipelineSection {
+  std::string schedule = "1f1b";
+  int64_t chunks = 0;
+  std::vector<int64_t> layers;
+
+  template <class V>
+  void visit(V&& v) {
+    v("schedule", schedule,
+      Field{.help = "order of forward and backward passes where mesh.pp > 1; `shoestring schedule "
+                    "list` names them all"});
+    v("chunks", chunks,
+      Field{.help = "pieces of the model that a rank holds in interleaved-1f1b; 0 = 2",
+            .min = 0,
+            .max = 64});
+    v("layers", layers,
+      Field{.help = "blocks of each piece of the model, in order; empty: as even as it goes",
+            .min = 1,
+            .max = 1e5});
+  }
+};
+
 // How ranks share the work.
 struct ParallelSection {
   int64_t data_parallel = 1;
   int64_t zero_stage = 0;
   double bucket_mb = 25;
+  std::string context = "ring";
   bool checked = false;
   double deadline = 900;
 
   template <class V>
   void visit(V&& v) {
     v("data_parallel", data_parallel,
-      Field{.help = "ranks that share each batch: threads of this process, or the processes that "
-                    "mpirun or srun started (then it must be their number or 1)",
+      Field{.help = "data-parallel ranks, which share each batch; with those of [mesh] they are "
+                    "threads of this process, or the processes that mpirun or srun started (1: as "
+                    "many as those make)",
             .min = 1,
             .max = 4096});
     v("zero_stage", zero_stage,
@@ -115,6 +140,10 @@ struct ParallelSection {
             .unit = "MB",
             .min = 0.001,
             .max = 1e6});
+    v("context", context,
+      Field{.help = "where mesh.cp > 1: keys and values travel round a ring, or heads are "
+                    "exchanged for tokens",
+            .choices = "ring|all_to_all"});
     v("checked", checked,
       Field{.help =
                 "compare every collective among ranks before it moves data; names the rank that "

@@ -10,51 +10,12 @@
 namespace shoestring {
 namespace {
 
-std::string model_name(const Param& p) { return cat("model/", p.info.name); }
-std::string model_name(const ModelState& s) { return cat("model/", s.name); }
-std::string state_name(const StateTensor& s) { return cat("optim/", s.kind, "/", s.name); }
-
-bool saves(const RankState& rank) {
-  return rank.config.parallel.zero_stage > 0 || rank.ranks.rank() == 0;
-}
-
 std::vector<StateTensor> all_state(const RankState& rank) {
   std::vector<StateTensor> list = rank.optimizer->state();
   if (rank.ema) {
     for (StateTensor& s : rank.ema->state()) list.push_back(std::move(s));
   }
   return list;
-}
-
-// The masters that this rank owns: with sharded state, those it updates.
-void add_masters(const RankState& rank, std::vector<TensorPiece>& pieces) {
-  const std::byte* master = reinterpret_cast<const std::byte*>(rank.store->master().data());
-  for (const Param& p : rank.store->params()) {
-    for (FlatRange owned : rank.parallel->owned_ranges()) {
-      const int64_t begin = std::max(owned.begin, p.offset) - p.offset;
-      const int64_t end = std::min(owned.end, p.offset + p.elements) - p.offset;
-      if (begin >= end) continue;
-      pieces.push_back({.name = model_name(p),
-                        .shape = p.info.shape,
-                        .begin = begin,
-                        .end = end,
-                        .dtype = Dtype::f32,
-                        .data = master + (p.offset + begin) * 4});
-    }
-  }
-}
-
-// What all ranks hold alike; rank 0 saves it.
-void add_model_states(const RankState& rank, std::vector<TensorPiece>& pieces) {
-  if (rank.ranks.rank() != 0) return;
-  for (const ModelState& s : rank.store->states()) {
-    pieces.push_back({.name = model_name(s),
-                      .shape = s.values.shape(),
-                      .begin = 0,
-                      .end = s.values.elements(),
-                      .dtype = Dtype::f32,
-                      .data = s.values.raw()});
-  }
 }
 
 std::string facts_of(const RankState& rank) {
@@ -79,45 +40,43 @@ std::string facts_of(const RankState& rank) {
   return facts.dump();
 }
 
-void check_same_model(const ParamStore& store, const Checkpoint& checkpoint) {
-  std::vector<std::pair<std::string, Shape>> wanted;
-  for (const Param& p : store.params()) wanted.emplace_back(model_name(p), p.info.shape);
-  for (const ModelState& s : store.states()) wanted.emplace_back(model_name(s), s.values.shape());
-  const std::string difference = compare_tensors(checkpoint, wanted, "model/");
+void check_same_model(const ModelConfig& model, const Checkpoint& checkpoint) {
+  const std::string difference = compare_tensors(checkpoint, saved_tensors(model), "model/");
   if (!difference.empty()) {
     fail_data(cat(checkpoint.path(), " holds another model:\n", difference,
                   "\nuse the config that the checkpoint was made with, or another run.directory"));
   }
 }
 
-void restore_weights(ParamStore& store, const Checkpoint& checkpoint) {
-  for (const Param& p : store.params()) {
-    checkpoint.read(model_name(p), 0, p.elements, Dtype::f32, store.master(p).raw());
-  }
-  for (const ModelState& s : store.states()) {
-    checkpoint.read(model_name(s), 0, s.values.elements(), Dtype::f32, s.values.raw());
-  }
-  store.refresh_compute(0, store.elements());
-  store.raise_version();
-}
-
 }  // namespace
 
-CheckpointContent content_of(const RankState& rank) {
-  CheckpointContent content{
-      .step = rank.step, .config = dump_config(rank.config), .state = facts_of(rank), .pieces = {}};
-  if (!saves(rank)) return content;
-  add_masters(rank, content.pieces);
-  add_model_states(rank, content.pieces);
-  for (const StateTensor& s : all_state(rank)) {
-    content.pieces.push_back({.name = state_name(s),
-                              .shape = rank.store->param(s.name).info.shape,
-                              .begin = s.begin,
-                              .end = s.end,
-                              .dtype = s.values.dtype(),
-                              .data = s.values.raw()});
+SavedShare share_of(const RankState& rank) {
+  const ModelPart& part = *rank.part;
+  const bool sharded = rank.config.parallel.zero_stage > 0;
+  SavedShare share;
+  for (const StepGradients::Owned& group : rank.gradients->owned_by_group()) {
+    share.owned.push_back({.ranges = group.ranges, .replica = sharded ? 0 : group.rank});
   }
-  return content;
+  std::set<std::string> of_earlier_stages;
+  if (part.embedding_holders() != nullptr && part.place()[MeshAxis::pp] > 0) {
+    of_earlier_stages.insert("embedding.weight");
+  }
+  const int tp = part.place()[MeshAxis::tp], ranks = part.mesh().extent(MeshAxis::tp);
+  if (tp > 0 || !of_earlier_stages.empty()) {
+    share.earlier = EarlierHolders(part.model(), tp, ranks, std::move(of_earlier_stages));
+  }
+  share.writes_state = [first = part.statistics().rank() == 0](const std::string&) {
+    return first;
+  };
+  return share;
+}
+
+CheckpointContent content_of(const RankState& rank, const SavedShare& share) {
+  return {.step = rank.step,
+          .config = dump_config(rank.config),
+          .state = facts_of(rank),
+          .pieces = pieces_of(*rank.store, all_state(rank), share),
+          .expected = saved_tensors(rank.config.model, rank.config.optim)};
 }
 
 CheckpointOptions checkpoint_options(const RankState& rank) {
@@ -148,14 +107,14 @@ void require_same_tokenizer(const TokenizerPair& pair) {
 
 void restore_average(ParamStore& store, const Checkpoint& checkpoint) {
   for (const Param& p : store.params()) {
-    const std::string name = cat("optim/ema/", p.info.name);
-    checkpoint.read(name, 0, p.elements, Dtype::f32, store.master(p).raw());
+    checkpoint.read_box(cat("optim/ema/", p.info.name), {box_of(p.info), 0, p.elements}, Dtype::f32,
+                        store.master(p).raw());
   }
   store.refresh_compute(0, store.elements());
   store.raise_version();
 }
 
-void restore(RankState& rank, const Checkpoint& checkpoint) {
+void restore(RankState& rank, const Checkpoint& checkpoint, const SavedShare& share) {
   const auto facts = nlohmann::json::parse(checkpoint.state(), nullptr, false);
   if (!facts.is_object() || !facts.contains("updates")) {
     const std::string& path = checkpoint.path();
@@ -166,19 +125,16 @@ void restore(RankState& rank, const Checkpoint& checkpoint) {
     }
     fail_data(cat(path, ": its facts are not those of a training run; set another run.directory"));
   }
-  check_same_model(*rank.store, checkpoint);
+  check_same_model(rank.config.model, checkpoint);
   require_same_run(rank, checkpoint);
   const std::vector<StateTensor> state = all_state(rank);
   for (const StateTensor& s : state) {
-    if (!checkpoint.has(state_name(s))) {
-      fail_data(cat(checkpoint.path(), " has no ", state_name(s),
+    if (!checkpoint.has(checkpoint_name(s))) {
+      fail_data(cat(checkpoint.path(), " has no ", checkpoint_name(s),
                     "; it was made with another optim section (optimizer, ema_decay)"));
     }
   }
-  restore_weights(*rank.store, checkpoint);
-  for (const StateTensor& s : state) {
-    checkpoint.read(state_name(s), s.begin, s.end, s.values.dtype(), s.values.raw());
-  }
+  restore_pieces(*rank.store, state, share, checkpoint);
   rank.step = checkpoint.step();
   rank.updates = facts.at("updates").get<int64_t>();
   rank.refresh_copies();

@@ -6,20 +6,31 @@
 
 #include "io/checkpoint.h"
 #include "launcher/rank_state.h"
+#include "launcher/saved_state.h"
 
 namespace shoestring {
 
 // Masters and the model's other state under their names ("model/layers.0..."), optimiser state
-// under "optim/<kind>/<parameter>", small facts (step, updates, guard, time) as JSON. With sharded
-// state every rank saves what it owns; without, rank 0 saves all and the others nothing.
-CheckpointContent content_of(const RankState& rank);
+// under "optim/<kind>/<parameter>", small facts (step, updates, guard, time) as JSON.
+CheckpointContent content_of(const RankState& rank, const SavedShare& share);
+
+// Of the rank's mesh: with sharded state every rank saves what it owns; without, the first of those
+// that hold the same.
+SavedShare share_of(const RankState& rank);
+inline CheckpointContent content_of(const RankState& rank) {
+  return content_of(rank, share_of(rank));
+}
 
 CheckpointOptions checkpoint_options(const RankState& rank);
 
-// Puts weights, optimiser state and facts back, bit for bit, whatever the number of ranks that
-// saved them. The checkpoint is verified and compared with the model before anything changes: a
-// data error lists the parameters that differ.
-void restore(RankState& rank, const Checkpoint& checkpoint);
+// Puts weights, optimiser state and facts back, bit for bit, whatever the ranks and the layout that
+// saved them: each rank reads the masters and the state that it owns, then the owners publish the
+// weights. The checkpoint is verified and compared with the model before anything changes: a data
+// error lists the parameters that differ.
+void restore(RankState& rank, const Checkpoint& checkpoint, const SavedShare& share);
+inline void restore(RankState& rank, const Checkpoint& checkpoint) {
+  restore(rank, checkpoint, share_of(rank));
+}
 
 // The hash of the tokenizer that the run's stores were packed with; empty where the checkpoint does
 // not say.

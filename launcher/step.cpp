@@ -8,7 +8,6 @@
 #include "launcher/step_flop.h"
 #include "optim/norm.h"
 #include "parallel/ordered_sums.h"
-#include "parallel/reducing_source.h"
 
 namespace shoestring {
 namespace {
@@ -53,6 +52,10 @@ class StepRunner::Span {
   double begin_;
 };
 
+StepRunner::StepRunner(RankState& rank, RunTrace& trace)
+    : rank_(rank), trace_(trace), routing_(rank) {}
+StepRunner::~StepRunner() = default;
+
 void StepRunner::check_loss(const Batch& batch, size_t slot, int64_t first_not_finite,
                             double sum) const {
   if (std::isfinite(sum)) return;
@@ -65,94 +68,95 @@ void StepRunner::check_loss(const Batch& batch, size_t slot, int64_t first_not_f
                           "; nothing was updated"));
 }
 
-StepRunner::MicroBatchResult StepRunner::run_micro_batch(const Batch& batch, size_t slot) {
-  const RunConfig& config = rank_.config;
-  const BatchTensors tensors = to_device(rank_.device, batch.micro[slot]);
-  ReducingSource source(*rank_.store, *rank_.parallel, rank_.compute);
-  Tape tape(rank_.compute, source, Tape::Mode::training);
-  if (trace_.writer()) tape.observe(&trace_);
-  const bool probed =
-      rank_.watchdog && rank_.watchdog->due(batch.step) && batch.global_indices[slot] == 0;
-  const Fp8Watchdog::Probing probing(probed ? rank_.fp8.get() : nullptr,
-                                     probed ? &rank_.watchdog->begin() : nullptr);
-  if (statistics_) tape.want_statistics();
-  const auto labels = static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1));
-  const double share = static_cast<double>(batch.micro[slot].valid_labels) / labels;
-  LayerContext context{.tape = tape,
-                       .batch = tensors,
-                       .loads = routing_.loads(),
-                       .share = share,
-                       .recompute = recompute_from_name(config.train.recompute),
-                       .fp8 = rank_.fp8.get(),
-                       .exact = config.train.exact};
-  MicroBatchResult result;
-  {
-    const Span span(*this, cat("forward ", batch.global_indices[slot]));
-    const LossOptions options{.loss_scale = 1.0 / labels,
-                              .z_loss = config.train.z_loss,
-                              .exact = config.train.exact,
-                              .predictions = &result.predictions};
-    result.main = rank_.model->run(context, options);
-  }
-  check_loss(batch, slot, result.main.first_not_finite,
-             result.main.loss_sum + result.main.penalty_sum);
-  for (const PredictionResult& p : result.predictions) {
-    check_loss(batch, slot, p.first_not_finite, p.loss_sum);
-  }
-  if (statistics_) statistics_->keep(tape);
-  routing_.keep(&tape, share);
-  probing.end_forward();
-  const Span span(*this, cat("backward ", batch.global_indices[slot]));
-  tape.backward();
-  return result;
+// The watchdog looks at the step's first micro-batch, wherever its parts are. Experts that several
+// ranks' tokens meet at are compared on all of them or on none.
+bool StepRunner::probes(const Batch& batch, size_t slot) const {
+  if (!rank_.watchdog || !rank_.watchdog->due(batch.step)) return false;
+  return batch.global_indices[slot] == 0 || (slot == 0 && rank_.part->experts() != nullptr);
 }
 
-std::optional<std::vector<double>> StepRunner::accumulate(const Batch& batch, const Stop& stop) {
-  DataParallel& parallel = *rank_.parallel;
-  std::vector<double> own;
-  size_t next = 0;
-  const int64_t window = rank_.config.model.window;
-  const int64_t slots = parallel.slots(batch.global_micro_batches);
-  for (int64_t slot = 0; slot < slots; ++slot) {
-    // No reduction is in flight: the last slot starts plain mode's, exact mode has had its own.
-    if (slot > 0 && stop && stop()) return std::nullopt;
-    parallel.begin_slot(rank_.store->gradients(), slot, batch.global_micro_batches);
-    if (parallel.zero_before(slot)) rank_.store->zero_gradients();
-    if (parallel.has_micro_batch(slot, batch.global_micro_batches)) {
-      const MicroBatch& micro = batch.micro[next];
-      const MicroBatchResult r = run_micro_batch(batch, next++);
-      own.insert(own.end(),
-                 {r.main.loss_sum, r.main.penalty_sum, static_cast<double>(r.main.correct),
-                  static_cast<double>(attended_pairs(micro, window))});
-      for (const PredictionResult& p : r.predictions) {
-        own.insert(own.end(),
-                   {p.loss_sum, static_cast<double>(p.count), static_cast<double>(p.agreed)});
-      }
-    } else {
-      routing_.keep(nullptr, 0);
-    }
-    parallel.end_slot();
+void StepRunner::begin(const Batch& batch, const Instruction& instruction, size_t slot) {
+  if (probes(batch, slot)) {
+    if (instruction.what == Do::F) rank_.watchdog->probe().begin_forward();
+    rank_.fp8->set_probe(&rank_.watchdog->probe());
   }
+  constexpr std::string_view names[] = {"forward ", "backward ", "backward input ",
+                                        "backward weights "};
+  span_ = std::make_unique<Span>(
+      *this, cat(names[static_cast<size_t>(instruction.what)], batch.global_indices[slot]));
+}
+
+void StepRunner::end(const Batch& batch, const Instruction& instruction, size_t slot) {
+  span_.reset();
+  if (!probes(batch, slot)) return;
+  if (instruction.what == Do::F) rank_.watchdog->probe().end_forward();
+  rank_.fp8->set_probe(nullptr);
+}
+
+void StepRunner::keep(const Batch& batch, const Tape& tape, size_t slot,
+                      const StageResult* result) {
+  if (result != nullptr) {
+    check_loss(batch, slot, result->main.first_not_finite,
+               result->main.loss_sum + result->main.penalty_sum);
+    for (const PredictionResult& p : result->predictions) {
+      check_loss(batch, slot, p.first_not_finite, p.loss_sum);
+    }
+  }
+  const int64_t micro = batch.global_indices[slot];
+  if (statistics_) statistics_->keep(tape, micro);
+  const auto labels = static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1));
+  const auto own = static_cast<double>(batch.micro[slot].valid_labels);
+  routing_.keep(&tape, {.micro = micro, .share = own / labels});
+}
+
+MeshStep::Hooks StepRunner::hooks(const Batch& batch) {
+  MeshStep::Hooks hooks;
+  hooks.forward_begins = [this](Tape& tape, int, size_t) {
+    if (trace_.writer()) tape.observe(&trace_);
+    if (statistics_) tape.want_statistics();
+  };
+  hooks.forward_done = [this, &batch](Tape& tape, int, size_t slot, const StageResult* result) {
+    keep(batch, tape, slot, result);
+  };
+  hooks.begins = [this, &batch](const Instruction& i, size_t slot) { begin(batch, i, slot); };
+  hooks.ends = [this, &batch](const Instruction& i, size_t slot) { end(batch, i, slot); };
+  hooks.no_micro_batch = [this] { routing_.keep(nullptr, {}); };
+  return hooks;
+}
+
+bool StepRunner::accumulate(const Batch& batch, const Stop& stop) {
+  const bool done = rank_.mesh->run({.micros = batch.micro,
+                                     .global_micro_batches = batch.global_micro_batches,
+                                     .global_valid_labels = batch.global_valid_labels,
+                                     .stop = stop},
+                                    hooks(batch));
+  if (!done) return false;
   const Span span(*this, "wait for gradients");
-  parallel.finish();
-  return own;
+  rank_.gradients->finish();
+  return true;
+}
+
+std::vector<double> StepRunner::losses_of(const Batch& batch) {
+  const int64_t modules = rank_.config.model.mtp.depth, window = rank_.config.model.window;
+  MicroBatchRows own{.width = main_figures + modules * module_figures};
+  // Ranks that share out the heads have the same loss, those that share out tokens a part of it.
+  const bool tells = rank_.mesh->holds_loss() && rank_.part->tells_losses();
+  for (size_t slot = 0; tells && slot < batch.micro.size(); ++slot) {
+    const StageResult& r = rank_.mesh->results()[slot];
+    if (r.main.count == 0 && r.predictions.empty()) continue;  // went the other way
+    const bool whole = rank_.part->tells_sequences();
+    own.add(batch.global_indices[slot],
+            {r.main.loss_sum, r.main.penalty_sum, static_cast<double>(r.main.correct),
+             whole ? static_cast<double>(attended_pairs(batch.micro[slot], window)) : 0});
+    for (const PredictionResult& p : r.predictions) {
+      own.append({p.loss_sum, static_cast<double>(p.count), static_cast<double>(p.agreed)});
+    }
+  }
+  return sum_rows(rank_.ranks, rank_.communication, own);
 }
 
 double StepRunner::gradient_norm(const Batch& batch) const {
-  ParamStore& store = *rank_.store;
-  const FlatSpan<const float> gradients{store.gradients()};
-  std::vector<double> own;
-  std::vector<TermRun> runs;
-  std::vector<FlatRange> ranges;
-  for (const ShardLayout::Piece& piece : rank_.parallel->layout().pieces()) {
-    ranges.push_back(piece.range);
-    runs.push_back({piece.rank, norm_terms(ranges.back())});
-    if (piece.rank != rank_.ranks.rank()) continue;
-    const std::vector<double> terms = square_sums(rank_.device, gradients, ranges.back());
-    own.insert(own.end(), terms.begin(), terms.end());
-  }
-  const std::vector<double> terms = gather_terms(rank_.ranks, rank_.communication, own, runs);
-  const double norm = std::sqrt(sum_of_squares(ranges, terms));
+  const double norm = rank_.norm->norm(rank_.ranks, rank_.communication);
   if (std::isfinite(norm)) return norm;
   fail_gradient(batch);
 }
@@ -160,7 +164,7 @@ double StepRunner::gradient_norm(const Batch& batch) const {
 void StepRunner::fail_gradient(const Batch& batch) const {
   const StepShape shape = rank_.loader->schedule().at(batch.step);
   const FlatSpan<const float> gradients{rank_.store->gradients()};
-  for (FlatRange owned : rank_.parallel->owned_ranges()) {
+  for (FlatRange owned : rank_.gradients->owned_ranges()) {
     const auto bad = first_non_finite(rank_.store->params(), gradients, owned);
     if (!bad) continue;
     throw StepNotFinite(cat("a gradient is not finite: rank ", rank_.ranks.rank(), ", step ",
@@ -192,21 +196,22 @@ void StepRunner::update(const StepReport& report) {
 StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   StepReport report;
   auto start = std::chrono::steady_clock::now();
-  rank_.parallel->reset_stats();
+  rank_.gradients->reset_stats();
   statistics_.reset();
   routing_.begin();
-  rank_.model->set_mtp_weight(rank_.stage_at(batch.step).mtp_weight);
+  if (rank_.watchdog) {  // of a step that was left before its end
+    rank_.watchdog->probe() = Fp8Probe();
+    rank_.fp8->set_probe(nullptr);
+  }
+  rank_.mesh->set_mtp_weight(rank_.stage_at(batch.step).mtp_weight);
   if (StepStatistics::due(rank_.config, batch.step)) statistics_.emplace(rank_);
-  const auto own = accumulate(batch, stop);
-  if (!own) return {.skip_reason = {}, .abandoned = true};
-  report.reduction_seconds = rank_.parallel->stats().reduction_seconds;
-  report.exposed_seconds = rank_.parallel->stats().exposed_seconds;
+  if (!accumulate(batch, stop)) return {.skip_reason = {}, .abandoned = true};
+  report.reduction_seconds = rank_.gradients->stats().reduction_seconds;
+  report.exposed_seconds = rank_.gradients->stats().exposed_seconds;
   report.compute_seconds = seconds_since(start) - report.exposed_seconds;
   start = std::chrono::steady_clock::now();
   const int64_t modules = rank_.config.model.mtp.depth;
-  const std::vector<double> sums =
-      sum_micro_batches(rank_.ranks, rank_.communication, *own, batch.global_micro_batches,
-                        main_figures + modules * module_figures);
+  const std::vector<double> sums = losses_of(batch);
   const auto labels = static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1));
   report.loss = sums[0] / labels;
   report.penalty = sums[1] / labels;
@@ -216,14 +221,14 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   if (rank_.watchdog && rank_.watchdog->due(batch.step)) {
     report.watchdog = rank_.watchdog->finish(rank_.ranks, rank_.communication, report.fallen);
   }
-  if (statistics_) report.statistics = statistics_->finish(batch.global_micro_batches);
+  if (statistics_) report.statistics = statistics_->finish();
   for (int64_t k = 0; k < modules; ++k) {
     const double* module = sums.data() + main_figures + k * module_figures;
     if (module[1] == 0) continue;  // no position has a label so far ahead: nothing was measured
     report.statistics.emplace_back(cat("mtp/loss_", k + 1), module[0] / labels);
     report.statistics.emplace_back(cat("mtp/agreement_", k + 1), module[2] / module[1]);
   }
-  const auto routed = routing_.finish(batch.global_micro_batches, statistics_.has_value());
+  const auto routed = routing_.finish(statistics_.has_value());
   report.statistics.insert(report.statistics.end(), routed.named.begin(), routed.named.end());
   report.max_vio = routed.max_vio;
   report.dropped = routed.dropped;

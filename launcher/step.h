@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -50,7 +51,8 @@ class StepNotFinite : public Error {
 
 class StepRunner {
  public:
-  StepRunner(RankState& rank, RunTrace& trace) : rank_(rank), trace_(trace), routing_(rank) {}
+  StepRunner(RankState& rank, RunTrace& trace);
+  ~StepRunner();
 
   // Raises rank.step, and rank.updates unless the step is skipped. A loss or gradient that is not
   // finite is a StepNotFinite that names rank, step, tensor and sample ids; nothing is updated.
@@ -60,24 +62,29 @@ class StepRunner {
   StepReport run(const Batch& batch, const Stop& stop = {});
 
  private:
-  struct MicroBatchResult {
-    HeadLoss::Result main;
-    std::vector<PredictionResult> predictions;  // of each prediction module
-  };
-  // Of this rank's micro-batches: {loss, penalty, correct, attended pairs} each, and of each
-  // prediction module {loss, labels, agreements}. Nothing when it was abandoned.
-  std::optional<std::vector<double>> accumulate(const Batch& batch, const Stop& stop);
-  MicroBatchResult run_micro_batch(const Batch& batch, size_t slot);
+  class Span;
+  // Forward and backward. False: abandoned.
+  bool accumulate(const Batch& batch, const Stop& stop);
+  // What is told of the micro-batches on their way.
+  MeshStep::Hooks hooks(const Batch& batch);
+  void begin(const Batch& batch, const Instruction& instruction, size_t slot);
+  void end(const Batch& batch, const Instruction& instruction, size_t slot);
+  void keep(const Batch& batch, const Tape& tape, size_t slot, const StageResult* result);
+  // {loss, penalty, correct, attended pairs} of the step, and of each prediction module {loss,
+  // labels, agreements}.
+  std::vector<double> losses_of(const Batch& batch);
   void check_loss(const Batch& batch, size_t slot, int64_t first_not_finite, double sum) const;
+  bool probes(const Batch& batch, size_t slot) const;
   double gradient_norm(const Batch& batch) const;
   [[noreturn]] void fail_gradient(const Batch& batch) const;
   void update(const StepReport& report);
-  class Span;
 
   RankState& rank_;
   RunTrace& trace_;
   StepRouting routing_;
-  std::optional<StepStatistics> statistics_;  // of the step in progress, when due
+  // Of the step in progress.
+  std::optional<StepStatistics> statistics_;  // when due
+  std::unique_ptr<Span> span_;
 };
 
 }  // namespace shoestring

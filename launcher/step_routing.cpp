@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "core/text.h"
-#include "parallel/ordered_sums.h"
 
 namespace shoestring {
 namespace {
@@ -16,46 +15,59 @@ constexpr std::string_view bias_suffix = ".moe.router.bias";
 }  // namespace
 
 StepRouting::StepRouting(RankState& rank) : rank_(rank), balance_(rank.config.model.moe.balance) {
-  experts_ = rank.config.model.moe.experts;
-  for (const ModelState& state : rank.store->states()) {
-    if (!state.name.ends_with(bias_suffix)) continue;
-    blocks_.push_back(state.name.substr(0, state.name.size() - bias_suffix.size()));
-    biases_.push_back(state.values);
+  const ModelConfig& model = rank.config.model;
+  experts_ = model.moe.experts;
+  for (const auto& [name, shape] : states_of(model, whole_model(model))) {
+    if (!name.ends_with(bias_suffix)) continue;
+    blocks_.push_back(name.substr(0, name.size() - bias_suffix.size()));
+    biases_.emplace_back();
+    for (const ModelState& state : rank.store->states()) {
+      if (state.name == name) biases_.back() = state.values;
+    }
   }
 }
 
 void StepRouting::begin() {
   counts_.assign(blocks_.size() * static_cast<size_t>(experts_), 0);
-  own_.clear();
+  own_ = {.width = static_cast<int64_t>(blocks_.size()) * width};
   if (!with_loads()) return;
-  for (const std::string& block : blocks_) {
-    loads_[block] = {.counts = std::vector<double>(static_cast<size_t>(experts_), 0), .tokens = 0};
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (!biases_[i]) continue;
+    rank_.loads[blocks_[i]] = {.counts = std::vector<double>(static_cast<size_t>(experts_), 0),
+                               .tokens = 0};
   }
-  if (rank_.ranks.size() > 1 && !apart_) apart_ = rank_.ranks.split(0, rank_.ranks.rank());
 }
 
-void StepRouting::keep(const Tape* tape, double share) {
+void StepRouting::keep(const Tape* tape, const MicroBatchShare& of) {
   if (!any()) return;
   if (with_loads()) share_loads(tape);
   if (tape == nullptr) return;
-  for (size_t i = 0; i < blocks_.size(); ++i) add_layer(i, *tape, share);
+  own_.micro.push_back(of.micro);
+  own_.figures.resize(own_.figures.size() + static_cast<size_t>(own_.width), 0);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (tape->told().contains(blocks_[i] + ".routing")) add_layer(i, *tape, of);
+  }
 }
 
-// The counts of this slot's micro-batches on all ranks join those of the slots before.
+// The counts of this slot's micro-batches on all ranks of these stages join those of the slots
+// before. Ranks that share a sequence out were told the same of it: one of them speaks.
 void StepRouting::share_loads(const Tape* tape) {
   const auto stride = static_cast<size_t>(experts_) + 1;
   std::vector<double> slot(blocks_.size() * stride, 0);
   for (size_t i = 0; tape != nullptr && i < blocks_.size(); ++i) {
-    const RouteFigures f = RouteFigures::of(tape->told().at(blocks_[i] + ".routing"));
+    const auto told = tape->told().find(blocks_[i] + ".routing");
+    if (told == tape->told().end() || !rank_.part->tells_sequences()) continue;
+    const RouteFigures f = RouteFigures::of(told->second);
     std::copy(f.counts.begin(), f.counts.end(), slot.begin() + static_cast<int64_t>(i * stride));
     slot[(i + 1) * stride - 1] = f.tokens;
   }
-  if (apart_) {
-    apart_->all_reduce(buffer_of(std::span(slot)), Reduce::sum, rank_.compute);
+  if (rank_.part->statistics().size() > 1) {
+    rank_.part->statistics().all_reduce(buffer_of(std::span(slot)), Reduce::sum, rank_.compute);
     rank_.compute.synchronize();
   }
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    ExpertLoad& load = loads_.at(blocks_[i]);
+    if (!biases_[i]) continue;
+    ExpertLoad& load = rank_.loads.at(blocks_[i]);
     for (size_t e = 0; e + 1 < stride; ++e) load.counts[e] += slot[i * stride + e];
     load.tokens += slot[(i + 1) * stride - 1];
   }
@@ -64,7 +76,7 @@ void StepRouting::share_loads(const Tape* tape) {
 // The losses of core/ops/route.h with their coefficients.
 double StepRouting::balance_of(size_t layer, const RouteFigures& f) const {
   const auto experts = static_cast<double>(experts_);
-  const ExpertLoad* load = with_loads() ? &loads_.at(blocks_[layer]) : nullptr;
+  const ExpertLoad* load = with_loads() ? &rank_.loads.at(blocks_[layer]) : nullptr;
   double micro = 0, global = 0;
   for (size_t e = 0; e < f.counts.size(); ++e) {
     const double mean = f.probabilities[e] / f.tokens;
@@ -75,27 +87,42 @@ double StepRouting::balance_of(size_t layer, const RouteFigures& f) const {
          balance_.global_batch * experts * global + balance_.z_loss * f.squared_lse / f.tokens;
 }
 
-void StepRouting::add_layer(size_t layer, const Tape& tape, double share) {
+void StepRouting::add_layer(size_t layer, const Tape& tape, const MicroBatchShare& of) {
   const RouteFigures f = RouteFigures::of(tape.told().at(blocks_[layer] + ".routing"));
   const std::span<int32_t> offsets = tape.told().at(blocks_[layer] + ".offsets").span<int32_t>();
-  double chosen = 0;
+  double* row =
+      own_.figures.data() + own_.figures.size() - own_.width + static_cast<int64_t>(layer) * width;
+  row[3] -= static_cast<double>(offsets.back());  // of this rank's tokens
+  if (!rank_.part->tells_sequences()) return;
   for (size_t e = 0; e < f.counts.size(); ++e) {
     counts_[layer * f.counts.size() + e] += f.counts[e];
-    chosen += f.counts[e];
+    row[3] += f.counts[e];
   }
-  own_.insert(own_.end(), {f.entropy, f.tokens, share * balance_of(layer, f),
-                           chosen - static_cast<double>(offsets.back())});
+  row[0] += f.entropy;
+  row[1] += f.tokens;
+  row[2] += of.share * balance_of(layer, f);
 }
 
-StepRouting::Figures StepRouting::finish(int64_t micro_batches, bool loads_of_experts) {
+// The range of each block's biases, from a rank that has them.
+void StepRouting::gather_ranges() {
+  ranges_.assign(blocks_.size(), 0);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (!biases_[i]) continue;
+    const std::span<float> bias = biases_[i].span<float>();
+    const auto [lowest, highest] = std::minmax_element(bias.begin(), bias.end());
+    ranges_[i] = *highest - *lowest;
+  }
+  rank_.ranks.all_reduce(buffer_of(std::span(ranges_)), Reduce::max, rank_.communication);
+}
+
+StepRouting::Figures StepRouting::finish(bool loads_of_experts) {
   Figures figures;
   if (!any()) return figures;
   // Counts are whole numbers: any order of summation gives the same.
   rank_.ranks.all_reduce(buffer_of(std::span(counts_)), Reduce::sum, rank_.communication);
+  gather_ranges();
   rank_.communication.synchronize();
-  const auto layers = static_cast<int64_t>(blocks_.size());
-  const std::vector<double> sums =
-      sum_micro_batches(rank_.ranks, rank_.communication, own_, micro_batches, layers * width);
+  const std::vector<double> sums = sum_rows(rank_.ranks, rank_.communication, own_);
   double balance = 0;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     add_figures(i, sums, figures);
@@ -130,8 +157,6 @@ void StepRouting::add_figures(size_t layer, const std::vector<double>& sums,
   const auto [least, most] = std::minmax_element(begin, end);
   const double max_vio = (*most - mean) / mean;
   figures.max_vio = std::max(figures.max_vio, max_vio);
-  const std::span<float> bias = biases_[layer].span<float>();
-  const auto [lowest, highest] = std::minmax_element(bias.begin(), bias.end());
   auto add = [&](const char* name, double value) {
     figures.named.emplace_back(cat("moe/", name, "/", block), value);
   };
@@ -139,7 +164,7 @@ void StepRouting::add_figures(size_t layer, const std::vector<double>& sums,
   add("least_load", *least / mean);
   add("top_share", *most / total);
   add("entropy", sums[layer * width] / sums[layer * width + 1]);
-  add("bias_range", static_cast<double>(*highest) - static_cast<double>(*lowest));
+  add("bias_range", static_cast<double>(ranges_[layer]));
   if (rank_.config.model.moe.capacity > 0) add("dropped", sums[layer * width + 3]);
 }
 
@@ -148,6 +173,7 @@ void StepRouting::move_biases(double speed) {
   const auto experts = static_cast<size_t>(experts_);
   std::vector<double> moves(experts);
   for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (!biases_[i]) continue;
     const double* counts = counts_.data() + i * experts;
     const double mean =
         std::accumulate(counts, counts + experts, 0.0) / static_cast<double>(experts_);

@@ -11,6 +11,7 @@
 
 #include "core/layers/moe.h"
 #include "launcher/rank_state.h"
+#include "parallel/ordered_sums.h"
 
 namespace shoestring {
 
@@ -21,12 +22,15 @@ class StepRouting {
   bool any() const { return !blocks_.empty(); }  // the model has sparse layers
   // Forgets the step before; every rank calls.
   void begin();
-  // For the layers' context: null without a global-batch loss.
-  ExpertLoads* loads() { return with_loads() ? &loads_ : nullptr; }
-  // Between forward and backward of a slot: takes over what the tape was told of a micro-batch that
-  // is `share` of the step's loss. Every rank calls for every slot, with a null tape where it has
-  // no micro-batch, because the global-batch loss counts the same slot of all ranks.
-  void keep(const Tape* tape, double share);
+  // Behind the forward pass of a stage: takes over what the tape was told of micro-batch `micro` of
+  // the step, which is `share` of its loss. Every rank calls for every slot, with a null tape where
+  // it has no micro-batch, because the global-batch loss counts the same slot of all ranks. That
+  // loss reads rank.loads.
+  struct MicroBatchShare {
+    int64_t micro = 0;
+    double share = 0;
+  };
+  void keep(const Tape* tape, const MicroBatchShare& of);
 
   struct Figures {
     // "moe/max_vio/layers.1" and so on (docs/moe.md); "moe/load/layers.1/7" when asked for.
@@ -35,7 +39,7 @@ class StepRouting {
     double dropped = 0;  // choices beyond the capacity, of all layers
   };
   // After the last slot; every rank calls and gets the figures of all of them.
-  Figures finish(int64_t micro_batches, bool loads_of_experts);
+  Figures finish(bool loads_of_experts);
   // After finish(), of a step that is not skipped: b_i += speed sign(mean count - count_i), the
   // same on every rank; minus the mean of that when it is to stay centred.
   void move_biases(double speed);
@@ -43,20 +47,20 @@ class StepRouting {
  private:
   bool with_loads() const { return any() && balance_.global_batch > 0; }
   // {entropy, tokens, balance losses, dropped} of a layer in one micro-batch.
-  void add_layer(size_t layer, const Tape& tape, double share);
+  void add_layer(size_t layer, const Tape& tape, const MicroBatchShare& of);
   void share_loads(const Tape* tape);
+  void gather_ranges();
   double balance_of(size_t layer, const RouteFigures& figures) const;
   void add_figures(size_t layer, const std::vector<double>& sums, Figures& figures) const;
 
   RankState& rank_;
   BalanceConfig balance_;
   int64_t experts_ = 0;
-  std::vector<std::string> blocks_;  // "layers.3"
-  std::vector<Tensor> biases_;       // f32 [E] each
+  std::vector<std::string> blocks_;  // "layers.3", of the whole model
+  std::vector<Tensor> biases_;       // f32 [E] each; empty where the block is on other ranks
   std::vector<double> counts_;       // [blocks, E]; of all ranks after finish()
-  std::vector<double> own_;          // four figures a block of each of this rank's micro-batches
-  ExpertLoads loads_;
-  std::unique_ptr<Communicator> apart_;  // its calls do not wait for those of gradients
+  MicroBatchRows own_;               // four figures a block of each of this rank's micro-batches
+  std::vector<float> ranges_;        // of the biases; of all blocks after finish()
 };
 
 }  // namespace shoestring

@@ -9,6 +9,7 @@
 
 #include "core/tape.h"
 #include "launcher/rank_state.h"
+#include "parallel/ordered_sums.h"
 
 namespace shoestring {
 
@@ -17,16 +18,17 @@ class StepStatistics {
   // `step` counts from 0.
   static bool due(const RunConfig& config, int64_t step);
 
-  explicit StepStatistics(RankState& rank) : rank_(rank) {}
-  // Takes over what the tape of one of this rank's micro-batches says; they come in order.
-  void keep(const Tape& tape);
+  explicit StepStatistics(RankState& rank);
+  // Takes over what a stage's tape says of micro-batch `micro` of the step, or of this rank's part
+  // of it.
+  void keep(const Tape& tape, int64_t micro);
   // After the gradients were reduced; every rank calls. Names and figures of all ranks, the same on
   // each: "activation_rms/layers.0", "activation_absmax/layers.0", "gradient_norm/hidden".
-  std::vector<std::pair<std::string, double>> finish(int64_t micro_batches) const;
+  std::vector<std::pair<std::string, double>> finish() const;
 
  private:
   RankState& rank_;
-  std::vector<double> own_;  // of this rank's micro-batches, three figures a block
+  MicroBatchRows own_;  // three figures a block
 };
 
 }  // namespace shoestring

@@ -4,12 +4,12 @@
 #include <charconv>
 #include <chrono>
 
-#include "core/counted.h"
 #include "core/log.h"
 #include "core/text.h"
 #include "launcher/config.h"
 #include "launcher/config_warnings.h"
 #include "launcher/core_share.h"
+#include "launcher/mesh_layout.h"
 #include "launcher/run_directory.h"
 #include "launcher/signals.h"
 #include "launcher/stop_deadline.h"
@@ -62,19 +62,20 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
   const auto deadline =
       std::chrono::milliseconds(static_cast<int64_t>(config.parallel.deadline * 1000));
   if (place) {
-    const int64_t wanted = config.parallel.data_parallel;
-    if (wanted != 1 && wanted != place->size) {
-      fail_usage(cat("parallel.data_parallel = ", wanted, " but started with ",
-                     counted(place->size, "process", "processes"), "; set it to their number"));
-    }
+    mesh_of(config, place->size);  // refuses another number of processes
     run_mpi(
         [&](Communicator& world) {
+          if (world.size() != place->size) {
+            fail_usage(cat("the environment tells of ", place->size, " processes, but MPI joined ",
+                           world.size(), "; with srun add --mpi=pmix (srun --mpi=list shows what ",
+                           "there is), or start with mpirun"));
+          }
           const auto here = world.split(mpi_machine(), world.rank());
           if (!run_rank(config, trace, world, *here, stop_deadline)) finished = false;
         },
         {.deadline = deadline});
   } else {
-    const auto ranks = static_cast<int>(config.parallel.data_parallel);
+    const auto ranks = static_cast<int>(ranks_of(config));
     // One mistake in the config is one message, not one of each of thousands of ranks.
     if (ranks > 1) check_inputs(config, ranks);
     run_ranks(ranks,
@@ -93,7 +94,7 @@ ExitCode run_train(const TrainOptions& options) {
                              [](const RunConfig& run, Complaints& c) { run.validate_data(c); });
   const auto place = rank_place();
   if (!place || place->rank == 0) {
-    const int64_t ranks = place ? place->size : config.parallel.data_parallel;
+    const int64_t ranks = mesh_of(config, place ? place->size : ranks_of(config)).dp();
     for (const std::string& text : config_warnings(config, ranks, positions)) log_warning(text);
   }
   catch_stop_signals();

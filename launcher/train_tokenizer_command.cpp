@@ -22,18 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* end_of_text = "<|endoftext|>";
 
-// To a temporary name first: a full disk leaves no half tokenizer.
-void write_file(const fs::path& path, const std::string& text) {
-  const std::string temporary = path.string() + ".partial";
-  RemoveOnExit remove(temporary);
-  DurableFile file(temporary, DurableFile::Mode::create);
-  file.append(text);
-  file.sync();
-  file.close();
-  rename_durably(temporary, path.string());
-  remove.keep();
-}
-
 std::string config_text() {
   const nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                                          {"bos_token", end_of_text},
@@ -72,8 +60,8 @@ void write_files(const Places& places, const std::string& json) {
   std::error_code error;
   if (!folder.empty()) fs::create_directories(folder, error);
   if (error) fail_data(cat("cannot make the folder ", folder.string(), ": ", error.message()));
-  write_file(places.tokenizer, json);
-  if (!places.config.empty()) write_file(places.config, config_text());
+  write_file_durably(places.tokenizer, json);
+  if (!places.config.empty()) write_file_durably(places.config, config_text());
 }
 
 std::string line_of(const BpeTrainProgress& now, int vocabulary_size) {

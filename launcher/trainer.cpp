@@ -18,6 +18,7 @@
 #include "launcher/run_directory.h"
 #include "launcher/same_run.h"
 #include "launcher/saving.h"
+#include "launcher/whole_model.h"
 #include "parallel/ordered_sums.h"
 
 namespace shoestring {
@@ -107,9 +108,11 @@ void Trainer::begin_from(const std::string& path) {
                           .hash = rank_.tokenizer_hash,
                           .remedy = "pack the text with the tokenizer of train.init_from, or "
                                     "begin without those weights"});
-  first.restore(*rank_.store, cat("train.init_from = \"", path,
-                                  "\" needs the model section that those weights belong to; set "
-                                  "that, or begin with the weights of another model"));
+  first.restore(*rank_.store,
+                cat("train.init_from = \"", path,
+                    "\" needs the model section that those weights belong to; set that, or begin "
+                    "with the weights of another model"),
+                &rank_.config.model);
   rank_.start_average();
   if (rank_.ranks.rank() != 0) return;
   for (const std::string& line : other_uses_of_weights(first.model(), rank_.config.model)) {
@@ -128,10 +131,10 @@ void Trainer::tell_changes(const Checkpoint& checkpoint) {
 void Trainer::apply_stage(int64_t step) {
   if (rank_.config.stages.empty()) return;
   const StageEffect now = rank_.stage_at(step);
-  const RopeConfig& rope = rank_.model->config().rope;
+  const RopeConfig rope = rank_.mesh->rope();
   if (now.rope.scaling != rope.scaling || now.rope.theta != rope.theta ||
       now.rope.factor != rope.factor) {
-    rank_.model->set_rope(now.rope);
+    rank_.mesh->set_rope(now.rope);
     reporter_.line(cat("stage: rope ", now.rope.scaling, ", theta ", now.rope.theta, ", factor ",
                        now.rope.factor, " from step ", step + 1, " on"));
   }
@@ -164,8 +167,8 @@ void Trainer::announce_stage(int64_t step) {
 
 // The batch of the current step was made while the previous one was computed.
 Batch Trainer::next_batch() {
-  auto make = [loader = rank_.loader.get(), rank = rank_.ranks.rank(),
-               size = rank_.ranks.size()](int64_t step) {
+  auto make = [loader = rank_.loader.get(), rank = rank_.part->data_rank(),
+               size = rank_.part->data_ranks()](int64_t step) {
     MadeBatch made{.batch = {}, .begin = Clock::now(), .end = {}};
     made.batch = loader->batch(step, rank, size);
     made.end = Clock::now();
@@ -276,7 +279,7 @@ RankState::Owed Trainer::due() const {
 void Trainer::with_average(const std::function<void()>& judge) {
   if (!rank_.ema) return judge();
   rank_.ema->swap({rank_.store->master()});
-  for (FlatRange owned : rank_.parallel->owned_ranges()) {
+  for (FlatRange owned : rank_.gradients->owned_ranges()) {
     rank_.store->refresh_compute(owned.begin, owned.end);
   }
   rank_.publish_weights();
@@ -289,8 +292,9 @@ void Trainer::with_average(const std::function<void()>& judge) {
 void Trainer::sample_if_owed() {
   if (!rank_.owed.sample || stop_.stopped()) return;
   with_average([this] {
+    const std::unique_ptr<WholeModel> whole = whole_model_on_first(rank_);
     if (rank_.ranks.rank() == 0) {
-      sample();
+      sample(*whole);
     } else {
       stop_.follow();
     }
@@ -298,7 +302,7 @@ void Trainer::sample_if_owed() {
   rank_.owed.sample = stop_.stopped();
 }
 
-void Trainer::sample() {
+void Trainer::sample(WholeModel& whole) {
   const TrainSection& t = rank_.config.train;
   const GenerateRequest request{.prompts = {t.sample_prompt},
                                 .max_tokens = t.sample_tokens,
@@ -307,7 +311,7 @@ void Trainer::sample() {
                                 .stop = {},
                                 .stop_early = [this] { return stop_.lead(); }};
   const std::string text =
-      generate(rank_.compute, *rank_.model, *rank_.source, *rank_.tokenizer, request).texts[0];
+      generate(rank_.compute, whole.model(), whole.source(), *rank_.tokenizer, request).texts[0];
   stop_.lead_done();
   if (!stop_.stopped()) reporter_.sample(t.sample_prompt, text);
 }
@@ -315,9 +319,8 @@ void Trainer::sample() {
 std::vector<SourceLoss> Trainer::evaluate() {
   const TrainSection& t = rank_.config.train;
   const StepShape shape = rank_.loader->schedule().at(std::max<int64_t>(rank_.step - 1, 0));
-  const Evaluator who{rank_.compute,  *rank_.model,       *rank_.source,
-                      &rank_.ranks,   &rank_.token_bytes, [this] { return stop_.between(); },
-                      rank_.fp8.get()};
+  Evaluator who = rank_.evaluator();
+  who.stop = [this] { return stop_.between(); };
   std::vector<SourceLoss> losses;
   with_average([&] {
     losses =

@@ -18,6 +18,8 @@
 
 namespace shoestring {
 
+class WholeModel;  // launcher/whole_model.h
+
 class Trainer {
  public:
   // Resumes when run.directory holds a checkpoint; otherwise begins with fresh weights or those of
@@ -45,7 +47,7 @@ class Trainer {
   void evaluate_if_owed();
   void sample_if_owed();
   void with_average(const std::function<void()>& judge);
-  void sample();
+  void sample(WholeModel& whole);
   void trace_at(int64_t step);
   void announce_stage(int64_t step);
   void apply_stage(int64_t step);

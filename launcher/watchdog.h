@@ -26,35 +26,19 @@ class Fp8Watchdog {
  public:
   Fp8Watchdog(const WatchdogConfig& config, const ModelConfig& model, Fp8Plan& plan);
 
-  // `step` counts from 0. The micro-batch with global number 0 is probed, on rank 0.
+  // `step` counts from 0. The micro-batch with global number 0 is probed, wherever its parts are,
+  // and, where experts of several data ranks meet, each rank's first one.
   bool due(int64_t step) const;
-  // Compares while it lives.
-  class Probing {
-   public:
-    Probing(Fp8Plan* plan, Fp8Probe* probe) : plan_(plan), probe_(probe) {
-      if (plan_) plan_->set_probe(probe);
-    }
-    ~Probing() {
-      if (plan_) plan_->set_probe(nullptr);
-    }
-    void end_forward() const {
-      if (probe_) probe_->end_forward();
-    }
-    Probing(const Probing&) = delete;
-    Probing& operator=(const Probing&) = delete;
-
-   private:
-    Fp8Plan* plan_;
-    Fp8Probe* probe_;
-  };
-  Fp8Probe& begin() { return probe_ = Fp8Probe(); }
-  // After the backward pass, on every rank: takes rank 0's figures and lets fall what is to fall.
-  // The figures for the metrics are rank 0's: "fp8/error/MATRIX/PRODUCT" (relative),
-  // "fp8/saturated/...", "fp8/flushed/..." (shares of both operands' values), "fp8/amax/..." (tiles
-  // by the exponent of their largest value, "-3:12 -2:4"; "-inf:1" are tiles of zeros).
+  Fp8Probe& probe() { return probe_; }  // empty at the begin of a step
+  // After the backward pass, on every rank: takes the largest error of any rank's part of a matrix
+  // and lets fall what is to fall. The figures for the metrics: "fp8/error/MATRIX/PRODUCT"
+  // (relative) of all matrices and, of those on this rank, "fp8/saturated/...", "fp8/flushed/..."
+  // (shares of both operands' values), "fp8/amax/..." (tiles by the exponent of their largest
+  // value,
+  // "-3:12 -2:4"; "-inf:1" are tiles of zeros).
   MetricsRecord finish(Communicator& ranks, Stream& stream, std::vector<Fp8Fallback>& fallen);
 
-  // Comparisons in a row that a matrix failed, by its place in the plan; what a checkpoint keeps.
+  // Comparisons in a row that a matrix failed; what a checkpoint keeps. The same on all ranks.
   struct State {
     std::vector<std::string> fallen;
     std::vector<std::pair<std::string, int64_t>> strikes;
@@ -64,13 +48,21 @@ class Fp8Watchdog {
   State restore(const State& state);
 
  private:
-  double slowdown_of(const Param& param) const;
+  // A matrix of the whole model that the recipe names.
+  struct Watched {
+    ParamInfo info;
+    const Param* here = nullptr;  // this rank's part of it
+    int64_t strikes = 0;
+    bool fell = false;
+  };
+  double slowdown_of(const ParamInfo& info) const;
+  void fall(Watched& matrix);
 
   WatchdogConfig config_;
   ModelConfig model_;
   Fp8Plan& plan_;
   Fp8Probe probe_;
-  std::vector<int64_t> strikes_;  // by the place in plan.layers()
+  std::vector<Watched> matrices_;
 };
 
 }  // namespace shoestring

@@ -31,3 +31,9 @@ add_test(NAME bench.decode_smoke COMMAND bench_decode
   --config ${CMAKE_CURRENT_LIST_DIR}/decode/smoke.toml --tokens 2 --prompt 3 --sequences 2
   --dtype bf16 --profile)
 set_tests_properties(bench.decode_smoke PROPERTIES LABELS bench TIMEOUT 120)
+# What the pipeline engine adds to an instruction, beside the bare loop of the same calls.
+add_executable(bench_schedule_overhead
+  ${CMAKE_CURRENT_LIST_DIR}/schedule_overhead/overhead_main.cpp)
+target_link_libraries(bench_schedule_overhead PRIVATE shoestring_launcher)
+add_test(NAME bench.schedule_overhead COMMAND bench_schedule_overhead --micro-batches 64 --rounds 2)
+set_tests_properties(bench.schedule_overhead PROPERTIES LABELS bench TIMEOUT 60)

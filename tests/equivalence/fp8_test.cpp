@@ -1,11 +1,11 @@
-// Training in FP8: it learns, its activations are as small as they should be, and every promise of
-// bits holds as it does in bf16: recompute policies, resumes, ranks in exact mode.
+// Training in FP8: it learns, its activations are small, and bits are kept as in bf16.
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "launcher/step.h"
+#include "launcher/whole_model.h"
 #include "parallel/comm/in_process.h"
 #include "tests/launcher/training_fixture.h"
 
@@ -221,11 +221,11 @@ Bytes bytes_of_a_step(const RunConfig& config) {
   Bytes bytes;
   run_ranks(1, [&](Communicator& world) {
     RankState rank(config, world, 1);
-    const Batch batch = rank.loader->batch(0, 0, 1);
-    const BatchTensors tensors = to_device(rank.device, batch.micro[0]);
-    Tape tape(rank.compute, *rank.source, Tape::Mode::training);
+    const BatchTensors tensors = to_device(rank.device, rank.loader->batch(0, 0, 1).micro[0]);
+    WholeModel whole(rank);
+    Tape tape(rank.compute, whole.source(), Tape::Mode::training);
     LayerContext context{.tape = tape, .batch = tensors, .fp8 = rank.fp8.get()};
-    rank.model->run_blocks(context, rank.model->embed(context));
+    whole.model().run_blocks(context, whole.model().embed(context));
     bytes = {rank.device.ledger().current(MemoryKind::activations),
              rank.device.ledger().current(MemoryKind::weights)};
   });
@@ -283,16 +283,16 @@ Backward backward_of_a_step(const RunConfig& config, bool put_off) {
   Backward result;
   run_ranks(1, [&](Communicator& world) {
     RankState rank(config, world, 1);
-    const Batch batch = rank.loader->batch(0, 0, 1);
-    const BatchTensors tensors = to_device(rank.device, batch.micro[0]);
-    Tape tape(rank.compute, *rank.source, Tape::Mode::training);
+    const BatchTensors tensors = to_device(rank.device, rank.loader->batch(0, 0, 1).micro[0]);
+    WholeModel whole(rank);
+    Tape tape(rank.compute, whole.source(), Tape::Mode::training);
     LayerContext context{.tape = tape,
                          .batch = tensors,
                          .recompute = recompute_from_name(config.train.recompute),
                          .fp8 = rank.fp8.get()};
     rank.store->zero_gradients();
     std::vector<PredictionResult> predictions;
-    rank.model->run(context, {.loss_scale = 1.0 / 100, .predictions = &predictions});
+    whole.model().run(context, {.loss_scale = 1.0 / 100, .predictions = &predictions});
     if (put_off) {
       tape.backward_input();
       result.owed_bytes = tape.weight_arena().bytes();

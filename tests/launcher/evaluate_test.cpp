@@ -15,7 +15,7 @@ std::vector<SourceLoss> evaluate_on(const RunConfig& config, int ranks, int64_t 
   std::vector<SourceLoss> result;
   run_ranks(ranks, [&](Communicator& world) {
     RankState rank(config, world, 1);
-    const Evaluator who{rank.compute, *rank.model, *rank.source, &world, &rank.token_bytes};
+    const Evaluator who = rank.evaluator();
     const auto losses = evaluate_sources(who, *rank.loader, {9, micro_batch, 32});
     if (world.rank() == ranks - 1) result = losses;
   });
@@ -56,8 +56,8 @@ TEST(Evaluate, StopsBetweenRounds) {
       run_ranks(ranks, [&](Communicator& world) {
         RankState rank(config, world, 1);
         int64_t& calls = asked[static_cast<size_t>(world.rank())];
-        const Evaluator who{rank.compute, *rank.model,       *rank.source,
-                            &world,       &rank.token_bytes, [&] { return ++calls == last; }};
+        Evaluator who = rank.evaluator();
+        who.stop = [&] { return ++calls == last; };
         const auto losses = evaluate_sources(who, *rank.loader, {7, 1, 32});
         EXPECT_EQ(losses.size(), last == 1000 ? 2u : 0u);
       });
@@ -81,7 +81,8 @@ TEST(Evaluate, BytesAreThoseOfTheLabels) {
         bytes += static_cast<int64_t>(rank.tokenizer->id_to_bytes(label).size());
       }
     }
-    const Evaluator who{rank.compute, *rank.model, *rank.source, nullptr, &rank.token_bytes};
+    Evaluator who = rank.evaluator();
+    who.ranks = nullptr;  // alone
     const EvalSums sums = evaluate_micro_batches(who, 1, [&](int64_t) { return micro; });
     EXPECT_EQ(sums.bytes, bytes);
     EXPECT_EQ(sums.labels, micro.valid_labels);

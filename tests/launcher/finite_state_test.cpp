@@ -84,7 +84,7 @@ TEST(FiniteState, WhatOneRankFindsStopsAll) {
       rank.store->initialise(1);
       rank.step = rank.updates = 6;
       if (world.rank() == bad_rank) {
-        rank.store->master()[static_cast<size_t>(rank.parallel->owned_ranges().front().begin)] =
+        rank.store->master()[static_cast<size_t>(rank.gradients->owned_ranges().front().begin)] =
             nan;
       }
       const AbortOnUnwind abort(world);

@@ -250,7 +250,7 @@ TEST(Watchdog, PricesAFallbackByTheTimeThatProductsTake) {
   precision.watchdog = {.every = 1, .limit = 0.1, .strikes = 1, .chip_speedup = 2};
   Fp8Plan plan(resolve(precision), store, 1);
   Fp8Watchdog watchdog(precision.watchdog, model, plan);
-  Fp8Probe& probe = watchdog.begin();
+  Fp8Probe& probe = watchdog.probe();
   const Tensor zero = Tensor::zeros(device, {2, 2}, Dtype::f32);
   Tensor one = Tensor::zeros(device, {2, 2}, Dtype::f32);
   one.data<float>()[0] = 1;

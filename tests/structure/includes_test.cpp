@@ -97,7 +97,7 @@ const std::vector<Door> doors = {
     {"CLI/",
      {"launcher/command_line.cpp", "launcher/command_groups", "launcher/bench_commands",
       "launcher/data_commands", "launcher/folder_commands", "launcher/model_commands",
-      "launcher/tokenizer_commands"}},
+      "launcher/parity_commands", "launcher/schedule_commands", "launcher/tokenizer_commands"}},
     {"mpi.h", {"parallel/"}},
     {"hdf5", {"io/"}},
     {"pcre2.h", {"io/tokenizer/"}},

@@ -1,0 +1,30 @@
+#pragma once
+// The run's mesh, from its config: how many ranks, which part of the model each holds, and whether
+// the model, the batches and the schedule allow it.
+
+#include <cstdint>
+#include <vector>
+
+#include "io/batch_schedule.h"
+#include "launcher/run_config.h"
+#include "parallel/model_part.h"
+
+namespace shoestring {
+
+// How many ranks the config asks for.
+int64_t ranks_of(const RunConfig& config);
+
+// The axes for so many ranks, with mesh.dp_shard filled in. A usage error where parallel and mesh
+// contradict one another or the number of ranks.
+MeshConfig mesh_of(const RunConfig& config, int64_t ranks);
+PartConfig part_config_of(const RunConfig& config, int64_t ranks);
+
+// Usage error with every reason at once, and the nearest legal layouts. The config has its
+// vocabulary.
+void require_layout(const RunConfig& config, int64_t ranks,
+                    const std::vector<LoadSegment>& segments);
+
+// All that the run could be laid out on.
+std::vector<MeshConfig> legal_meshes(const RunConfig& config, int64_t ranks);
+
+}  // namespace shoestring

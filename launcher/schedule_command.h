@@ -1,0 +1,56 @@
+#pragma once
+// Looking at pipeline schedules: names, programs as text, a picture, times over a clock.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/instruction.h"
+#include "parallel/simulate.h"
+
+namespace shoestring {
+
+struct ScheduleOptions {
+  std::string name = {};          // of the catalogue; or
+  std::string program_file = {};  // a text program, "-" for standard input
+  int ranks = 4;
+  int micro_batches = 8;
+  std::optional<int> chunks = {};           // of a rank, for interleaved-1f1b
+  std::optional<double> memory_limit = {};  // micro-batches a rank keeps, for automatic
+  std::string times = "F=1,I=1,W=1,comm=0";
+  std::string segments = {};  // of every stage, "attention,dispatch,experts,combine"; or not told
+  bool pairs = false;         // joins passes to pairs (parallel/segment_passes.h)
+  bool whole = false;         // pairs are not split where segments are told
+};
+
+// "F=1,I=1,W=1,comm=0", any of them, also FB (an interleaved pair), A2A (dispatch and combine, one
+// way) and kinds of segments, "experts=0.5/0.5/0.4" for F, I and W; others stay as they are by
+// default. A usage error names the part that is wrong.
+StepTimes parse_times(const std::string& text);
+// The same; where segments are told and no time of any that computes, F, I and W of a stage are
+// shared out evenly over those but edges.
+StepTimes times_of(const ScheduleOptions& options, const Schedule& schedule);
+
+// Of the catalogue or the file, as pairs and in parts if so wished. A file's ranks are its lines;
+// its micro-batches and where stages stand follow from the instructions.
+Schedule schedule_of(const ScheduleOptions& options, bool transfers = false);
+
+std::string schedule_list_text();
+std::string schedule_list_json();  // {"name", "summary", "source"} of each
+// {"name", "ranks", "micro_batches", "makespan", "bubble": [of each rank], "window_bubble": [...],
+// "peak_activations": [...]}
+std::string simulation_json(const Schedule& schedule, const Simulation& simulation);
+// A table with a line a rank, and the makespan.
+std::string simulation_table(const Schedule& schedule, const Simulation& simulation);
+
+// All orders of the catalogue, or those named, side by side; of an order that these sizes do not
+// allow, why.
+std::string comparison_table(const ScheduleOptions& sizes, const std::vector<std::string>& names);
+std::string comparison_json(const ScheduleOptions& sizes, const std::vector<std::string>& names);
+
+// The instructions over simulated time as a Chrome / Perfetto trace, a process a rank; a unit of
+// time is a millisecond.
+void write_schedule_trace(const Schedule& schedule, const Simulation& simulation,
+                          const std::string& path);
+
+}  // namespace shoestring

@@ -1,0 +1,217 @@
+#include "launcher/schedule_commands.h"
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <memory>
+#include <utility>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "io/durable_file.h"
+#include "launcher/schedule_command.h"
+#include "launcher/schedule_picture.h"
+#include "launcher/schedule_rehearsal.h"
+#include "parallel/schedules/catalogue.h"
+
+namespace shoestring {
+namespace {
+
+struct Arguments {
+  ScheduleOptions options;
+  std::vector<std::string> names;
+  std::string out, trace;
+  double unit_ms = 5;
+  int expert_ranks = 2;
+  bool json = false, transfers = false, beside_1f1b = false;
+};
+
+void add_sizes(CLI::App& command, ScheduleOptions& o) {
+  command.add_option("--ranks", o.ranks, "pipeline ranks, p")
+      ->type_name("P")
+      ->capture_default_str();
+  command.add_option("--micro-batches", o.micro_batches, "of one step, m")
+      ->type_name("M")
+      ->capture_default_str();
+  command.add_option("--chunks", o.chunks, "stages a rank of interleaved-1f1b; default 2")
+      ->type_name("V");
+  command
+      .add_option("--memory-limit", o.memory_limit,
+                  "most micro-batches whose activations a rank keeps, for automatic; default p")
+      ->type_name("X");
+  command
+      .add_option(
+          "--times", o.times,
+          "of one rank's whole share and one micro-batch; comm between ranks; FB an "
+          "interleaved pair, F + I + W where it is not given; A2A a dispatch or combine, one "
+          "way; experts=0.5/0.5/0.4 F, I and W of a kind of segment")
+      ->type_name("F=1,I=1,W=1,comm=0")
+      ->capture_default_str();
+  command
+      .add_option(
+          "--segments", o.segments,
+          "of every stage: edge, attention, mlp, dispatch, experts, combine; pairs then run "
+          "interleaved, part by part")
+      ->type_name("attention,dispatch,...");
+  command.add_flag("--whole", o.whole, "with --segments: pairs stay whole, nothing is hidden");
+  command.add_flag("--pairs", o.pairs,
+                   "join each backward pass with the forward pass behind it (1f1b)");
+}
+
+void add_schedule_choice(CLI::App& command, ScheduleOptions& o) {
+  command.add_option("--name", o.name, "see shoestring schedule list")->type_name("NAME");
+  command.add_option("--program", o.program_file, "a text program as show prints it; - for input")
+      ->type_name("FILE");
+  add_sizes(command, o);
+}
+
+CLI::App* add_command(CLI::App& group, const char* name, const char* help,
+                      const std::shared_ptr<Arguments>& a, CommandAction& action,
+                      void (*what)(const Arguments&)) {
+  auto* command = group.add_subcommand(name, help);
+  command->callback([a, &action, what] {
+    action = [a, what] {
+      what(*a);
+      return 0;
+    };
+  });
+  return command;
+}
+
+void list(const Arguments& a) {
+  if (!a.json) {
+    std::cout << schedule_list_text();
+    return;
+  }
+  std::cout << schedule_list_json();
+}
+
+void show(const Arguments& a) { std::cout << schedule_text(schedule_of(a.options, a.transfers)); }
+
+void rehearse_it(const Arguments& a) {
+  if (!(a.unit_ms > 0) || a.unit_ms > 1e5) {
+    fail_usage(cat("--unit-ms must be above 0 and at most 100000 but is ", a.unit_ms));
+  }
+  const auto rehearsed = [&](const ScheduleOptions& o) {
+    const Schedule schedule = schedule_of(o, true);
+    const RehearsalOptions options{.times = times_of(o, schedule),
+                                   .seconds_per_unit = a.unit_ms / 1000};
+    return rehearse_in_threads(schedule, options, a.expert_ranks);
+  };
+  std::vector<Measurement> rows = rehearsed(a.options);
+  if (a.beside_1f1b) {
+    ScheduleOptions plain = a.options;
+    plain.name = "1f1b";
+    plain.program_file.clear();
+    plain.pairs = false;
+    plain.whole = true;
+    for (Measurement& row : rehearsed(plain)) {
+      row.name = cat("1f1b_", row.name);
+      row.goal = {};
+      rows.push_back(row);
+    }
+  }
+  print_measurements(rows, a.json, std::cout);
+}
+
+void draw(const Arguments& a) {
+  const Schedule schedule = schedule_of(a.options);
+  const std::string svg = schedule_svg(schedule, simulate(schedule, times_of(a.options, schedule)));
+  if (a.out == "-") {
+    std::cout << svg;
+    return;
+  }
+  write_file_durably(a.out, svg);
+  std::cout << "wrote " << a.out << "\n";
+}
+
+void simulate_one(const Arguments& a) {
+  const Schedule schedule = schedule_of(a.options);
+  const Simulation simulation = simulate(schedule, times_of(a.options, schedule));
+  if (!a.trace.empty()) write_schedule_trace(schedule, simulation, a.trace);
+  std::cout << (a.json ? simulation_json(schedule, simulation)
+                       : simulation_table(schedule, simulation));
+}
+
+void compare_all(const Arguments& a) {
+  std::cout << (a.json ? comparison_json(a.options, a.names)
+                       : comparison_table(a.options, a.names));
+}
+
+void add_rehearse_command(CLI::App& group, CommandAction& action) {
+  const auto a = std::make_shared<Arguments>();
+  auto* command =
+      add_command(group, "rehearse", "run it on threads, with timed waits in place of arithmetic",
+                  a, action, rehearse_it);
+  add_schedule_choice(*command, a->options);
+  command->add_option("--unit-ms", a->unit_ms, "milliseconds of a unit of --times")
+      ->type_name("MS")
+      ->capture_default_str();
+  command
+      ->add_option("--expert-ranks", a->expert_ranks,
+                   "with --segments: threads a pipeline rank, between which rows travel")
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_flag("--beside-1f1b", a->beside_1f1b, "the same of 1f1b, whole, beside it");
+  command->add_flag("--json", a->json, "rows {name, value, unit, goal, met}");
+}
+
+}  // namespace
+
+void add_schedule_commands(CLI::App& app, CommandAction& action) {
+  auto* group = app.add_subcommand("schedule", "look at pipeline schedules");
+  group->require_subcommand(1);
+  group->footer(
+      "A program is text: a line a rank, <stage><op><micro-batch> parted by blanks, ops F, B, I "
+      "and\n"
+      "W; & joins a pair that runs interleaved; .2 is a part of a pass, of the stage's segment 2, "
+      "and ~\n"
+      "marks one that moves rows between ranks.\n\n"
+      "Examples:\n"
+      "  shoestring schedule list\n"
+      "  shoestring schedule show --name zb-h1 --ranks 4 --micro-batches 8\n"
+      "  shoestring schedule draw --name dualpipe --ranks 8 --micro-batches 20 --out dualpipe.svg\n"
+      "  shoestring schedule simulate --program my.txt --times F=1,I=1.2,W=0.8,comm=0.1 --json\n"
+      "  shoestring schedule compare --ranks 8 --micro-batches 32\n"
+      "  shoestring schedule rehearse --name zb-v --ranks 8 --micro-batches 16\n"
+      "  shoestring schedule rehearse --name dualpipe --ranks 8 --micro-batches 40 --unit-ms 40 "
+      "\\\n"
+      "    --segments attention,dispatch,experts,combine --times A2A=0.2 --beside-1f1b");
+  const auto make = [] { return std::make_shared<Arguments>(); };
+  auto a = make();
+  auto* command =
+      add_command(*group, "list", "the names, what they cost, where from", a, action, list);
+  command->add_flag("--json", a->json, "a JSON list");
+
+  a = make();
+  command = add_command(*group, "show", "the program of every rank", a, action, show);
+  add_schedule_choice(*command, a->options);
+
+  command->add_flag("--transfers", a->transfers,
+                    "also when values go from rank to rank: SA, SG send what a stage made, RA, RG "
+                    "post the receipt");
+
+  add_rehearse_command(*group, action);
+
+  a = make();
+  command = add_command(*group, "draw", "a picture over simulated time", a, action, draw);
+  add_schedule_choice(*command, a->options);
+  command->add_option("--out", a->out, "an SVG file; - for standard output")
+      ->type_name("FILE")
+      ->required();
+
+  a = make();
+  command =
+      add_command(*group, "simulate", "makespan, bubbles and memory", a, action, simulate_one);
+  add_schedule_choice(*command, a->options);
+  command->add_option("--trace", a->trace, "also write a Chrome/Perfetto trace; a unit is 1 ms")
+      ->type_name("FILE");
+  command->add_flag("--json", a->json, "makespan, bubble and peak_activations of each rank");
+
+  a = make();
+  command = add_command(*group, "compare", "all schedules side by side", a, action, compare_all);
+  add_sizes(*command, a->options);
+  command->add_option("--names", a->names, "only these")->type_name("NAME")->delimiter(',');
+  command->add_flag("--json", a->json, "a JSON list");
+}
+
+}  // namespace shoestring

@@ -1,0 +1,22 @@
+#pragma once
+// A rehearsal of a schedule on threads as ranks, beside what the simulator says.
+
+#include <vector>
+
+#include "launcher/measurement.h"
+#include "parallel/rehearsal.h"
+
+namespace shoestring {
+
+// Rows "makespan_seconds", "simulated_seconds", "over_simulation" (goal: at most 1.05), and of the
+// rank that waited longest "longest_wait_seconds"; "overhead_per_instruction_seconds" is what
+// neither computing nor waiting took, of the worst rank. A schedule without transfers gets them.
+//
+// Where the schedule knows segments, each pipeline rank is `expert_ranks` threads, between which
+// rows travel, and there are "exposed_share", the worst rank's time in which rows travelled and
+// nothing else could run, over the makespan (goal: at most 0.05 where the simulator says so), and
+// "simulated_exposed_share".
+std::vector<Measurement> rehearse_in_threads(Schedule schedule, const RehearsalOptions& options,
+                                             int expert_ranks = 2);
+
+}  // namespace shoestring

@@ -1,0 +1,84 @@
+#include "launcher/mesh_layout.h"
+
+#include <gtest/gtest.h>
+
+#include "launcher/plan.h"
+#include "tests/launcher/training_fixture.h"
+
+namespace shoestring {
+namespace {
+
+RunConfig laid_out(int64_t tp, int64_t pp, int64_t dp) {
+  RunConfig config;
+  config.model.vocabulary = 256;
+  config.mesh.tp = tp, config.mesh.pp = pp;
+  config.parallel.data_parallel = dp;
+  return config;
+}
+
+TEST(MeshLayout, RanksAreTheProductOfTheAxes) {
+  EXPECT_EQ(ranks_of(laid_out(1, 1, 1)), 1);
+  EXPECT_EQ(ranks_of(laid_out(2, 2, 3)), 12);
+  RunConfig config = laid_out(2, 1, 1);
+  config.mesh.dp_shard = 2, config.mesh.dp_replicate = 3;
+  EXPECT_EQ(ranks_of(config), 12);
+  EXPECT_EQ(mesh_of(config, 12).dp(), 6);
+}
+
+TEST(MeshLayout, ProcessesFillWhatTheAxesLeave) {
+  EXPECT_EQ(mesh_of(laid_out(2, 2, 1), 16).dp_shard, 4);
+  EXPECT_EQ(mesh_of(laid_out(2, 2, 4), 16).dp_shard, 4);
+  expect_error(ExitCode::usage, {"asks for 12 ranks", "mesh.tp 2", "16 processes"},
+               [] { mesh_of(laid_out(2, 2, 3), 16); });
+}
+
+TEST(MeshLayout, ContradictionsAreTold) {
+  RunConfig config = laid_out(1, 1, 3);
+  config.mesh.dp_shard = 2;
+  expect_error(ExitCode::usage, {"parallel.data_parallel = 3", "dp_shard x dp_replicate = 2"},
+               [&] { ranks_of(config); });
+}
+
+TEST(MeshLayout, TheModelTheBatchesAndTheScheduleMustAllowIt) {
+  RunConfig config = laid_out(2, 2, 1);
+  require_layout(config, 4, load_segments(config));
+  config.mesh.tp = 3;
+  expect_error(ExitCode::usage, {"this layout is not possible", "mesh.tp = 3", "nearest legal"},
+               [&] { require_layout(config, 6, load_segments(config)); });
+  config = laid_out(1, 2, 1);
+  config.pipeline.schedule = "dualpipe";
+  config.train.batch = 4, config.train.micro_batch = 2;
+  expect_error(ExitCode::usage, {"dualpipe needs at least 4 micro-batches"},
+               [&] { require_layout(config, 2, load_segments(config)); });
+  config.pipeline.schedule = "no such order";
+  expect_error(ExitCode::usage, {"no schedule is called"},
+               [&] { require_layout(config, 2, load_segments(config)); });
+  config.pipeline.schedule = "1f1b";
+  config.pipeline.layers = {1, 2};  // of 4
+  EXPECT_THROW(require_layout(config, 2, load_segments(config)), Error);
+  config.pipeline.layers = {1, 3};
+  require_layout(config, 2, load_segments(config));
+  EXPECT_EQ(part_config_of(config, 2).blocks, (std::vector<int64_t>{1, 3}));
+}
+
+TEST(MeshLayout, ExpertsAreWhole) {
+  RunConfig config = laid_out(2, 1, 1);
+  config.model.moe = {.experts = 4, .chosen = 2, .ffn = 16};
+  config.mesh.etp = 2;
+  expect_error(ExitCode::usage, {"mesh.etp = 2"},
+               [&] { require_layout(config, 2, load_segments(config)); });
+}
+
+TEST(MeshLayout, ListsWhatIsLegal) {
+  RunConfig config = laid_out(1, 1, 1);
+  for (const MeshConfig& mesh : legal_meshes(config, 4)) {
+    EXPECT_EQ(mesh.tp * mesh.cp * mesh.pp * mesh.dp(), 4);
+    RunConfig own = config;
+    own.mesh = mesh;
+    require_layout(own, 4, load_segments(own));
+  }
+  EXPECT_GT(legal_meshes(config, 4).size(), 4u);
+}
+
+}  // namespace
+}  // namespace shoestring

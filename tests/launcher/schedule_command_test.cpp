@@ -1,0 +1,163 @@
+#include "launcher/schedule_command.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/text.h"
+#include "parallel/schedules/catalogue.h"
+#include "tests/io/store_fixture.h"
+
+namespace shoestring {
+namespace {
+
+using Json = nlohmann::json;
+
+ScheduleOptions four_ranks(const char* name) {
+  return {.name = name, .ranks = 4, .micro_batches = 8};
+}
+
+TEST(ScheduleCommand, ReadsTimes) {
+  const StepTimes times = parse_times("F=2,W=0.5,comm=1e-1,FB=3,I=0");
+  EXPECT_EQ(times.f, 2);
+  EXPECT_EQ(times.i, 0);
+  EXPECT_EQ(times.w, 0.5);
+  EXPECT_EQ(times.fb, 3);
+  EXPECT_EQ(times.comm, 0.1);
+  EXPECT_EQ(parse_times("F=2").w, 1);
+  for (const char* wrong : {"F", "G=1", "F=", "F=x", "F=-1", "F=nan", "F=1;I=2", "F=1e300", "=1",
+                            "F=0,I=0,W=0", "F=1,,I=2"}) {
+    expect_error(ExitCode::usage, {"--times"}, [&] { parse_times(wrong); });
+  }
+}
+
+TEST(ScheduleCommand, ReadsTimesOfSegments) {
+  const auto of = [](const StepTimes& times, SegmentKind kind) {
+    return times.segments[static_cast<size_t>(kind)];
+  };
+  const StepTimes times = parse_times("A2A=0.2,experts=1/2/3,mlp=4");
+  EXPECT_EQ(of(times, SegmentKind::combine).i, 0.2);
+  EXPECT_EQ(of(times, SegmentKind::combine).w, 0);
+  EXPECT_EQ(of(times, SegmentKind::experts).w, 3);
+  EXPECT_EQ(of(times, SegmentKind::mlp).f, 4);
+  EXPECT_EQ(of(times, SegmentKind::mlp).i, 0);
+  for (const char* wrong : {"experts=1/2/3/4", "experts=", "experts=1/x", "expert=1", "A2A=1/2"}) {
+    expect_error(ExitCode::usage, {"--times"}, [&] { parse_times(wrong); });
+  }
+  // Otherwise a stage's share, evenly; here half a rank's over two that compute.
+  ScheduleOptions o = four_ranks("zb-v");
+  o.segments = "edge,attention,dispatch,experts,combine";
+  o.times = "F=1,I=2,W=3,A2A=0.2";
+  const StepTimes spread = times_of(o, schedule_of(o));
+  EXPECT_EQ(of(spread, SegmentKind::attention).f, 0.25);
+  EXPECT_EQ(of(spread, SegmentKind::experts).w, 0.75);
+  EXPECT_EQ(of(spread, SegmentKind::edge).f, 0);
+  EXPECT_EQ(of(spread, SegmentKind::dispatch).f, 0.2);
+  o.segments = "edge";
+  expect_error(ExitCode::usage, {"--segments"}, [&] { schedule_of(o); });
+}
+
+TEST(ScheduleCommand, PairsInPartsHideRows) {
+  ScheduleOptions o = four_ranks("1f1b");
+  o.segments = "attention,dispatch,experts,combine";
+  o.times = "A2A=0.2";
+  o.pairs = true;
+  const auto exposed = [&](bool whole) {
+    o.whole = whole;
+    const Schedule schedule = schedule_of(o, true);
+    const Json json =
+        Json::parse(simulation_json(schedule, simulate(schedule, times_of(o, schedule))));
+    return json["exposed"][0].get<double>();
+  };
+  EXPECT_NEAR(exposed(true), 8 * 4 * 0.2, 1e-9);
+  EXPECT_LT(exposed(false), exposed(true));
+}
+
+TEST(ScheduleCommand, SimulationAsJson) {
+  const Schedule schedule = schedule_of(four_ranks("gpipe"));
+  const Json json = Json::parse(simulation_json(schedule, simulate(schedule, {})));
+  EXPECT_EQ(json["name"], "gpipe");
+  EXPECT_EQ(json["ranks"], 4);
+  EXPECT_EQ(json["micro_batches"], 8);
+  EXPECT_EQ(json["makespan"], 33);
+  EXPECT_EQ(json["bubble"], Json({9, 9, 9, 9}));
+  EXPECT_EQ(json["window_bubble"], Json({9, 6, 3, 0}));
+  EXPECT_EQ(json["peak_activations"], Json({8, 8, 8, 8}));
+  const std::string table = simulation_table(schedule, simulate(schedule, {}));
+  EXPECT_NE(table.find("gpipe: 4 ranks, 8 micro-batches, makespan 33\n"), std::string::npos)
+      << table;
+}
+
+// What show prints is a program for every other command, wherever its stages stand.
+TEST(ScheduleCommand, ProgramsFromFilesRunAsTheirOrders) {
+  ScratchFolder folder;
+  for (const ScheduleEntry& entry : schedule_entries()) {
+    const Schedule schedule = schedule_of(four_ranks(entry.name.c_str()));
+    write_file(folder / "program.txt", schedule_text(schedule));
+    const Schedule again = schedule_of({.name = "", .program_file = folder / "program.txt"});
+    EXPECT_EQ(again.ranks, schedule.ranks) << entry.name;
+    const StepTimes times{.f = 1, .i = 1.5, .w = 0.5, .comm = 0.25};
+    EXPECT_EQ(simulate(again, times).makespan, simulate(schedule, times).makespan) << entry.name;
+    EXPECT_EQ(simulate(again, times).ranks[1].peak_activations,
+              simulate(schedule, times).ranks[1].peak_activations)
+        << entry.name;
+  }
+}
+
+TEST(ScheduleCommand, MistakesInRequestsAndFiles) {
+  ScratchFolder folder;
+  const auto from = [&](const char* text) {
+    write_file(folder / "p.txt", text);
+    return schedule_of({.name = "", .program_file = folder / "p.txt"});
+  };
+  expect_error(ExitCode::usage, {"p.txt:2:5", "1X0"}, [&] { from("0F0 0B0\n1F0 1X0\n"); });
+  expect_error(ExitCode::usage, {"3 stages on 2 ranks"}, [&] { from("0F0 2F0\n1F0\n"); });
+  expect_error(ExitCode::usage, {"no instructions"}, [&] { from("# nothing\n"); });
+  expect_error(ExitCode::usage, {"either --name", "or --program"}, [] { schedule_of({}); });
+  expect_error(ExitCode::usage, {"did you mean \"dualpipe\"?"},
+               [] { schedule_of(four_ranks("dualpip")); });
+  expect_error(ExitCode::data, {"/nowhere/p.txt", "No such file"},
+               [] { schedule_of({.name = "", .program_file = "/nowhere/p.txt"}); });
+  expect_error(ExitCode::usage, {"cannot run", "rank 0 stops at 0B0"},
+               [&] { simulate(from("0B0 0F0\n1F0 1B0\n"), {}); });
+}
+
+TEST(ScheduleCommand, ComparesAllAndSaysWhatSizesForbid) {
+  ScheduleOptions sizes{.ranks = 3, .micro_batches = 9};
+  const std::string table = comparison_table(sizes, {});
+  for (const ScheduleEntry& entry : schedule_entries()) {
+    EXPECT_NE(table.find("\n" + entry.name), std::string::npos) << entry.name;
+  }
+  EXPECT_NE(table.find("dualpipe needs an even number of ranks"), std::string::npos) << table;
+  const Json json = Json::parse(comparison_json(sizes, {"1f1b", "dualpipe"}));
+  ASSERT_EQ(json.size(), 2u);
+  EXPECT_EQ(json[0]["makespan"], 33);
+  EXPECT_EQ(json[0]["peak_activations"], 3);
+  EXPECT_TRUE(json[1].contains("reason"));
+  expect_error(ExitCode::usage, {"\"nothing\""}, [&] { comparison_table(sizes, {"nothing"}); });
+  EXPECT_EQ(Json::parse(schedule_list_json()).size(), schedule_entries().size());
+}
+
+TEST(ScheduleCommand, TraceHasEveryInstructionOfEveryRank) {
+  ScratchFolder folder;
+  const Schedule schedule = schedule_of(four_ranks("dualpipe"));
+  write_schedule_trace(schedule, simulate(schedule, {.fb = 3}), folder / "trace.json");
+  const Json trace = Json::parse(read_file(folder / "trace.json"));
+  int events = 0;
+  bool pair = false;
+  for (const Json& event : trace["traceEvents"]) {
+    if (event["ph"] != "X") continue;
+    ++events;
+    if (event["name"] == "0F3&3B5") {
+      pair = true;
+      EXPECT_EQ(event["dur"], 3000);
+    }
+  }
+  int groups = 0;
+  for (const Program& program : schedule.ranks) {
+    for (const Instruction& i : program) groups += i.with_next ? 0 : 1;
+  }
+  EXPECT_EQ(events, groups);
+  EXPECT_TRUE(pair);
+}
+
+}  // namespace
+}  // namespace shoestring
