@@ -70,7 +70,8 @@ TEST(ActivationOffload, ChangesNoBit) {
   }
 }
 
-// The device keeps what a few segments need, however deep the model is.
+// The device keeps what a few segments need, however deep the model is: what it keeps more or less
+// of is copies under way, at most those of two segments.
 TEST(ActivationOffload, TheDevicesPeakDoesNotGrowWithDepth) {
   ModelConfig model = small_model();
   std::array<Outcome, 2> here, there;
@@ -80,7 +81,8 @@ TEST(ActivationOffload, TheDevicesPeakDoesNotGrowWithDepth) {
     there[deep] = run(model, Recompute::none, Way::host_beside, false);
   }
   EXPECT_GT(here[1].peak, 1.7 * here[0].peak);
-  EXPECT_LT(there[1].peak, 1.3 * there[0].peak);
+  const int64_t per_layer = (here[1].peak - here[0].peak) / 6;
+  EXPECT_LT(there[1].peak, there[0].peak + 3 * per_layer);
   EXPECT_LT(there[1].peak, 0.5 * here[1].peak);
   EXPECT_GT(there[1].host_peak, 0.7 * here[1].peak);
 }
