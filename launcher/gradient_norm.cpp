@@ -33,7 +33,10 @@ GradientNorm::GradientNorm(const ModelPart& part, const ParamStore& store,
                            const StepGradients& gradients)
     : store_(store) {
   const Mesh& mesh = part.mesh();
-  const int64_t places = 1 + std::max(mesh.extent(MeshAxis::tp), mesh.extent(MeshAxis::ep));
+  const int slices = mesh.extent(MeshAxis::etp);
+  const int64_t places =
+      1 + std::max(mesh.extent(MeshAxis::tp), mesh.extent(MeshAxis::ep) * slices);
+  const MeshPlace& place = part.place();
   std::map<std::string, int64_t> begins;
   int64_t next = 0;
   for (const ParamInfo& p : parameters_of(part.model(), whole_model(part.model()))) {
@@ -43,7 +46,8 @@ GradientNorm::GradientNorm(const ModelPart& part, const ParamStore& store,
   }
   for (const ParamRange& range : gradients.counted()) {
     const Param& p = store.params()[static_cast<size_t>(range.param)];
-    const int shard = part.place()[is_of_experts(p.info) ? MeshAxis::ep : MeshAxis::tp];
+    const int shard = is_of_experts(p.info) ? place[MeshAxis::ep] * slices + place[MeshAxis::etp]
+                                            : place[MeshAxis::tp];
     const int64_t begin = begins.at(p.info.name) + place_in(p.info, shard) + range.begin;
     check(range.begin % norm_unit == 0, "a share of a parameter begins between two units");
     runs_.push_back({.flat = {p.offset + range.begin, p.offset + range.end},

@@ -226,7 +226,7 @@ double elements_of(ModelConfig model) {
 double state_bytes(const RunConfig& config, int ranks) {
   // What the other ranks of a mesh hold is not here; the ranks with most hold at least this.
   const MeshConfig& mesh = config.mesh;
-  const auto holders = static_cast<double>(mesh.tp * mesh.pp * mesh.ep);
+  const auto holders = static_cast<double>(mesh.tp * mesh.pp * mesh.ep * mesh.etp);
   const double elements = elements_of(config.model) / holders;
   const double copies = config.train.dtype == "f32" ? 0 : 2;
   const double moment = config.optim.moments.value_or("f32") == "f32" ? 4 : 2;

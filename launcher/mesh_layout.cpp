@@ -90,10 +90,6 @@ void require_layout(const RunConfig& config, int64_t ranks,
   LayoutQuestion question;
   question.config = mesh_of(config, ranks);
   question.ranks = ranks;
-  if (question.config.etp > 1) {
-    fail_usage(cat("mesh.etp = ", question.config.etp, ": no rank holds part of an expert; leave ",
-                   "it at 1 and share experts out with mesh.ep"));
-  }
   for (const LoadSegment& segment : segments) {
     question.model = facts_of(config, segment, question.config.pp);
     require_layout(question);
@@ -110,9 +106,7 @@ std::vector<MeshConfig> legal_meshes(const RunConfig& config, int64_t ranks) {
   question.config.order = config.mesh.order;
   question.config.ranks_per_node = config.mesh.ranks_per_node;
   question.model = facts_of(config, load_segments(config)[0], config.mesh.pp);
-  std::vector<MeshConfig> meshes = legal_layouts(question);
-  std::erase_if(meshes, [](const MeshConfig& mesh) { return mesh.etp > 1; });
-  return meshes;
+  return legal_layouts(question);
 }
 
 }  // namespace shoestring

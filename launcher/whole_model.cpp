@@ -123,8 +123,9 @@ void gather_whole(RankState& rank, const std::function<Tensor(const Param&)>& lo
 
 WholeModel::WholeModel(RankState& rank) : store_(rank.store.get()) {
   const Mesh& mesh = rank.part->mesh();
-  const bool here =
-      mesh.extent(MeshAxis::tp) * mesh.extent(MeshAxis::pp) * mesh.extent(MeshAxis::ep) == 1;
+  const bool here = mesh.extent(MeshAxis::tp) * mesh.extent(MeshAxis::pp) *
+                        mesh.extent(MeshAxis::ep) * mesh.extent(MeshAxis::etp) ==
+                    1;
   const Chunk all = whole_model(rank.config.model);
   const auto local = [&](const Param& p) { return rank.store->weight(p); };
   if (!here) {

@@ -53,7 +53,7 @@ DispatchedTokens ExpertExchange::dispatch(Tape& tape, const Value& x, const Rout
           .offsets = Value(latest_->offsets),
           .row_of = Value(latest_->own.row_of),
           .own_offsets = Value(latest_->own.offsets),
-          .sources = group_.ranks->size(),
+          .sources = group_.sources(),
           .plan = latest_};
 }
 
@@ -70,21 +70,58 @@ Value ExpertExchange::combine(Tape& tape, const Value& rows, const DispatchedTok
   return apply<Combine>(tape, {}, {home, routing.gates, sent.row_of});
 }
 
-bool is_of_experts(const ParamInfo& info) {
-  return info.name.ends_with(".moe.experts.gate_up.weight") ||
-         info.name.ends_with(".moe.experts.down.weight");
+namespace {
+
+bool is_gate_up(const ParamInfo& info) {
+  return info.name.ends_with(".moe.experts.gate_up.weight");
+}
+bool is_down(const ParamInfo& info) { return info.name.ends_with(".moe.experts.down.weight"); }
+
+bool is_one_of(int index, int count) { return index >= 0 && index < count; }
+
+void check_part(const ParamInfo& info, int64_t experts, const ExpertPart& p) {
+  const bool fits = is_of_experts(info) && is_one_of(p.rank, p.ranks) && experts > 0 &&
+                    experts % p.ranks == 0 && info.shape[0] % experts == 0;
+  if (!fits) {
+    fail_usage(cat(info.name, " ", info.shape.text(), " cannot be shared out: rank ", p.rank,
+                   " of ", p.ranks, " ranks, ", experts, " experts; the ranks must divide the ",
+                   "experts, and these the rows"));
+  }
+  const int64_t width = is_down(info) ? info.shape[1] : info.shape[0] / experts / 2;
+  if (is_one_of(p.slice, p.slices) && width % p.slices == 0) return;
+  fail_usage(cat(info.name, " ", info.shape.text(), " of ", experts,
+                 " experts cannot be cut: ", "slice ", p.slice, " of ", p.slices,
+                 " slices, which must divide the ", width, " columns of an expert"));
 }
 
-ExpertRows rows_of_experts(const ParamInfo& info, int64_t experts, int rank, int ranks) {
-  const bool fits = is_of_experts(info) && ranks > 0 && rank >= 0 && rank < ranks && experts > 0 &&
-                    experts % ranks == 0 && info.shape[0] % experts == 0;
-  if (!fits) {
-    fail_usage(cat(info.name, " ", info.shape.text(), " cannot be shared out: rank ", rank, " of ",
-                   ranks, " ranks, ", experts, " experts; the ranks must divide the experts, and ",
-                   "these the rows"));
+}  // namespace
+
+bool is_of_experts(const ParamInfo& info) { return is_gate_up(info) || is_down(info); }
+
+ParamInfo part_of_experts(ParamInfo info, int64_t experts, const ExpertPart& p) {
+  check_part(info, experts, p);
+  if (p.ranks == 1 && p.slices == 1) return info;
+  const int64_t here = experts / p.ranks, height = info.shape[0] / experts;
+  const int64_t first = p.rank * here * height;
+  info.shard.whole = info.shape;
+  info.parts.resize(info.parts.size() / static_cast<size_t>(p.ranks));
+  if (is_down(info) || p.slices == 1) {
+    const int64_t width = info.shape[1] / (is_down(info) ? p.slices : 1);
+    info.shard.rows = {{.local = 0, .global = first, .count = here * height}};
+    info.shard.first_column = is_down(info) ? p.slice * width : 0;
+    info.shape = {here * height, width};
+    return info;
   }
-  const int64_t rows = info.shape[0] / ranks;
-  return {.begin = rank * rows, .end = (rank + 1) * rows};
+  // Of each expert the same rows of gate and of up.
+  const int64_t half = height / 2, count = half / p.slices;
+  info.shard.rows = {};
+  for (int64_t i = 0; i < 2 * here; ++i) {
+    info.shard.rows.push_back(
+        {.local = i * count, .global = first + i * half + p.slice * count, .count = count});
+  }
+  info.shape.set(0, 2 * here * count);
+  for (int64_t& part : info.parts) part /= p.slices;
+  return info;
 }
 
 }  // namespace shoestring

@@ -5,6 +5,11 @@
 // bit for bit (but for sums inside nodes, parallel/expert_plan.h). The gradients of the experts'
 // matrices are complete, for all tokens of the group: nothing is to be summed over it.
 //
+// An expert may be cut further into slices of its inner width m on several ranks (the expert tensor
+// axis): each holds m / s columns of gate and of up and the same ones of down's input, computes
+// them for all rows of the expert, and the parts of outputs and of the rows' gradients are summed.
+// These sums agree with one rank's to rounding; a slice's gradients are complete, too.
+//
 // In FP8, where the layer's recipe multiplies so (core/fp8/experts.h), tokens travel to the experts
 // as codes made from x at home, and the gradients of outputs as codes made there; what comes back
 // has the layer's type. All ranks of the group probe the same micro-batches, and have the same
@@ -35,13 +40,15 @@ class ExpertExchange : public TokenExchange {
   std::shared_ptr<const ExpertPlan> latest_;
 };
 
-// Rows [begin, end) of a matrix of stacked experts that rank `rank` of `ranks` holds:
-// experts.gate_up.weight [E 2 m, d] and experts.down.weight [E d, m].
-struct ExpertRows {
-  int64_t begin = 0, end = 0;
-  friend bool operator==(const ExpertRows&, const ExpertRows&) = default;
+// What of the matrices of stacked experts, experts.gate_up.weight [E 2 m, d] and
+// experts.down.weight [E d, m], a rank holds: slice `slice` of those of rank `rank`, that is
+// [E/ranks 2 m/slices, d], by expert its rows of gate and of up, and [E/ranks d, m/slices].
+struct ExpertPart {
+  int rank = 0, ranks = 1;
+  int slice = 0, slices = 1;
 };
 bool is_of_experts(const ParamInfo& info);
-ExpertRows rows_of_experts(const ParamInfo& info, int64_t experts, int rank, int ranks);
+// A usage error where the ranks do not divide the experts or the slices their width.
+ParamInfo part_of_experts(ParamInfo whole, int64_t experts, const ExpertPart& part);
 
 }  // namespace shoestring

@@ -156,29 +156,31 @@ void relay_cpu(Stream& stream, const Relay& arguments) {
   });
 }
 
-// The order at the experts: [expert][source rank a l + i], from [i][expert][a].
+// The order at the experts: [expert][source rank a l + i][slice], from [slice][i][expert][a].
 struct Arrival {
-  Tensor counts;  // i32 [i][a][expert]
-  int64_t nodes = 0;
+  Tensor counts;  // i32 [slice][i][a][expert]
+  int64_t nodes = 0, ranks = 0, slices = 1;
   Tensor there, back, offsets;
 };
 void arrival_cpu(Stream& stream, const Arrival& arguments) {
   stream.run([w = arguments] {
-    const int64_t ranks = w.counts.rows(), here = w.counts.columns() / w.nodes;
+    const int64_t here = w.counts.elements() / (w.slices * w.ranks * w.nodes);
+    // `i` runs over the ranks of all slices.
     auto count = [&](int64_t i, int64_t a, int64_t e) {
       return w.counts.data<int32_t>()[(i * w.nodes + a) * here + e];
     };
-    std::vector<int32_t> first(static_cast<size_t>(ranks * here * w.nodes));
+    std::vector<int32_t> first(static_cast<size_t>(w.counts.elements()));
     int32_t at = 0;
-    for (int64_t s = 0; s < ranks * here * w.nodes; ++s) {
+    for (int64_t s = 0; s < w.counts.elements(); ++s) {
       first[static_cast<size_t>(s)] = at;
       at += count(s / (here * w.nodes), s % w.nodes, s / w.nodes % here);
     }
     int32_t* offsets = w.offsets.data<int32_t>();
     int32_t row = *offsets = 0;
     for (int64_t e = 0; e < here; ++e) {
-      for (int64_t source = 0; source < w.nodes * ranks; ++source) {
-        const int64_t a = source / ranks, i = source % ranks;
+      for (int64_t source = 0; source < w.nodes * w.ranks * w.slices; ++source) {
+        const int64_t rank = source / w.slices, a = rank / w.ranks;
+        const int64_t i = source % w.slices * w.ranks + rank % w.ranks;
         const int32_t begin = first[static_cast<size_t>((i * here + e) * w.nodes + a)];
         for (int32_t c = begin; c < begin + count(i, a, e); ++c, ++row) {
           w.there.data<int32_t>()[row] = c;
@@ -194,6 +196,7 @@ void arrival_cpu(Stream& stream, const Arrival& arguments) {
 struct Splits {
   std::vector<int64_t> tokens_out, tokens_in, choices_out, choices_in;  // across, by node
   std::vector<int64_t> inside_out, inside_in;                           // by rank of the node
+  std::vector<int64_t> slices;                                          // of all that arrived
 };
 
 void count_heads(const Tensor& heads, std::vector<int64_t>& tokens, std::vector<int64_t>& choices) {
@@ -215,7 +218,7 @@ std::vector<int64_t> sums_of_rows(const Tensor& counts) {
 
 struct Counts {
   Tensor got;     // i32 [a][E/n + 1]
-  Tensor passed;  // i32 [i][a][E/e]
+  Tensor passed;  // i32 [i][a][E/e], of each slice
   Splits splits;
 };
 
@@ -223,21 +226,23 @@ struct Counts {
 Counts exchange_counts(Stream& stream, const ExpertGroup& g, const Home& home) {
   const int64_t n = g.across->size(), l = g.inside->size();
   const int64_t width = home.heads.columns(), share = n * g.experts_here();
-  Counts c{.got = row_numbers(stream, n * width).reshape({n, width}),
-           .passed = row_numbers(stream, l * share).reshape({l, share}),
-           .splits = {}};
+  Counts c{.got = row_numbers(stream, n * width).reshape({n, width}), .passed = {}, .splits = {}};
   const std::vector<int64_t> of_head(static_cast<size_t>(n), width);
   swap_numbers(stream, *g.across, home.heads, c.got, {of_head, of_head});
   const Tensor passing = row_numbers(stream, l * share).reshape({l, share});
   on<const Pass&>(stream, "expert_plan", pass_cpu, nullptr,
                   {.heads = c.got, .counts = passing, .ranks = l});
   const std::vector<int64_t> of_rank(static_cast<size_t>(l), share);
-  swap_numbers(stream, *g.inside, passing, c.passed, {of_rank, of_rank});
+  const Tensor passed = row_numbers(stream, l * share).reshape({l, share});
+  swap_numbers(stream, *g.inside, passing, passed, {of_rank, of_rank});
+  const int64_t s = g.sources() / (n * l);
+  c.passed = gather_counts(stream, g, passed).reshape({s, l * share});
   stream.synchronize();
   count_heads(home.heads, c.splits.tokens_out, c.splits.choices_out);
   count_heads(c.got, c.splits.tokens_in, c.splits.choices_in);
   c.splits.inside_out = sums_of_rows(passing);
-  c.splits.inside_in = sums_of_rows(c.passed);
+  c.splits.inside_in = sums_of_rows(passed);
+  c.splits.slices = sums_of_rows(c.passed);
   return c;
 }
 
@@ -288,6 +293,7 @@ NodeSums plan_sums(const ExpertGroup& g, const Home& home, const Relay& relay, c
                                .order = {.there = {}, .back = {}, .from = rows, .to = rows},
                                .sent = s.inside_out,
                                .received = s.inside_in}},
+                     .slices = {.ranks = g.slices, .rows = s.slices},
                      .order = arrival},
           .across = {.legs = {{.ranks = g.across,
                                .order = {.there = {}, .back = {}, .from = tokens, .to = tokens},
@@ -320,12 +326,14 @@ std::shared_ptr<const ExpertPlan> plan_nodes(Stream& stream, const ExpertGroup& 
   const Counts counts = exchange_counts(stream, g, home);
   const Splits& s = counts.splits;
   const Relay relay = order_relay(stream, g, home, counts);
-  const int64_t rows = total(s.inside_in);
+  const int64_t rows = total(s.slices);
   const Arrival arrival{.counts = counts.passed,
                         .nodes = g.across->size(),
+                        .ranks = g.inside->size(),
+                        .slices = static_cast<int64_t>(s.slices.size()),
                         .there = row_numbers(stream, rows),
                         .back = row_numbers(stream, rows),
-                        .offsets = row_numbers(stream, g.experts + 1)};
+                        .offsets = row_numbers(stream, g.experts_here() * g.sources() + 1)};
   on<const Arrival&>(stream, "expert_plan", arrival_cpu, nullptr, arrival);
   const RowOrder end{.there = arrival.there, .back = arrival.back, .from = rows, .to = rows};
   const Tensor tokens = home.tokens.rows(0, total(s.tokens_out));
@@ -338,6 +346,7 @@ std::shared_ptr<const ExpertPlan> plan_nodes(Stream& stream, const ExpertGroup& 
               .order = {.there = there, .back = back, .from = arrived, .to = total(s.inside_out)},
               .sent = s.inside_out,
               .received = s.inside_in}},
+        .slices = {.ranks = g.slices, .rows = s.slices},
         .order = end};
   };
   ExpertPlan plan{

@@ -19,12 +19,12 @@ void count_cpu(Stream& stream, const CountWork& arguments) {
   });
 }
 
-// One level. `got`: i32 [source ranks, experts here], the rows that each rank sends to each expert
-// of this one. With fixed rows f is above 0, and an expert's rows of a source begin f behind those
-// of the expert before.
+// One level. `got`: i32 [slices source ranks, experts here], the rows that each rank sends to each
+// expert of this one, of all slices. With fixed rows f is above 0, and an expert's rows of a source
+// begin f behind those of the expert before.
 struct FlatWork {
   Tensor own_offsets, choice_of, got;
-  int64_t chosen = 0, f = 0;
+  int64_t chosen = 0, f = 0, slices = 1;
   Tensor tokens_there, choices_there, choices_back;  // the last two with fixed rows
   Tensor there, back, offsets;
 };
@@ -63,13 +63,14 @@ void order_sending(const FlatWork& w) {
   }
 }
 
-// From [source][expert] to [expert][source].
+// From [slice][source][expert] to [expert][source][slice].
 void order_arrival(const FlatWork& w) {
-  const int64_t sources = w.got.rows(), here = w.got.columns();
+  const int64_t segments = w.got.elements(), here = w.got.columns();
+  const int64_t sources = w.got.rows() / w.slices;
   const int32_t* got = w.got.data<int32_t>();
-  std::vector<int64_t> first(static_cast<size_t>(sources * here));  // arrived row of each segment
+  std::vector<int64_t> first(static_cast<size_t>(segments));  // arrived row of each segment
   int64_t at = 0;
-  for (int64_t i = 0; i < sources * here; ++i) {
+  for (int64_t i = 0; i < segments; ++i) {
     first[static_cast<size_t>(i)] = w.f > 0 ? i * w.f : at;
     at += got[i];
     check_fits(got[i], w.f, i % here);
@@ -80,9 +81,10 @@ void order_arrival(const FlatWork& w) {
   int32_t* offsets = w.offsets.data<int32_t>();
   int32_t row = *offsets = 0;
   for (int64_t e = 0; e < here; ++e) {
-    for (int64_t s = 0; s < sources; ++s) {
-      const int64_t begin = first[static_cast<size_t>(s * here + e)];
-      for (int64_t i = begin; i < begin + got[s * here + e]; ++i, ++row) {
+    for (int64_t s = 0; s < sources * w.slices; ++s) {
+      const int64_t segment = (s % w.slices * sources + s / w.slices) * here + e;
+      const int64_t begin = first[static_cast<size_t>(segment)];
+      for (int64_t i = begin; i < begin + got[segment]; ++i, ++row) {
         there[static_cast<size_t>(row)] = static_cast<int32_t>(i);
         back[static_cast<size_t>(i)] = row;
       }
@@ -119,30 +121,35 @@ std::shared_ptr<const ExpertPlan> plan_flat(Stream& stream, const ExpertGroup& g
   const std::vector<int64_t> each(static_cast<size_t>(e), here);
   ranks.all_to_all(view_of(std::span<const int32_t>(counts.span<int32_t>())), each,
                    buffer_of(got.span<int32_t>()), each, stream);
+  const Tensor of_slices = gather_counts(stream, group, got);
   if (f == 0) stream.synchronize();
   const std::vector<int64_t> sent = row_counts(counts, e, f), received = row_counts(got, e, f);
+  const int64_t s = group.sources() / e;
+  const ExpertSlices slices{.ranks = group.slices, .rows = row_counts(of_slices, s, f)};
+  const int64_t rows = total(slices.rows);
   FlatWork w{.own_offsets = own.offsets,
              .choice_of = own.choice_of,
-             .got = got,
+             .got = of_slices.reshape({s * e, here}),
              .chosen = ids.columns(),
              .f = f,
+             .slices = s,
              .tokens_there = row_numbers(stream, total(sent)),
              .choices_there = {},
              .choices_back = {},
-             .there = row_numbers(stream, total(received)),
-             .back = row_numbers(stream, total(received)),
-             .offsets = row_numbers(stream, group.experts + 1)};
+             .there = row_numbers(stream, rows),
+             .back = row_numbers(stream, rows),
+             .offsets = row_numbers(stream, here * group.sources() + 1)};
   if (f > 0) {
     w.choices_there = row_numbers(stream, total(sent));
     w.choices_back = row_numbers(stream, ids.elements());
   }
   on<const FlatWork&>(stream, "expert_plan", flat_cpu, nullptr, w);
   stream.run([counts] {});  // read by the ranks
-  const RowOrder arrival{
-      .there = w.there, .back = w.back, .from = total(received), .to = total(received)};
+  const RowOrder arrival{.there = w.there, .back = w.back, .from = rows, .to = rows};
   auto way = [&](RowOrder order) {
     return ExpertWay{
         .legs = {{.ranks = &ranks, .order = std::move(order), .sent = sent, .received = received}},
+        .slices = slices,
         .order = arrival};
   };
   return std::make_shared<ExpertPlan>(ExpertPlan{
@@ -157,6 +164,21 @@ std::shared_ptr<const ExpertPlan> plan_flat(Stream& stream, const ExpertGroup& g
 }
 
 }  // namespace
+
+int64_t ExpertGroup::sources() const {
+  return ranks->size() * (slices == nullptr ? 1 : slices->size());
+}
+
+Tensor gather_counts(Stream& stream, const ExpertGroup& group, const Tensor& counts) {
+  if (group.slices == nullptr) return counts;
+  const int64_t slices = group.slices->size(), each = counts.elements();
+  const Tensor all = row_numbers(stream, slices * each);
+  group.slices->all_gather(view_of(std::span<const int32_t>(counts.span<int32_t>())),
+                           std::vector<int64_t>(static_cast<size_t>(slices), each),
+                           buffer_of(all.span<int32_t>()), stream);
+  stream.run([counts, all] {});  // read by the ranks
+  return all;
+}
 
 void validate(const ExpertGroup& g) {
   std::string reasons;

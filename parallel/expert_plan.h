@@ -1,12 +1,13 @@
 #pragma once
 // Which row goes where: what the ranks of an expert group agree on about one micro-batch of each,
-// before any row travels. E experts, e ranks; rank r holds experts [r E/e, (r+1) E/e). T tokens of
-// this rank choose K experts each; d columns.
+// before any row travels. E experts, e ranks; rank r holds experts [r E/e, (r+1) E/e), or one of s
+// slices of each of them. T tokens of this rank choose K experts each; d columns.
 //
 // At its expert a row lies behind those of lower ranks, and among its own rank's in the order of
 // tokens: with ranks in the order of micro-batches that is the order in which one rank meets them.
 // Rows are told apart by (expert, source rank), so that the experts' weight gradients are one
-// product a micro-batch (core/ops/grouped_linear.h) and every number is that of one rank.
+// product a micro-batch (core/ops/grouped_linear.h) and every number is that of one rank. With
+// slices each of the e s ranks is a source of its own, numbered r s + its slice.
 //
 // One level      each choice is a row, sent straight to its expert's rank.
 // Nodes          ranks a l + i, i < l, form node a. A token's row goes once to each node where it
@@ -20,6 +21,9 @@
 //                host waits for nothing. The layer's capacity (core/ops/dispatch.h) must not let
 //                more through; what it drops is counted where it is dropped, in own.offsets.
 //                Without a capacity (evaluation) counts are exact.
+// Slices         the s ranks that hold slices of the same experts gather each other's rows behind
+//                the last level, and add up their parts of outputs and gradients before rows go
+//                home (parallel/expert_way.h)
 //
 // Exact counts need one wait of the host on the stream, for the numbers of rows; it is the only
 // one.
@@ -33,6 +37,8 @@
 //              expert of another rank of this node
 //   combine    d size for each row that came from another rank (nodes: on both levels); fixed as
 //              dispatch
+//   slices     counts 4 E (s - 1), gathered; dispatch w (s - 1) for each row that arrived at this
+//              rank, gathered; combine d size for each row that arrived at the other slices
 // The gradient of combine is a dispatch with one row a choice on all levels, in FP8 if the recipe
 // says so; the gradient of dispatch is a combine.
 
@@ -46,14 +52,19 @@ namespace shoestring {
 
 // The ranks that share the experts of a layer. Communicators outlive the plans.
 struct ExpertGroup {
-  int64_t experts = 0;             // E, a multiple of the ranks
+  int64_t experts = 0;             // E, a multiple of e
   Communicator* ranks = nullptr;   // all e
   Communicator* across = nullptr;  // nodes: the ranks with this rank's place in their nodes
   Communicator* inside = nullptr;  // nodes: the ranks of this rank's node
   int64_t fixed_rows = 0;          // 0: exact counts
   bool sum_in_nodes = false;
+  // The s ranks that hold slices of this rank's experts, by slice; all have the same place in
+  // groups `ranks` of their own. Null: experts are whole.
+  Communicator* slices = nullptr;
 
   int64_t experts_here() const { return experts / ranks->size(); }
+  // Ranks whose tokens meet at an expert.
+  int64_t sources() const;
 };
 // Refuses groups that do not fit, with all reasons.
 void validate(const ExpertGroup& group);
@@ -69,7 +80,7 @@ struct NodeSums {
 
 struct ExpertPlan {
   DispatchLayout own;  // of this rank's tokens, over all E experts
-  Tensor offsets;      // i32 [E/e * e + 1]: borders of the rows here, by (expert, source rank)
+  Tensor offsets;      // i32 [E/e * e s + 1]: borders of the rows here, by (expert, source rank)
   ExpertWay tokens;    // from x [T, d] to the experts
   ExpertWay choices;   // from one row a choice, sorted by expert ([T K, d]), to the experts
   std::optional<NodeSums> sums;
@@ -79,6 +90,8 @@ struct ExpertPlan {
 std::shared_ptr<const ExpertPlan> plan_experts(Stream& stream, const ExpertGroup& group,
                                                const Tensor& ids, const Tensor& gates,
                                                double capacity);
+// Everybody's counts, [s, ...] by slice, of counts [...]; without slices the counts themselves.
+Tensor gather_counts(Stream& stream, const ExpertGroup& group, const Tensor& counts);
 // The two-level form, called by plan_experts.
 std::shared_ptr<const ExpertPlan> plan_nodes(Stream& stream, const ExpertGroup& group,
                                              const Tensor& ids, DispatchLayout own);

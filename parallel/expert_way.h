@@ -3,6 +3,11 @@
 // re-ordering before every leg and one at the end. A way is a permutation of rows (but for padding,
 // which arrives as zeros), so going back the same way is both its inverse and its adjoint.
 //
+// Where each of several ranks holds a slice of the same experts, what arrives at any of them is
+// gathered by all before the end. On the way back their rows, parts of sums, are added in the order
+// of the slices (one rounding, parallel/communicator.h) and each rank goes on with those that
+// arrived at it: the adjoint of the way, and no longer its inverse.
+//
 // Rows are pieces of memory of any element type: values, or codes with their scales
 // (core/fp8/packed_rows.h). Index tensors are i32 on the device; only the numbers of rows sent and
 // received are known on the host.
@@ -30,9 +35,16 @@ struct ExpertLeg {
   std::vector<int64_t> sent, received;  // rows to and from each rank
 };
 
+// Ranks that hold slices of the same experts.
+struct ExpertSlices {
+  Communicator* ranks = nullptr;   // outlives the way; null: experts are whole
+  std::vector<int64_t> rows = {};  // that arrived at each of them
+};
+
 struct ExpertWay {
   std::vector<ExpertLeg> legs;
-  RowOrder order;  // of what arrived, by source rank, into the order of the end
+  ExpertSlices slices = {};
+  RowOrder order;  // of what arrived, by slice and source rank, into the order of the end
 };
 
 // i32 on the device, of a kind that no recompute region drops.
@@ -50,5 +62,7 @@ Tensor travel_back(Stream& stream, const ExpertWay& way, const Tensor& y);
 // What this rank sends to others on the way and on the way back, rows of `row` bytes.
 int64_t bytes_there(const ExpertWay& way, int64_t row);
 int64_t bytes_back(const ExpertWay& way, int64_t row);
+// Of bytes_there(): rows that this rank gives to those with other slices, one for each of them.
+int64_t rows_given(const ExpertWay& way);
 
 }  // namespace shoestring

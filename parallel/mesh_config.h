@@ -73,7 +73,8 @@ struct MeshConfig {
             .min = 1,
             .max = most});
     v("etp", etp,
-      Field{.help = "tensor parallel ranks inside each expert, taken from the same ranks as ep",
+      Field{.help = "tensor parallel ranks inside each expert, which hold slices of its inner "
+                    "width; taken from the same ranks as ep",
             .min = 1,
             .max = most});
     v("order", order,

@@ -27,16 +27,6 @@ constexpr MeshGroup used_groups[] = {MeshGroup::tp,    MeshGroup::cp, MeshGroup:
                                      MeshGroup::stage, MeshGroup::pp, MeshGroup::ends,
                                      MeshGroup::ep,    MeshGroup::edp};
 
-// A stack of experts as the part of it that one rank of the group holds.
-void keep_experts(ParamInfo& info, int64_t experts, int rank, int ranks) {
-  if (ranks == 1) return;
-  const ExpertRows rows = rows_of_experts(info, experts, rank, ranks);
-  info.shard.whole = info.shape;
-  info.shard.rows = {{.local = 0, .global = rows.begin, .count = rows.end - rows.begin}};
-  info.shape.set(0, rows.end - rows.begin);
-  info.parts.resize(info.parts.size() / static_cast<size_t>(ranks));
-}
-
 }  // namespace
 
 Schedule schedule_of(const PartConfig& config, int micros) {
@@ -87,10 +77,12 @@ void ModelPart::split_copies(Communicator& world) {
 
 void ModelPart::list_parameters() {
   parameters_ = tensor_->shard(parameters_of(model_, chunks_, stages_));
+  const ExpertPart part{.rank = place()[MeshAxis::ep],
+                        .ranks = mesh_.extent(MeshAxis::ep),
+                        .slice = place()[MeshAxis::etp],
+                        .slices = mesh_.extent(MeshAxis::etp)};
   for (ParamInfo& info : parameters_) {
-    if (is_of_experts(info)) {
-      keep_experts(info, model_.moe.experts, place()[MeshAxis::ep], mesh_.extent(MeshAxis::ep));
-    }
+    if (is_of_experts(info)) info = part_of_experts(std::move(info), model_.moe.experts, part);
   }
   const auto experts = std::stable_partition(parameters_.begin(), parameters_.end(),
                                              [](const ParamInfo& p) { return !is_of_experts(p); });
@@ -111,8 +103,14 @@ void ModelPart::make_context(Communicator& world, Device& device) {
 }
 
 void ModelPart::make_experts(Communicator& world) {
-  if (mesh_.extent(MeshAxis::ep) == 1) return;
+  const bool sliced = mesh_.extent(MeshAxis::etp) > 1;
+  if (mesh_.extent(MeshAxis::ep) == 1 && !sliced) return;
   ExpertGroup experts{.experts = model_.moe.experts, .ranks = &group(MeshGroup::ep)};
+  if (sliced) {
+    slices_ =
+        world.split(mesh_.color(MeshGroup::etp, rank_), mesh_.index_in(MeshGroup::etp, rank_));
+    experts.slices = slices_.get();
+  }
   const NodeShape nodes = mesh_.node_shape(MeshGroup::ep);
   if (nodes.even && nodes.nodes > 1 && nodes.per_node > 1) {
     expert_nodes_ = mesh_.split_by_node(world, MeshGroup::ep);

@@ -113,6 +113,7 @@ class ModelPart {
   std::unique_ptr<RingAttention> ring_attention_;
   std::unique_ptr<AllToAllAttention> all_to_all_;
   NodeCommunicators expert_nodes_;
+  std::unique_ptr<Communicator> slices_;  // of the same experts; null: they are whole
   std::unique_ptr<ExpertExchange> exchange_;
 };
 

@@ -82,7 +82,8 @@ void StepGradients::begin_step(int64_t micro_batches) {
     } else if (group.first == 0) {
       group.micro_batches = micro_batches * mesh.extent(MeshAxis::cp);
     } else {
-      group.micro_batches = micro_batches * sequence / mesh.size(MeshGroup::ep);
+      group.micro_batches =
+          micro_batches * sequence / (mesh.size(MeshGroup::ep) * mesh.size(MeshGroup::etp));
     }
   });
 }

@@ -40,6 +40,7 @@ class StepTraffic {
         t_(mesh_.extent(MeshAxis::tp)),
         c_(mesh_.extent(MeshAxis::cp)),
         e_(mesh_.extent(MeshAxis::ep)),
+        s_(mesh_.extent(MeshAxis::etp)),
         p_(mesh_.extent(MeshAxis::pp)),
         data_(mesh_.size(MeshGroup::dp)),
         slots_(p_ > 1 ? 1 : (f.micro_batches + data_ - 1) / data_),
@@ -90,7 +91,7 @@ class StepTraffic {
     add_attention(prefix);
     const bool sparse = m_.moe.sparse(std::min(index, m_.layers - 1));
     if (sparse) add_router();
-    if (sparse && e_ > 1) add_experts(prefix.substr(0, prefix.size() - 1));
+    if (sparse && e_ * s_ > 1) add_experts(prefix.substr(0, prefix.size() - 1));
     if (sparse && m_.moe.shared == 0) return;
     gather_rows(d, in_block());
     scatter_rows(d, 1);
@@ -150,6 +151,7 @@ class StepTraffic {
     const int64_t counts = two_levels ? (n - 1) * (experts / n + 1) + (l - 1) * n * (experts / e_)
                                       : experts - experts / e_;
     each_micro(Op::all_to_all, t_ * c_ * counts * number);
+    each_micro(Op::all_gather, t_ * c_ * experts * (s_ - 1) * number);
     if (two_levels) add(Op::all_to_all, rows.choices_across * number);
     const int64_t d = m_.hidden, plain = d * width_;
     const std::string at = block + ".moe.experts.";
@@ -161,6 +163,8 @@ class StepTraffic {
     });
     add(Op::all_to_all, in_block() * (rows.tokens * dispatch + rows.choices * plain));
     add(Op::all_to_all, rows.choices * (gradient + plain));
+    add(Op::all_gather, rows.given * (in_block() * dispatch + gradient));
+    add(Op::reduce_scatter, rows.given * (in_block() + 1) * plain);
   }
 
   void add_borders() {
@@ -233,10 +237,11 @@ class StepTraffic {
       add_reduction(dense, {.ranks = copies * mesh_.size(MeshGroup::dp_cp),
                             .micro_batches = f_.micro_batches * c_});
       if (r > 0 || experts.empty()) continue;
-      for (ParamInfo& p : experts) p.shape.set(0, p.shape[0] / e_);
+      const ExpertPart part{.ranks = static_cast<int>(e_), .slices = static_cast<int>(s_)};
+      for (ParamInfo& p : experts) p = part_of_experts(std::move(p), m_.moe.experts, part);
       const int stage = mesh_.size(MeshGroup::stage), edp = mesh_.size(MeshGroup::edp);
       add_reduction(experts, {.ranks = copies * edp,
-                              .micro_batches = f_.micro_batches * t_ * c_ / e_,
+                              .micro_batches = f_.micro_batches * t_ * c_ / (e_ * s_),
                               .groups = stage / edp});
     }
   }
@@ -316,7 +321,7 @@ class StepTraffic {
   const StepFacts& f_;
   const ModelConfig& m_;
   Mesh mesh_;
-  int64_t t_, c_, e_, p_, data_, slots_, tokens_, width_;
+  int64_t t_, c_, e_, s_, p_, data_, slots_, tokens_, width_;
   Schedule schedule_;
   std::vector<Chunk> chunks_;
   TrafficForecast sum_;
@@ -350,23 +355,6 @@ int64_t rows_without(std::span<const int32_t> labels, int64_t step) {
 }
 
 }  // namespace
-
-ExpertTraffic sent_by(const ExpertPlan& plan) {
-  ExpertTraffic sent{.tokens = bytes_there(plan.tokens, 1),
-                     .choices = bytes_there(plan.choices, 1)};
-  if (plan.choices.legs.size() < 2) return sent;
-  const ExpertLeg& across = plan.choices.legs.front();
-  sent.choices_across = total(across.sent) - across.sent[static_cast<size_t>(across.ranks->rank())];
-  return sent;
-}
-
-ExpertTraffic sent_to(std::span<const int32_t> received, int ranks, int rank) {
-  int64_t rows = 0;
-  for (size_t i = 0; i + 1 < received.size(); ++i) {
-    if (static_cast<int>(i) % ranks != rank) rows += received[i + 1] - received[i];
-  }
-  return {.tokens = rows, .choices = rows};
-}
 
 int64_t rows_without_labels(const StepFacts& f, std::span<const MicroBatch> micros) {
   const Mesh mesh(f.part.mesh.resolved(f.ranks), f.ranks);

@@ -25,18 +25,20 @@
 //                                          all_gather 4 T (c-1) of first_key where the rank turns
 //                                          to a micro-batch that is not the one before
 //   router                                 all_gather 4 E T (c-1) there, nothing home
-// experts (all_to_all; rows: ExpertTraffic, of this rank and block; d' = w d, in FP8
-// d + 4 ceil(d / 128))
+// experts on e s ranks, s slices of each (all_to_all; rows: ExpertTraffic, of this rank and block;
+// d' = w d, in FP8 d + 4 ceil(d / 128))
 //   counts, never replayed                 4 (E - E/e); on n nodes of l ranks 4 (n-1) (E/n + 1) +
 //                                          4 (l-1) n E/e + 4 choices_across
 //   dispatch, combine                      d' tokens + w d choices there, d' choices + w d choices
 //                                          home
+//   slices                                 counts all_gather 4 E (s-1), never replayed; all_gather
+//                                          d' given and reduce_scatter w d given, there and home
 // pipeline (exchange), where two stages that follow one another stand on different ranks
 //   activations up, gradients down         w d T / t each, from the rank that has made them
 //
-// and in a step, g being elements of its f32 gradients, r = c D (experts: t c D / e), twice as many
-// where a schedule has two copies of a stage, N the elements of the store's dense part (experts'
-// part), padding included
+// and in a step, g being elements of its f32 gradients, r = c D (experts: t c D / (e s)), twice as
+// many where a schedule has two copies of a stage, N the elements of the store's dense part
+// (experts' part), padding included
 //   tensor, all_reduce                     8 g (t-1)/t of parameters that all hold; 8 g (s-1)/s of
 //                                          keys and values that s = t/n_kv ranks share. In exact
 //                                          mode once a micro-batch of this rank (pipelines: a step)
@@ -66,29 +68,10 @@
 #include "core/layers/context.h"
 #include "parallel/comm/collectives.h"
 #include "parallel/data_parallel.h"
+#include "parallel/expert_traffic.h"
 #include "parallel/model_part.h"
 
 namespace shoestring {
-
-// Rows that leave a rank of an expert group on the way to the experts of a block (all legs of the
-// way): depends on the routing. The same rows come back.
-struct ExpertTraffic {
-  int64_t tokens = 0;          // as one row a (token, node); one level: a choice
-  int64_t choices = 0;         // as one row a choice
-  int64_t choices_across = 0;  // of these to other nodes, where counts travel on two levels
-
-  ExpertTraffic& operator+=(const ExpertTraffic& other) {
-    tokens += other.tokens;
-    choices += other.choices;
-    choices_across += other.choices_across;
-    return *this;
-  }
-};
-// What this rank sends by the plan of a dispatch.
-ExpertTraffic sent_by(const ExpertPlan& plan);
-// What others sent to `rank` of `ranks`, on one level: from the "received" that a layer tells
-// (core/layers/moe.h), i32 [experts here * ranks + 1]. Over all ranks both have the same sum.
-ExpertTraffic sent_to(std::span<const int32_t> received, int ranks, int rank);
 
 // One step.
 struct StepFacts {
@@ -105,7 +88,7 @@ struct StepFacts {
   bool loads = false;   // the loads of experts are summed after each forward pass (global_batch)
   bool updates = true;  // parameters are gathered after the update
   // What depends on the data. Rows by block ("layers.3", "mtp.0"), of all ranks and micro-batches;
-  // a usage error where a block of a mesh with expert ranks is missing.
+  // a usage error where a block is missing though several ranks (ep, etp) share its experts.
   std::map<std::string, ExpertTraffic> experts = {};
   int64_t rows_without_labels = 0;  // below
 };

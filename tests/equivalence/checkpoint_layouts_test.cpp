@@ -24,7 +24,7 @@ const std::vector<std::string> optimisers = {"f32", "bf16", "muon", "muon_bf16"}
 const std::vector<Factor> layout_factors = {{"tp", {"1", "2", "4"}}, {"pp", {"1", "2", "3"}},
                                             {"ep", {"1", "2", "4"}}, {"dp", {"1", "2", "3", "5"}},
                                             {"copies", {"1", "2"}},  {"zero", {"0", "1"}},
-                                            {"mirror", {"0", "1"}}};
+                                            {"mirror", {"0", "1"}},  {"etp", {"1", "2", "4"}}};
 
 std::vector<Factor> all_factors() {
   std::vector<Factor> all = {{"model", models}, {"optimiser", optimisers}};
@@ -46,7 +46,7 @@ int64_t value_at(const SettingRow& row, size_t factor) {
 
 bool may_be_used(const SettingRow& row, size_t first) {
   const auto value = [&](size_t f) { return std::max<int64_t>(1, value_at(row, first + f)); };
-  const int64_t stage = value(0) * value(3) * value(4), ep = value(2);
+  const int64_t stage = value(0) * value(3) * value(4), ep = value(2) * value(7);
   if (stage * value(1) > most_ranks) return false;
   const bool sparse = row[0] == unset || row[0] >= 2;
   if (ep > 1 && !sparse) return false;
@@ -58,7 +58,8 @@ bool may_be_used(const SettingRow& row, size_t first) {
 TestLayout layout_of(const SettingRow& row, size_t first) {
   const auto value = [&](size_t f) { return value_at(row, first + f); };
   TestLayout layout;
-  layout.mesh.tp = value(0), layout.mesh.pp = value(1), layout.mesh.ep = value(2);
+  layout.mesh.tp = value(0), layout.mesh.pp = value(1);
+  layout.mesh.ep = value(2), layout.mesh.etp = value(7);
   layout.mesh.dp_shard = value(3), layout.mesh.dp_replicate = value(4);
   layout.ranks = static_cast<int>(value(0) * value(1) * value(3) * value(4));
   layout.sharded = value(5) == 1, layout.mirror = value(6) == 1;
@@ -109,7 +110,7 @@ void check_pair(const SettingRow& row) {
   }
   const Checkpoint a = Checkpoint::open(folder / "a");
   const Canonical of_a = canonical(a);
-  const bool whole = saved.mesh.tp == 1;
+  const bool whole = saved.mesh.tp == 1 && saved.mesh.etp == 1;
   EXPECT_EQ(first_difference(comparable(two, test, whole), comparable(of_a, test, whole)), "");
   TestRanks ranks(test, resumed);
   ranks.restore(a);
@@ -117,7 +118,7 @@ void check_pair(const SettingRow& row) {
   EXPECT_EQ(first_difference(of_a, canonical(Checkpoint::open(folder / "b"))), "");
   ranks.update(3);
   ranks.save(folder / "c", 3);
-  const bool still = whole && resumed.mesh.tp == 1;
+  const bool still = whole && resumed.mesh.tp == 1 && resumed.mesh.etp == 1;
   EXPECT_EQ(first_difference(comparable(three, test, still),
                              comparable(canonical(Checkpoint::open(folder / "c")), test, still)),
             "");
@@ -213,6 +214,15 @@ TEST(CheckpointLayouts, ExpertsOverAllAxesOfAStage) {
               layout({.cp = 2, .pp = 2, .ep = 2}, 8, true));
   expect_same(test, layout({.cp = 2, .pp = 3, .ep = 2}, 12, true),
               layout({.tp = 4, .cp = 2, .ep = 4}, 8, true));
+}
+
+// Slices of experts, alone and beside whole ones: each element has one writer.
+TEST(CheckpointLayouts, SlicesOfExperts) {
+  const TestModel test{layout_model("latent"), layout_optim("bf16")};
+  expect_same(test, layout({.tp = 2, .dp_replicate = 2, .ep = 2, .etp = 2}, 8, true),
+              layout({.pp = 3, .etp = 4}, 12, true));
+  expect_same(test, layout({.cp = 2, .etp = 2}, 4), layout({.ep = 4}, 4, true));
+  expect_same(test, layout({}, 1), layout({.tp = 2, .ep = 4, .etp = 2}, 8));
 }
 
 // A rank that forgets that others hold the same ends the save, with the tensor and both ranks.

@@ -46,6 +46,14 @@ std::vector<Layout> layouts() {
              c.pipeline.schedule = "dualpipe";
              c.parallel.zero_stage = 1;
            }},
+          {"slices of experts", [](RunConfig& c) { c.parallel.data_parallel = 2, c.mesh.etp = 2; }},
+          {"slices of experts on all axes",
+           [](RunConfig& c) {
+             c.mesh.tp = 2, c.mesh.pp = 2, c.mesh.ep = 2, c.mesh.etp = 2;
+             c.parallel.data_parallel = 2;
+             c.pipeline.schedule = "dualpipe";
+             c.parallel.zero_stage = 1;
+           }},
           {"all", [](RunConfig& c) {
              c.mesh.tp = 2, c.mesh.cp = 2, c.mesh.pp = 2, c.mesh.ep = 2;
              c.parallel.zero_stage = 1;

@@ -93,6 +93,10 @@ TEST(GradientNorm, IsThatOfOneRank) {
     const Norms cut = norms_of(model, tensor, 4, zero);
     EXPECT_NEAR(cut.norm, one.norm, 1e-13 * one.norm);
     EXPECT_NEAR(cut.classes, one.norm, 1e-12 * one.norm);
+    tensor.mesh.etp = 2;
+    const Norms slices = norms_of(model, tensor, 8, zero);
+    EXPECT_NEAR(slices.norm, one.norm, 1e-13 * one.norm);
+    EXPECT_NEAR(slices.classes, one.norm, 1e-12 * one.norm);
   }
 }
 

@@ -35,19 +35,6 @@ struct TestModel {
   OptimConfig optim;
 };
 
-// The part of a stacked matrix that an expert parallel rank holds.
-inline ParamInfo part_of_experts(ParamInfo info, int64_t experts, int rank, int ranks) {
-  const ExpertRows rows = rows_of_experts(info, experts, rank, ranks);
-  if (ranks == 1) return info;
-  const int64_t all = info.shape[0], parts = static_cast<int64_t>(info.parts.size());
-  info.shard = {.whole = info.shape,
-                .rows = {{.local = 0, .global = rows.begin, .count = rows.end - rows.begin}}};
-  info.shape.set(0, rows.end - rows.begin);
-  info.parts = {info.parts.begin() + parts * rows.begin / all,
-                info.parts.begin() + parts * rows.end / all};
-  return info;
-}
-
 class TestRank {
  public:
   TestRank(const TestModel& test, const TestLayout& layout, const Mesh& mesh, int rank)
@@ -172,8 +159,11 @@ class TestRank {
 
   ParamInfo part_of(const ModelConfig& m, const Mesh& mesh, ParamInfo info) const {
     if (is_of_experts(info)) {
-      return part_of_experts(std::move(info), m.moe.experts, place_[MeshAxis::ep],
-                             mesh.extent(MeshAxis::ep));
+      return part_of_experts(std::move(info), m.moe.experts,
+                             {.rank = place_[MeshAxis::ep],
+                              .ranks = mesh.extent(MeshAxis::ep),
+                              .slice = place_[MeshAxis::etp],
+                              .slices = mesh.extent(MeshAxis::etp)});
     }
     return shard_parameters(m, {std::move(info)}, place_[MeshAxis::tp],
                             mesh.extent(MeshAxis::tp))[0];

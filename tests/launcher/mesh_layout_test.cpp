@@ -61,11 +61,13 @@ TEST(MeshLayout, TheModelTheBatchesAndTheScheduleMustAllowIt) {
   EXPECT_EQ(part_config_of(config, 2).blocks, (std::vector<int64_t>{1, 3}));
 }
 
-TEST(MeshLayout, ExpertsAreWhole) {
+TEST(MeshLayout, ExpertsMayBeCut) {
   RunConfig config = laid_out(2, 1, 1);
   config.model.moe = {.experts = 4, .chosen = 2, .ffn = 16};
   config.mesh.etp = 2;
-  expect_error(ExitCode::usage, {"mesh.etp = 2"},
+  require_layout(config, 2, load_segments(config));
+  config.model.moe.ffn = 15;
+  expect_error(ExitCode::usage, {"mesh.etp = 2 does not divide the 15 columns of an expert"},
                [&] { require_layout(config, 2, load_segments(config)); });
 }
 

@@ -40,6 +40,11 @@ TEST(WholeModel, PartsMakeUpTheWeightsOfOneRank) {
   config.pipeline.schedule = "dualpipe";
   config.parallel.zero_stage = 1;
   EXPECT_EQ(weights_of(config, 8), one);
+  config.mesh.etp = 2;
+  EXPECT_EQ(weights_of(config, 8), one);
+  config = sparse_config(folder);
+  config.mesh.etp = 2;
+  EXPECT_EQ(weights_of(config, 2), one);
 }
 
 TEST(WholeModel, RunsOnTheFirstRank) {
@@ -63,6 +68,8 @@ TEST(WholeModel, RunsOnTheFirstRank) {
   EXPECT_EQ(loss_of(4), one);
   config.mesh = MeshConfig();
   config.mesh.cp = 2;  // all weights are on each rank
+  EXPECT_EQ(loss_of(2), one);
+  config.mesh.etp = 2;  // halves of experts
   EXPECT_EQ(loss_of(2), one);
 }
 

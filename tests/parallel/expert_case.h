@@ -41,8 +41,10 @@ struct Standing {
   int nodes = 0;  // 0: one level
   int64_t fixed_rows = 0;
   bool sum_in_nodes = false;
+  int slices = 1;  // of each expert: there are ranks * slices of them, slices neighbours
+  int all() const { return ranks * slices; }
   std::string text() const {
-    return cat(ranks, " ranks, ", nodes, " nodes, ", fixed_rows, " fixed rows",
+    return cat(ranks, " ranks, ", slices, " slices, ", nodes, " nodes, ", fixed_rows, " fixed rows",
                sum_in_nodes ? ", sums in nodes" : "");
   }
 };
@@ -55,17 +57,24 @@ class GroupOf {
              .ranks = &world,
              .fixed_rows = s.fixed_rows,
              .sum_in_nodes = s.sum_in_nodes};
+    if (s.slices > 1) {
+      ranks_ = world.split(world.rank() % s.slices, world.rank());
+      slices_ = world.split(world.rank() / s.slices, world.rank());
+      group.ranks = ranks_.get();
+      group.slices = slices_.get();
+    }
     if (s.nodes == 0) return;
-    const int local = world.size() / s.nodes;
-    across_ = world.split(world.rank() % local, world.rank());
-    inside_ = world.split(world.rank() / local, world.rank());
+    Communicator& ranks = *group.ranks;
+    const int local = ranks.size() / s.nodes;
+    across_ = ranks.split(ranks.rank() % local, ranks.rank());
+    inside_ = ranks.split(ranks.rank() / local, ranks.rank());
     group.across = across_.get();
     group.inside = inside_.get();
   }
   ExpertGroup group;
 
  private:
-  std::unique_ptr<Communicator> across_, inside_;
+  std::unique_ptr<Communicator> ranks_, slices_, across_, inside_;
 };
 
 // What each rank's tokens choose.
@@ -89,7 +98,7 @@ inline Choice choices_of(Device& device, Load load, int rank, const std::vector<
       int64_t e = draw;
       if (load == Load::one_expert) e = k;
       if (load == Load::last_rank) e = experts - here + draw % here;
-      if (load == Load::own_rank) e = rank * here + draw % here;
+      if (load == Load::own_rank) e = rank % ranks * here + draw % here;
       if (load == Load::nothing_at_home) e = (rank + 1) % ranks * here + draw % here;
       int32_t* row = c.ids.data<int32_t>() + t * chosen;
       while (std::find(row, row + k, e) != row + k) e = (e + 1) % experts;

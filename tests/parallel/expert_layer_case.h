@@ -33,13 +33,18 @@ struct Model {
             .capacity = capacity,
             .balance = {.sequence = 0.3, .switch_loss = 0.2, .z_loss = 0.05}};
   }
-  std::vector<ParamInfo> parameters(int64_t here) const {
+  std::vector<ParamInfo> parameters(const ExpertPart& part) const {
     const std::string at = "layers.0.moe.";
-    return {{.name = at + "router.weight", .shape = {experts, d}, .deviation = 1},
-            {.name = at + "experts.gate_up.weight", .shape = {here * 2 * m, d}, .deviation = 0.5},
-            {.name = at + "experts.down.weight", .shape = {here * d, m}, .deviation = 0.5},
-            {.name = at + "shared.gate_up.weight", .shape = {2 * m, d}, .deviation = 0.5},
-            {.name = at + "shared.down.weight", .shape = {d, m}, .deviation = 0.5}};
+    std::vector<ParamInfo> all = {
+        {.name = at + "router.weight", .shape = {experts, d}, .deviation = 1},
+        {.name = at + "experts.gate_up.weight", .shape = {experts * 2 * m, d}, .deviation = 0.5},
+        {.name = at + "experts.down.weight", .shape = {experts * d, m}, .deviation = 0.5},
+        {.name = at + "shared.gate_up.weight", .shape = {2 * m, d}, .deviation = 0.5},
+        {.name = at + "shared.down.weight", .shape = {d, m}, .deviation = 0.5}};
+    for (ParamInfo& p : all) {
+      if (is_of_experts(p)) p = part_of_experts(std::move(p), experts, part);
+    }
+    return all;
   }
 };
 
@@ -55,25 +60,28 @@ inline Tensor copy_of(const Tensor& x) {
   return y;
 }
 
-// A rank's layer: all experts, or those of rank `rank` of `ranks`.
+// What a part of a parameter is of a tensor with the whole one's shape.
+inline Tensor part_of(const Tensor& whole, const ParamInfo& info) {
+  Tensor part(whole.device(), info.shape, whole.dtype());
+  const size_t element = size_of(whole.dtype());
+  const auto wide = static_cast<size_t>(whole.columns()) * element;
+  const auto row = static_cast<size_t>(info.shape.columns()) * element;
+  const auto column = static_cast<size_t>(info.shard.first_column) * element;
+  for (const RowRun& run : info.shard.rows) {
+    for (int64_t i = 0; i < run.count; ++i) {
+      std::memcpy(part.raw() + static_cast<size_t>(run.local + i) * row,
+                  whole.raw() + static_cast<size_t>(run.global + i) * wide + column, row);
+    }
+  }
+  return info.shard.cut() ? part : copy_of(whole);
+}
+
+// A rank's layer: all experts, or its part of them.
 class Layer {
  public:
-  Layer(const Model& model, int rank, int ranks)
-      : model_(model),
-        store_(device_, model.parameters(model.experts / ranks), model.dtype),
-        source_(store_) {
-    ParamStore whole(device_, model.parameters(model.experts), model.dtype);
-    whole.initialise(6);
-    for (const Param& p : store_.params()) {
-      const Param& all = whole.param(p.info.name);
-      ExpertRows rows{.begin = 0, .end = all.info.shape[0]};
-      if (is_of_experts(p.info)) rows = rows_of_experts(all.info, model.experts, rank, ranks);
-      auto copy = [&](const Tensor& to, const Tensor& from) {
-        std::memcpy(to.raw(), from.rows(rows.begin, rows.end).raw(), to.bytes());
-      };
-      copy(store_.master(p), whole.master(all));
-      copy(store_.weight(p), whole.weight(all));
-    }
+  explicit Layer(const Model& model, const ExpertPart& part = {})
+      : model_(model), store_(device_, model.parameters(part), model.dtype), source_(store_) {
+    store_.initialise(6);
     if (model.recipe != "bf16") {
       PrecisionConfig config;
       config.recipe = model.recipe;

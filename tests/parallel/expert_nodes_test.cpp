@@ -12,10 +12,16 @@ namespace {
 using namespace shoestring::testing;
 
 constexpr int64_t experts = 24, chosen = 5, tokens = 11;
-const Standing standings[] = {{.ranks = 1, .nodes = 1}, {.ranks = 2, .nodes = 2},
-                              {.ranks = 3, .nodes = 3}, {.ranks = 4, .nodes = 2},
-                              {.ranks = 4, .nodes = 1}, {.ranks = 6, .nodes = 3},
-                              {.ranks = 8, .nodes = 2}, {.ranks = 8, .nodes = 4}};
+const Standing standings[] = {{.ranks = 1, .nodes = 1},
+                              {.ranks = 2, .nodes = 2},
+                              {.ranks = 3, .nodes = 3},
+                              {.ranks = 4, .nodes = 2},
+                              {.ranks = 4, .nodes = 1},
+                              {.ranks = 6, .nodes = 3},
+                              {.ranks = 8, .nodes = 2},
+                              {.ranks = 8, .nodes = 4},
+                              {.ranks = 4, .nodes = 2, .slices = 2},
+                              {.ranks = 2, .nodes = 2, .slices = 3}};
 const Load loads[] = {Load::random, Load::one_expert, Load::last_rank, Load::own_rank,
                       Load::nothing_at_home};
 
@@ -28,11 +34,12 @@ TEST(ExpertNodes, BringTheRowsOfOneLevel) {
     for (Load load : loads) {
       for (bool ragged : {false, true}) {
         for (double capacity : {0.0, 1.5}) {
-          run_ranks(s.ranks, [&](Communicator& world) {
+          run_ranks(s.all(), [&](Communicator& world) {
             Device device(DeviceKind::cpu, 0, 1);
             Stream stream = Stream::immediate(device);
             const auto safe = checked(world);
-            const GroupOf flat(*safe, {.ranks = s.ranks}, experts), nodes(*safe, s, experts);
+            const GroupOf flat(*safe, {.ranks = s.ranks, .slices = s.slices}, experts),
+                nodes(*safe, s, experts);
             const int64_t T = tokens_of(world.rank(), ragged);
             const Choice c = choices_of(device, load, world.rank(), {T, chosen, experts, s.ranks});
             const auto one = plan_experts(stream, flat.group, c.ids, c.gates, capacity);
@@ -43,7 +50,9 @@ TEST(ExpertNodes, BringTheRowsOfOneLevel) {
             check_same_bits(travel(stream, two->tokens, x), rows, s.text());
             const Tensor home = travel_back(stream, one->choices, rows);
             check_same_bits(travel_back(stream, two->choices, rows), home, "back");
-            check_same_bits(travel(stream, two->choices, home), rows, "choices");
+            const Tensor choices = travel(stream, one->choices, home);
+            check_same_bits(travel(stream, two->choices, home), choices, "choices");
+            if (s.slices == 1) check_same_bits(choices, rows, "there and back");
           });
         }
       }
@@ -56,7 +65,7 @@ TEST(ExpertNodes, BytesOnTheWireAreTheFormula) {
   constexpr int64_t d = 10, w = 4 * d;
   for (const Standing& s : standings) {
     for (Load load : loads) {
-      run_ranks(s.ranks, [&](Communicator& world) {
+      run_ranks(s.all(), [&](Communicator& world) {
         Device device(DeviceKind::cpu, 0, 1);
         Stream stream = Stream::immediate(device);
         const auto traffic = std::make_shared<Traffic>();
@@ -65,15 +74,22 @@ TEST(ExpertNodes, BytesOnTheWireAreTheFormula) {
         auto ids_of = [&](int r) {
           return choices_of(device, load, r, {tokens, chosen, experts, s.ranks}).ids;
         };
-        const int me = world.rank(), n = s.nodes, l = s.ranks / n;
-        const Choice c = choices_of(device, load, me, {tokens, chosen, experts, s.ranks});
+        const int me = world.rank() / s.slices, slice = world.rank() % s.slices;
+        const int n = s.nodes, l = s.ranks / n, others = s.slices - 1;
+        const Choice c = choices_of(device, load, world.rank(), {tokens, chosen, experts, s.ranks});
         // From the choices of all ranks.
         int64_t leaving = 0, dispatch = 0, combine = 0;
-        for (int r = 0; r < s.ranks; ++r) {
-          const Tensor ids = ids_of(r);
+        for (int source = 0; source < s.all(); ++source) {
+          const Tensor ids = ids_of(source);
+          const int r = source / s.slices;
           std::set<std::pair<int64_t, int64_t>> crossings;
           for (int64_t i = 0; i < ids.elements(); ++i) {
             const int64_t to = ids.data<int32_t>()[i] / (experts / s.ranks), node = to / l;
+            if (source % s.slices != slice) {
+              combine += to == me ? w : 0;
+              continue;
+            }
+            dispatch += to == me ? w * others : 0;
             const int64_t relay = node * l + r % l;
             const bool crosses = node != r / l;
             if (crosses) crossings.insert({i / chosen, node});
@@ -86,8 +102,9 @@ TEST(ExpertNodes, BytesOnTheWireAreTheFormula) {
         }
         traffic->reset();
         const auto plan = plan_experts(stream, g.group, c.ids, c.gates, 0);
-        const int64_t counts =
-            4 * (n - 1) * (experts / n + 1) + 4 * (l - 1) * n * (experts / s.ranks) + 4 * leaving;
+        const int64_t counts = 4 * (n - 1) * (experts / n + 1) +
+                               4 * (l - 1) * n * (experts / s.ranks) + 4 * leaving +
+                               4 * experts * others;
         check(traffic->total_bytes() == counts,
               cat("counts sent ", traffic->total_bytes(), ", formula ", counts));
         traffic->reset();
@@ -109,7 +126,7 @@ TEST(ExpertNodes, BytesOnTheWireAreTheFormula) {
 TEST(ExpertNodes, SlotsHoldTheChoicesOfEachToken) {
   for (Standing s : standings) {
     s.sum_in_nodes = true;
-    run_ranks(s.ranks, [&](Communicator& world) {
+    run_ranks(s.all(), [&](Communicator& world) {
       Device device(DeviceKind::cpu, 0, 1);
       Stream stream = Stream::immediate(device);
       const GroupOf g(world, s, experts);
@@ -134,8 +151,8 @@ TEST(ExpertNodes, SlotsHoldTheChoicesOfEachToken) {
           continue;
         }
         ++used;
-        check(std::floor(slots.data<float>()[i]) == at_relay.data<float>()[row],
-              "a slot's gate and row are of one token");
+        const float mark = at_relay.data<float>()[row] / static_cast<float>(s.slices);
+        check(std::floor(slots.data<float>()[i]) == mark, "a slot's gate and row are of one token");
         check(i % chosen == 0 || sums.node_rows.data<int32_t>()[i - 1] < row, "by expert");
       }
       check(used == at_relay.rows(), "every row has a slot");

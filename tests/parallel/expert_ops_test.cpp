@@ -14,7 +14,10 @@ const Standing standings[] = {{.ranks = 2},
                               {.ranks = 3},
                               {.ranks = 4, .nodes = 2},
                               {.ranks = 4, .nodes = 2, .sum_in_nodes = true},
-                              {.ranks = 3, .fixed_rows = tokens}};
+                              {.ranks = 3, .fixed_rows = tokens},
+                              {.ranks = 1, .slices = 2},
+                              {.ranks = 2, .fixed_rows = tokens, .slices = 2},
+                              {.ranks = 2, .nodes = 2, .sum_in_nodes = true, .slices = 2}};
 
 double dot(const Tensor& a, const Tensor& b) {
   check(a.shape() == b.shape(), "shapes of a product");
@@ -59,7 +62,7 @@ TEST(ExpertOps, GradientsAreAdjoints) {
   for (const Standing& s : standings) {
     for (double capacity : {0.0, 0.8}) {
       if (capacity == 0 && s.fixed_rows > 0) continue;
-      run_ranks(s.ranks, [&](Communicator& world) {
+      run_ranks(s.all(), [&](Communicator& world) {
         Rank r(world, s, capacity);
         NothingSaved nothing;
         const Tensor x = r.values({tokens, d}, "x");
@@ -105,7 +108,7 @@ TEST(ExpertOps, GiveNothingForNothing) {
 TEST(ExpertOps, CodesTravelAsTheyAre) {
   const Fp8Encoding encoding{.tile = {1, 4}, .scales = ScaleKind::power_of_two};
   for (const Standing& s : standings) {
-    run_ranks(s.ranks, [&](Communicator& world) {
+    run_ranks(s.all(), [&](Communicator& world) {
       Rank r(world, s, s.fixed_rows > 0 ? 100 : 0);
       NothingSaved nothing;
       for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {

@@ -23,9 +23,9 @@ std::vector<int32_t> list_of(const Tensor& x) {
 std::vector<float> rows_at(int rank, Load load, const Standing& s, bool ragged, bool by_choice) {
   Device device;
   std::vector<float> rows;
-  const int64_t here = experts / s.ranks;
-  for (int64_t e = rank * here; e < (rank + 1) * here; ++e) {
-    for (int r = 0; r < s.ranks; ++r) {
+  const int64_t here = experts / s.ranks, group = rank / s.slices;
+  for (int64_t e = group * here; e < (group + 1) * here; ++e) {
+    for (int r = 0; r < s.all(); ++r) {
       const int64_t T = tokens_of(r, ragged);
       const Choice c = choices_of(device, load, r, {T, chosen, experts, s.ranks});
       for (int64_t i = 0; i < T * chosen; ++i) {
@@ -68,19 +68,23 @@ void check_plan(Communicator& world, const Standing& s, Load load, bool ragged) 
                                 MemoryKind::workspace);
   const Tensor there = travel(stream, plan->choices, home);
   check_rows(there, true);
+  // Each slice gives its part, here the rows themselves.
+  for (float& x : home.span<float>()) x *= static_cast<float>(s.slices);
   check_same_bits(travel_back(stream, plan->choices, there), home, "choices at home");
 }
 
 TEST(ExpertPlan, RowsStandByExpertSourceAndToken) {
   for (const Standing& s :
        {Standing{.ranks = 1}, Standing{.ranks = 2}, Standing{.ranks = 3}, Standing{.ranks = 8},
-        Standing{.ranks = 24}, Standing{.ranks = 3, .fixed_rows = tokens}}) {
+        Standing{.ranks = 24}, Standing{.ranks = 3, .fixed_rows = tokens},
+        Standing{.ranks = 1, .slices = 3}, Standing{.ranks = 4, .slices = 2},
+        Standing{.ranks = 3, .fixed_rows = tokens, .slices = 2}}) {
     for (Load load :
          {Load::random, Load::one_expert, Load::last_rank, Load::own_rank, Load::nothing_at_home}) {
       if (s.ranks == 24 && load != Load::random) continue;  // one expert a rank
       for (bool ragged : {false, true}) {
         if (ragged && s.fixed_rows > 0) continue;
-        run_ranks(s.ranks, [&](Communicator& world) { check_plan(world, s, load, ragged); });
+        run_ranks(s.all(), [&](Communicator& world) { check_plan(world, s, load, ragged); });
       }
     }
   }
@@ -127,22 +131,28 @@ TEST(ExpertPlan, FixedRowsMustHoldWhatTheCapacityLets) {
 struct Bytes {
   int64_t counts = 0, dispatch = 0, combine = 0;
 };
-Bytes formula(int rank, const Standing& s, Load load, int64_t w, int64_t back) {
+Bytes formula(int world_rank, const Standing& s, Load load, int64_t w, int64_t back) {
   Device device;
-  const int64_t e = s.ranks, here = experts / e;
-  Bytes b{.counts = 4 * (e - 1) * here};
+  const int64_t e = s.ranks, here = experts / e, others = s.slices - 1;
+  const int rank = world_rank / s.slices, slice = world_rank % s.slices;
+  Bytes b{.counts = 4 * (e - 1) * here + 4 * experts * others};
   auto ids_of = [&](int r) {
     return list_of(choices_of(device, load, r, {tokens, chosen, experts, e}).ids);
   };
   if (s.fixed_rows > 0) {
-    b.dispatch = w * (e - 1) * here * s.fixed_rows;
-    b.combine = back * (e - 1) * here * s.fixed_rows;
+    b.dispatch = w * (e - 1 + e * others) * here * s.fixed_rows;
+    b.combine = back * (e - 1 + e * others) * here * s.fixed_rows;
     return b;
   }
-  for (int r = 0; r < e; ++r) {
+  for (int r = 0; r < s.all(); ++r) {
+    const int from = r / s.slices;
+    const bool straight = r % s.slices == slice;
     for (int32_t id : ids_of(r)) {
-      b.dispatch += r == rank && id / here != rank ? w : 0;
-      b.combine += r != rank && id / here == rank ? back : 0;
+      const bool arrives = id / here == rank;
+      b.dispatch += r == world_rank && !arrives ? w : 0;
+      b.dispatch += straight && arrives ? w * others : 0;
+      b.combine += straight && from != rank && arrives ? back : 0;
+      b.combine += !straight && arrives ? back : 0;
     }
   }
   return b;
@@ -151,15 +161,18 @@ Bytes formula(int rank, const Standing& s, Load load, int64_t w, int64_t back) {
 TEST(ExpertPlan, BytesOnTheWireAreTheFormula) {
   constexpr int64_t d = 10;
   for (const Standing& s : {Standing{.ranks = 2}, Standing{.ranks = 4}, Standing{.ranks = 8},
-                            Standing{.ranks = 4, .fixed_rows = tokens}}) {
+                            Standing{.ranks = 4, .fixed_rows = tokens},
+                            Standing{.ranks = 1, .slices = 2}, Standing{.ranks = 2, .slices = 3},
+                            Standing{.ranks = 2, .fixed_rows = tokens, .slices = 2}}) {
     for (Load load : {Load::random, Load::last_rank, Load::own_rank}) {
-      run_ranks(s.ranks, [&](Communicator& world) {
+      run_ranks(s.all(), [&](Communicator& world) {
         Device device(DeviceKind::cpu, 0, 1);
         Stream stream = Stream::immediate(device);
         const auto traffic = std::make_shared<Traffic>();
         const auto counted = counting(world, traffic);
         const GroupOf g(*counted, s, experts);
         const Choice c = choices_of(device, load, world.rank(), {tokens, chosen, experts, s.ranks});
+        traffic->reset();
         const auto plan = plan_experts(stream, g.group, c.ids, c.gates, s.fixed_rows > 0 ? 1e6 : 0);
         const Bytes want = formula(world.rank(), s, load, 4 * d, 4 * d);
         check(traffic->total_bytes() == want.counts, "bytes of counts");

@@ -92,6 +92,45 @@ TEST(ExpertWay, BackIsTheInverseAndTheAdjoint) {
   }
 }
 
+// Two ranks that keep two and three rows each, and read all five in reverse.
+TEST(ExpertWay, SlicesGatherRowsAndAddTheirParts) {
+  run_ranks(2, [](Communicator& world) {
+    Device device(DeviceKind::cpu, 0, 1);
+    Stream stream = Stream::worker(device, "rows");
+    AbortOnUnwind guard(world);
+    const auto alone = world.split(world.rank(), 0);
+    const int64_t rows = world.rank() + 2;
+    ExpertWay way;
+    way.legs = {{.ranks = alone.get(),
+                 .order = {.there = {}, .back = {}, .from = rows, .to = rows},
+                 .sent = {rows},
+                 .received = {rows}}};
+    way.slices = {.ranks = &world, .rows = {2, 3}};
+    const Tensor reverse = index_of(device, {4, 3, 2, 1, 0});
+    way.order = {.there = reverse, .back = reverse, .from = 5, .to = 5};
+    const auto number = [](int64_t rank, int64_t row) {
+      return static_cast<double>(10 * rank + row);
+    };
+    Tensor x(device, {rows, 1}, Dtype::f64);
+    for (int64_t i = 0; i < rows; ++i) x.data<double>()[i] = number(world.rank(), i);
+    const Tensor there = travel(stream, way, x);
+    stream.synchronize();
+    const double wanted[] = {12, 11, 10, 1, 0};
+    check(std::equal(wanted, wanted + 5, there.data<double>()), "all rows, in reverse");
+    // Rank r gives (r + 1) times what it has read: three times home together.
+    for (int64_t i = 0; i < 5; ++i) there.data<double>()[i] *= world.rank() + 1;
+    const Tensor home = travel_back(stream, way, there);
+    stream.synchronize();
+    check(home.rows() == rows, "own rows come home");
+    for (int64_t i = 0; i < rows; ++i) {
+      check(home.data<double>()[i] == 3 * number(world.rank(), i), "the sum of both parts");
+    }
+    check(rows_given(way) == rows && bytes_there(way, 10) == 10 * rows &&
+              bytes_back(way, 10) == 10 * (5 - rows),
+          "own rows there, the other's back");
+  });
+}
+
 TEST(ExpertWay, RefusesOtherRows) {
   run_ranks(3, [](Communicator& world) {
     Device device(DeviceKind::cpu, 0, 1);

@@ -27,9 +27,9 @@ inline Layout layout(std::string name, int ranks, const MeshConfig& mesh,
   return l;
 }
 
-inline MeshConfig mesh(int64_t tp, int64_t cp, int64_t pp, int64_t ep = 1) {
+inline MeshConfig mesh(int64_t tp, int64_t cp, int64_t pp, int64_t ep = 1, int64_t etp = 1) {
   MeshConfig m;
-  m.tp = tp, m.cp = cp, m.pp = pp, m.ep = ep;
+  m.tp = tp, m.cp = cp, m.pp = pp, m.ep = ep, m.etp = etp;
   return m;
 }
 
@@ -75,7 +75,15 @@ inline std::vector<Layout> sparse_layouts() {
           layout("pp 2 ep 2", 4, mesh(1, 1, 2, 2), "zb-h1"),
           layout("dualpipe ep 2", 4, mesh(1, 1, 2, 2), "dualpipe"),
           layout("dualpipe ep 2 dp 4", 8, mesh(1, 1, 2, 2), "dualpipe"),
-          layout("tp 2 cp 2 pp 2 ep 2", 8, mesh(2, 2, 2, 2), "zb-v")};
+          layout("tp 2 cp 2 pp 2 ep 2", 8, mesh(2, 2, 2, 2), "zb-v"),
+          layout("etp 2", 2, mesh(1, 1, 1, 1, 2)),
+          layout("etp 2 tp 2", 2, mesh(2, 1, 1, 1, 2)),
+          layout("etp 2 cp 2 dp 2", 4, mesh(1, 2, 1, 1, 2)),
+          layout("etp 2 ep 2", 4, mesh(1, 1, 1, 2, 2)),
+          layout("etp 4 tp 2", 4, mesh(2, 1, 1, 1, 4)),
+          layout("dualpipe etp 2", 4, mesh(1, 1, 2, 1, 2), "dualpipe"),
+          layout("dualpipe etp 2 dp 4", 8, mesh(1, 1, 2, 1, 2), "dualpipe"),
+          layout("tp 2 cp 2 pp 2 ep 2 etp 2", 8, mesh(2, 2, 2, 2, 2), "zb-v")};
 }
 
 }  // namespace shoestring

@@ -56,6 +56,30 @@ TEST(ModelPart, HoldsItsStagesHeadsAndExperts) {
   EXPECT_FALSE(shapes[0].contains("layers.2.attention_norm.gain"));
 }
 
+// Slices of experts over the tensor ranks, and copies of them over data ranks.
+TEST(ModelPart, HoldsSlicesOfExperts) {
+  PartConfig config;
+  config.mesh.tp = 2, config.mesh.ep = 2, config.mesh.etp = 2;
+  std::mutex mutex;
+  std::map<int, std::map<std::string, ParamInfo>> parts;
+  each_part(sparse_model(), config, 8, [&](ModelPart& part) {
+    const std::lock_guard lock(mutex);
+    for (const ParamInfo& p : part.parameters()) parts[part.rank()][p.name] = p;
+    EXPECT_EQ(part.exchange()->group().ranks->size(), 2);
+    EXPECT_EQ(part.exchange()->group().slices->size(), 2);
+    EXPECT_EQ(part.exchange()->group().slices->rank(), part.rank() % 2);
+    EXPECT_EQ(part.expert_replicas().size(), 2);
+    EXPECT_EQ(part.expert_replicas().rank(), part.rank() / 4);
+  });
+  for (int rank = 0; rank < 8; ++rank) {
+    const ParamInfo& down = parts[rank].at("layers.1.moe.experts.down.weight");
+    EXPECT_EQ(down.shape, (Shape{4 * 24, 6}));
+    EXPECT_EQ(down.shard.first_column, rank % 2 * 6);
+    EXPECT_EQ(down.shard.rows[0].global, rank / 2 % 2 * 4 * 24);
+    EXPECT_EQ(parts[rank].at("layers.1.moe.experts.gate_up.weight").shape, (Shape{4 * 12, 24}));
+  }
+}
+
 // Of what several ranks hold exactly one counts each element.
 TEST(ModelPart, EveryElementIsCountedOnce) {
   for (const ModelConfig& family : families()) {
@@ -64,6 +88,7 @@ TEST(ModelPart, EveryElementIsCountedOnce) {
     for (const char* schedule : {"1f1b", "zb-v", "dualpipe"}) {
       PartConfig config;
       config.mesh.tp = 4, config.mesh.pp = 2;
+      config.mesh.etp = model.moe.on() ? 2 : 1;
       config.schedule = schedule;
       std::mutex mutex;
       int64_t counted = 0;

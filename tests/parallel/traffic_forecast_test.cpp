@@ -27,10 +27,9 @@ Counted count(MeshCase c) {
     for (const auto& [name, rows] : tape.told()) {
       if (part.experts() == nullptr || !name.ends_with(suffix)) continue;
       const std::string block = name.substr(0, name.size() - suffix.size());
-      const Communicator& group = part.group(MeshGroup::ep);
       const ExpertPlan& plan = *part.exchange()->latest();
       const bool nodes = plan.choices.legs.size() > 1;  // then the model has one such block
-      add(block, nodes ? sent_by(plan) : sent_to(rows.span<int32_t>(), group.size(), group.rank()));
+      add(block, nodes ? sent_by(plan) : sent_to(rows.span<int32_t>(), part.exchange()->group()));
     }
   };
   const auto others = c.hooks;
@@ -224,6 +223,11 @@ TEST(TrafficForecast, ExpertsOnTwoLevels) {
     EXPECT_GT(rows.choices, rows.choices_across);
     EXPECT_GT(rows.choices_across, 0);
     expect_forecast(c, "ep 4 on 2 nodes");
+    c = case_of(model, layout("ep 4 etp 2 on 2 nodes", 8, mesh(1, 1, 1, 4, 2)));
+    c.part.mesh.ranks_per_node = 4;
+    c.recompute = recompute;
+    EXPECT_GT(count(c).experts.at("layers.3").given, 0);
+    expect_forecast(c, "ep 4 etp 2 on 2 nodes");
   }
 }
 
@@ -233,7 +237,8 @@ TEST(TrafficForecast, ExpertsInFp8) {
   model.moe.first_dense = 0;
   for (const char* recipe : {"deepseek_v3", "per_tensor"}) {
     for (const Layout& l :
-         {layout("ep 2", 2, mesh(1, 1, 1, 2)), layout("tp 2 ep 2", 2, mesh(2, 1, 1, 2))}) {
+         {layout("ep 2", 2, mesh(1, 1, 1, 2)), layout("tp 2 ep 2", 2, mesh(2, 1, 1, 2)),
+          layout("tp 2 ep 2 etp 2", 4, mesh(2, 1, 1, 2, 2))}) {
       for (const Recompute recompute : {Recompute::none, Recompute::block}) {
         MeshCase c = case_of(model, l);
         c.dtype = Dtype::bf16;
