@@ -207,7 +207,7 @@ std::vector<ParityLayout> all_layouts(const RunConfig& config, int64_t ranks) {
     add("dp_replicate", mesh.dp_replicate, 1);
     add("ep", mesh.ep, 1);
     layout.overrides.push_back(cat("mesh.dp_shard=", mesh.dp_shard));
-    layout.overrides.push_back("parallel.data_parallel=1");
+    layout.overrides.emplace_back("parallel.data_parallel=1");
     if (layout.name.empty()) layout.name = "one rank";
     layouts.push_back(std::move(layout));
   }
