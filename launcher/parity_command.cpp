@@ -208,7 +208,7 @@ std::vector<ParityLayout> all_layouts(const RunConfig& config, int64_t ranks) {
     add("ep", mesh.ep, 1);
     add("etp", mesh.etp, 1);
     layout.overrides.push_back(cat("mesh.dp_shard=", mesh.dp_shard));
-    layout.overrides.push_back("parallel.data_parallel=1");
+    layout.overrides.emplace_back("parallel.data_parallel=1");
     if (layout.name.empty()) layout.name = "one rank";
     layouts.push_back(std::move(layout));
   }
