@@ -351,23 +351,6 @@ int64_t rows_without(std::span<const int32_t> labels, int64_t step) {
 
 }  // namespace
 
-ExpertTraffic sent_by(const ExpertPlan& plan) {
-  ExpertTraffic sent{.tokens = bytes_there(plan.tokens, 1),
-                     .choices = bytes_there(plan.choices, 1)};
-  if (plan.choices.legs.size() < 2) return sent;
-  const ExpertLeg& across = plan.choices.legs.front();
-  sent.choices_across = total(across.sent) - across.sent[static_cast<size_t>(across.ranks->rank())];
-  return sent;
-}
-
-ExpertTraffic sent_to(std::span<const int32_t> received, int ranks, int rank) {
-  int64_t rows = 0;
-  for (size_t i = 0; i + 1 < received.size(); ++i) {
-    if (static_cast<int>(i) % ranks != rank) rows += received[i + 1] - received[i];
-  }
-  return {.tokens = rows, .choices = rows};
-}
-
 int64_t rows_without_labels(const StepFacts& f, std::span<const MicroBatch> micros) {
   const Mesh mesh(f.part.mesh.resolved(f.ranks), f.ranks);
   const int contexts = mesh.extent(MeshAxis::cp), tensors = mesh.extent(MeshAxis::tp);

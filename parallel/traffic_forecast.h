@@ -70,26 +70,6 @@
 
 namespace shoestring {
 
-// Rows that leave a rank of an expert group on the way to the experts of a block (all legs of the
-// way): depends on the routing. The same rows come back.
-struct ExpertTraffic {
-  int64_t tokens = 0;          // as one row a (token, node); one level: a choice
-  int64_t choices = 0;         // as one row a choice
-  int64_t choices_across = 0;  // of these to other nodes, where counts travel on two levels
-
-  ExpertTraffic& operator+=(const ExpertTraffic& other) {
-    tokens += other.tokens;
-    choices += other.choices;
-    choices_across += other.choices_across;
-    return *this;
-  }
-};
-// What this rank sends by the plan of a dispatch.
-ExpertTraffic sent_by(const ExpertPlan& plan);
-// What others sent to `rank` of `ranks`, on one level: from the "received" that a layer tells
-// (core/layers/moe.h), i32 [experts here * ranks + 1]. Over all ranks both have the same sum.
-ExpertTraffic sent_to(std::span<const int32_t> received, int ranks, int rank);
-
 // One step.
 struct StepFacts {
   ModelConfig model = {};
@@ -104,8 +84,8 @@ struct StepFacts {
   int64_t sequences = 1, length = 1;  // of each micro-batch, whole rows
   bool loads = false;   // the loads of experts are summed after each forward pass (global_batch)
   bool updates = true;  // parameters are gathered after the update
-  // What depends on the data. Rows by block ("layers.3", "mtp.0"), of all ranks and micro-batches;
-  // a usage error where a block of a mesh with expert ranks is missing.
+  // What depends on the data. ExpertExchange::sent() by block ("layers.3", "mtp.0"), of all ranks
+  // and micro-batches; a usage error where a block of a mesh with expert ranks is missing.
   std::map<std::string, ExpertTraffic> experts = {};
   int64_t rows_without_labels = 0;  // below
 };
