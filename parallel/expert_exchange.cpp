@@ -17,6 +17,18 @@ std::shared_ptr<const ExpertWay> part(const std::shared_ptr<const ExpertPlan>& p
   return {plan, &way};
 }
 
+// What this rank sends by the plan of a dispatch.
+ExpertTraffic sent_by(const ExpertPlan& plan) {
+  const int64_t given = rows_given(plan.choices);
+  ExpertTraffic sent{.tokens = bytes_there(plan.tokens, 1) - given,
+                     .choices = bytes_there(plan.choices, 1) - given,
+                     .given = given};
+  if (plan.choices.legs.size() < 2) return sent;
+  const ExpertLeg& across = plan.choices.legs.front();
+  sent.choices_across = total(across.sent) - across.sent[static_cast<size_t>(across.ranks->rank())];
+  return sent;
+}
+
 // Each rank sums what its tokens' experts inside a node gave, and home sums the nodes.
 Value combine_in_nodes(Tape& tape, const Value& rows, const Value& gates,
                        const std::shared_ptr<const ExpertPlan>& plan,
@@ -45,6 +57,7 @@ DispatchedTokens ExpertExchange::dispatch(Tape& tape, const Value& x, const Rout
   }
   latest_ = plan_experts(tape.stream(), group_, routing.ids.tensor(), routing.gates.tensor(),
                          routing.capacity);
+  sent_[std::string(routing.layer)] += sent_by(*latest_);
   std::optional<Fp8Encoding> encoding;
   if (routing.gate_up != nullptr && packs_input(*routing.gate_up)) {
     encoding = routing.gate_up->input();

@@ -15,13 +15,32 @@
 // has the layer's type. All ranks of the group probe the same micro-batches, and have the same
 // layers fall back.
 
+#include <map>
 #include <memory>
+#include <string>
 
 #include "core/layers/moe.h"
 #include "core/param.h"
 #include "parallel/expert_plan.h"
 
 namespace shoestring {
+
+// Rows that leave a rank of an expert group on the way to the experts of a block (all legs of the
+// way): depends on the routing. The same rows come back.
+struct ExpertTraffic {
+  int64_t tokens = 0;          // as one row a (token, node); one level: a choice
+  int64_t choices = 0;         // as one row a choice
+  int64_t choices_across = 0;  // of these to other nodes, where counts travel on two levels
+  int64_t given = 0;           // gathered by ranks with other slices, one for each of them
+
+  ExpertTraffic& operator+=(const ExpertTraffic& other) {
+    tokens += other.tokens;
+    choices += other.choices;
+    choices_across += other.choices_across;
+    given += other.given;
+    return *this;
+  }
+};
 
 class ExpertExchange : public TokenExchange {
  public:
@@ -34,10 +53,14 @@ class ExpertExchange : public TokenExchange {
   const ExpertGroup& group() const { return group_; }
   // Of the latest dispatch, for those who count bytes and loads.
   const std::shared_ptr<const ExpertPlan>& latest() const { return latest_; }
+  // Of all dispatches so far, by layer: what the bytes of a step depend on
+  // (parallel/traffic_forecast.h). Rows that are replayed are there once.
+  const std::map<std::string, ExpertTraffic>& sent() const { return sent_; }
 
  private:
   ExpertGroup group_;
   std::shared_ptr<const ExpertPlan> latest_;
+  std::map<std::string, ExpertTraffic> sent_;
 };
 
 // What of the matrices of stacked experts, experts.gate_up.weight [E 2 m, d] and

@@ -113,15 +113,6 @@ int Mesh::fold(std::span<const MeshAxis> axes, const MeshPlace& place) const {
   return index;
 }
 
-int Mesh::rank_at(const MeshPlace& place) const {
-  for (MeshAxis axis : dense_grid) {
-    if (place[axis] < 0 || place[axis] >= extents_[axis]) {
-      fail(cat(name_of(axis), " ", place[axis], " is outside of a mesh of ", extents_[axis]));
-    }
-  }
-  return fold(order_, place);
-}
-
 int Mesh::size(MeshGroup group) const {
   const bool pair = group == MeshGroup::ends || group == MeshGroup::mirror;
   if (pair) return std::min(extents_[pp], 2);

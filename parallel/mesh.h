@@ -98,11 +98,7 @@ class Mesh {
   int extent(MeshAxis axis) const { return extents_[axis]; }
 
   const MeshPlace& place(int rank) const { return places_.at(static_cast<size_t>(rank)); }
-  // Only the dense coordinates are read.
-  int rank_at(const MeshPlace& place) const;
-  // Of 0 .. dp - 1, and of 0 .. edp - 1.
-  int dp_index(int rank) const { return index_in(MeshGroup::dp, rank); }
-  int edp_index(int rank) const { return index_in(MeshGroup::edp, rank); }
+  int dp_index(int rank) const { return index_in(MeshGroup::dp, rank); }  // of 0 .. dp - 1
 
   // Of the largest group of the kind; they differ for `mirror` with odd pp only.
   int size(MeshGroup group) const;

@@ -234,10 +234,6 @@ std::vector<ParamInfo> TensorParallel::shard(std::vector<ParamInfo> whole) const
   return shard_parameters(model_, std::move(whole), group_.rank(), group_.size());
 }
 
-void TensorParallel::sum_gradients(ParamStore& store, Stream& stream) {
-  for (const Param& p : store.params()) sum_gradient(store, p, stream);
-}
-
 void TensorParallel::sum_gradient(ParamStore& store, const Param& p, Stream& stream) {
   const Tensor g = store.gradient(p);
   const Buffer whole{g.raw(), g.elements(), g.dtype()};

@@ -68,7 +68,6 @@
 #include "core/layers/context.h"
 #include "parallel/comm/collectives.h"
 #include "parallel/data_parallel.h"
-#include "parallel/expert_traffic.h"
 #include "parallel/model_part.h"
 
 namespace shoestring {
@@ -87,8 +86,8 @@ struct StepFacts {
   int64_t sequences = 1, length = 1;  // of each micro-batch, whole rows
   bool loads = false;   // the loads of experts are summed after each forward pass (global_batch)
   bool updates = true;  // parameters are gathered after the update
-  // What depends on the data. Rows by block ("layers.3", "mtp.0"), of all ranks and micro-batches;
-  // a usage error where a block is missing though several ranks (ep, etp) share its experts.
+  // What depends on the data. ExpertExchange::sent() by block ("layers.3", "mtp.0"), of all ranks
+  // and micro-batches; a usage error where a block is missing though ranks (ep, etp) share experts.
   std::map<std::string, ExpertTraffic> experts = {};
   int64_t rows_without_labels = 0;  // below
 };

@@ -90,7 +90,8 @@ Value MoeLayer::run(LayerContext& context, const Value& x) const {
                        .experts = experts,
                        .capacity = tape.recording() ? capacity : 0,
                        .gate_up = fp8_layer(context, *gate_up),
-                       .down = fp8_layer(context, *down)};
+                       .down = fp8_layer(context, *down),
+                       .layer = name};
   LocalExchange local;
   TokenExchange& exchange = context.tokens ? *context.tokens : local;
   cut_segment(tape, name, ".dispatch");

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "core/layers/mlp.h"
 #include "core/layers/moe_config.h"
@@ -33,6 +34,7 @@ struct Routing {
   double capacity = 0;
   // Who multiplies the rows, and whose output comes back; null: not in FP8.
   const Fp8Layer *gate_up = nullptr, *down = nullptr;
+  std::string_view layer = {};  // the layer's name, for those who count
 };
 
 // The seam of expert parallelism: how tokens reach their experts and come back. `combine` gets the

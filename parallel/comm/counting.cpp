@@ -8,11 +8,12 @@ namespace {
 class Counting : public Decorator {
  public:
   template <class Inner>
-  Counting(Inner&& inner, std::shared_ptr<Traffic> traffic)
-      : Decorator(std::forward<Inner>(inner)), traffic_(std::move(traffic)) {}
+  Counting(Inner&& inner, std::shared_ptr<Traffic> traffic, bool own = true)
+      : Decorator(std::forward<Inner>(inner)), traffic_(std::move(traffic)), own_(own) {}
 
  protected:
   void before(const Call& call, Stream&) override {
+    if (!own_) return;
     const auto op = static_cast<size_t>(call.op);
     traffic_->bytes_sent[op] += bytes_sent(call, rank(), size());
     traffic_->calls[op] += 1;
@@ -24,6 +25,7 @@ class Counting : public Decorator {
 
  private:
   std::shared_ptr<Traffic> traffic_;
+  bool own_;  // or of splits alone
 };
 
 }  // namespace
@@ -41,6 +43,11 @@ void Traffic::reset() {
 
 std::unique_ptr<Communicator> counting(Communicator& inner, std::shared_ptr<Traffic> traffic) {
   return std::make_unique<Counting>(inner, std::move(traffic));
+}
+
+std::unique_ptr<Communicator> counting_splits(Communicator& world,
+                                              std::shared_ptr<Traffic> traffic) {
+  return std::make_unique<Counting>(world, std::move(traffic), false);
 }
 
 }  // namespace shoestring

@@ -19,5 +19,8 @@ struct Traffic {
 
 // Splits of it count into the same traffic.
 std::unique_ptr<Communicator> counting(Communicator& inner, std::shared_ptr<Traffic> traffic);
+// The same of the splits alone: calls of `world` itself are not counted.
+std::unique_ptr<Communicator> counting_splits(Communicator& world,
+                                              std::shared_ptr<Traffic> traffic);
 
 }  // namespace shoestring

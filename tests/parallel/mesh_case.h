@@ -40,6 +40,7 @@ struct MeshOutcome {
   std::vector<double> predictions;  // losses and agreements by module
   std::map<std::string, std::vector<float>> gradients;
   std::map<std::string, std::vector<char>> counts;  // how often each element was counted
+  std::map<std::string, ExpertTraffic> experts;     // rows sent, over all ranks, by block
 };
 
 inline std::vector<MicroBatch> mesh_micro_batches(const MeshCase& c) {
@@ -121,6 +122,9 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
                                                        : buffer_of(store.master()));
   }
   const std::lock_guard lock(mutex);
+  if (part.exchange() != nullptr) {
+    for (const auto& [block, rows] : part.exchange()->sent()) outcome.experts[block] += rows;
+  }
   if (step.holds_loss() && part.tells_losses()) {
     for (const StageResult& r : step.results()) {
       outcome.loss += r.main.loss_sum + r.main.penalty_sum;
