@@ -206,7 +206,8 @@ ParityResult compare_steps(const RunConfig& config, const ParityStep& step, cons
     result.error_limit = 1.5;
     return result;
   }
-  const bool equal = config.train.exact && config.mesh.tp == 1 && config.mesh.cp == 1;
+  const bool equal =
+      config.train.exact && config.mesh.tp == 1 && config.mesh.cp == 1 && config.mesh.etp == 1;
   result.loss_limit = result.norm_limit = equal ? 0 : 1e-6;
   result.error_limit = equal ? 0 : 1e-5;
   return result;

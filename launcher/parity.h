@@ -44,7 +44,8 @@ struct ParityResult {
   bool met() const { return loss <= loss_limit && norm <= norm_limit && error <= error_limit; }
 };
 
-// `oracle`: null in f32. In exact mode, without tensor and context axes, everything must be equal.
+// `oracle`: null in f32. In exact mode, without tensor (tp, etp) and context axes, everything must
+// be equal.
 ParityResult compare_steps(const RunConfig& config, const ParityStep& step, const ParityStep& one,
                            const ParityStep* oracle);
 

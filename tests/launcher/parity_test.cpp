@@ -69,6 +69,29 @@ TEST(Parity, OfNarrowTypesIsTheDistanceToTheTruth) {
   EXPECT_EQ(r.error_limit, 1.5);
 }
 
+TEST(Parity, OfSlicesOfExperts) {
+  const ScratchFolder folder;
+  RunConfig config = parity_config(folder);
+  config.parallel.data_parallel = 2;
+  config.mesh.tp = 2, config.mesh.ep = 2, config.mesh.etp = 2;
+  const ParityResult wide = parity_of(config);
+  EXPECT_TRUE(wide.met()) << wide.worst << " " << wide.error << " " << wide.loss;
+  config.mesh = MeshConfig();
+  config.mesh.etp = 2;
+  config.train.exact = true;
+  const ParityResult exact = parity_of(config);
+  EXPECT_TRUE(exact.met()) << exact.worst << " " << exact.error << " " << exact.loss;
+  EXPECT_GT(exact.error_limit, 0) << "sums over slices are not those of one rank";
+  config.train.exact = false;
+  config.train.dtype = "bf16";
+  for (const char* recipe : {"bf16", "deepseek_v3"}) {
+    config.precision.recipe = recipe;
+    const ParityResult narrow = parity_of(config);
+    EXPECT_TRUE(narrow.met()) << recipe << " " << narrow.worst << " " << narrow.error << " "
+                              << narrow.loss << " " << narrow.norm;
+  }
+}
+
 TEST(Parity, CountsWhatIsSent) {
   const ScratchFolder folder;
   RunConfig config = parity_config(folder);
