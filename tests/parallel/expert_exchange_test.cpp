@@ -3,99 +3,12 @@
 #include <cmath>
 
 #include "parallel/comm/counting.h"
-#include "tests/parallel/expert_layer_case.h"
+#include "tests/parallel/expert_one_rank.h"
 
 namespace shoestring {
 namespace {
 
 using namespace shoestring::testing;
-
-double distance(const Tensor& got, const Tensor& want) {
-  Device& device = got.device();
-  Stream stream = Stream::immediate(device);
-  const Tensor a = convert(stream, got, Dtype::f64), b = convert(stream, want, Dtype::f64);
-  double off = 0, norm = 0;
-  for (int64_t i = 0; i < a.elements(); ++i) {
-    off += std::pow(a.data<double>()[i] - b.data<double>()[i], 2);
-    norm += std::pow(b.data<double>()[i], 2);
-  }
-  return norm > 0 ? std::sqrt(off / norm) : std::sqrt(off);
-}
-
-// 0: bit for bit.
-void check_equal(const Tensor& got, const Tensor& want, double tolerance, const std::string& what) {
-  if (tolerance == 0) return check_same_bits(got, want, what);
-  const double off = distance(got, want);
-  check(got.text() == want.text() && off <= tolerance, cat(what, " is off by ", off));
-}
-
-struct Reference {
-  explicit Reference(const Model& model, int ranks) : layer(model) {
-    Stream stream = Stream::immediate(layer.device());
-    layer.store().zero_gradients();
-    for (int r = 0; r < ranks; ++r) outcomes.push_back(layer.run(r, nullptr, stream));
-  }
-  Layer layer;
-  std::vector<Outcome> outcomes;  // of the micro-batches, one after the other
-};
-
-ExpertPart part_of_rank(const Standing& s, int rank) {
-  return {.rank = rank / s.slices, .ranks = s.ranks, .slice = rank % s.slices, .slices = s.slices};
-}
-
-void check_rank(Communicator& world, const Model& model, const Standing& s, Reference& want,
-                double tolerance) {
-  const int rank = world.rank();
-  const ExpertPart part = part_of_rank(s, rank);
-  Layer layer(model, part);
-  layer.store().zero_gradients();
-  GroupOf g(world, s, model.experts);
-  ExpertExchange exchange(g.group);
-  Stream stream =
-      model.worker ? Stream::worker(layer.device(), "compute") : Stream::immediate(layer.device());
-  AbortOnUnwind guard(world);
-  const Outcome got = layer.run(rank, &exchange, stream);
-  const Outcome& one = want.outcomes[static_cast<size_t>(rank)];
-  const std::string at = cat(" of rank ", rank, ", ", s.text(), ", ", model.recipe);
-  check_equal(got.y, one.y, tolerance, "y" + at);
-  check_equal(got.dx, one.dx, tolerance, "dx" + at);
-  for (const auto& [name, gradient] : got.shared) {
-    check_equal(gradient, one.shared.at(name), tolerance, name + at);
-  }
-  for (const Param& p : layer.store().params()) {
-    if (!is_of_experts(p.info)) continue;
-    const Tensor all = want.layer.store().gradient(want.layer.store().param(p.info.name));
-    check_equal(layer.store().gradient(p), part_of(all, p.info), tolerance, p.info.name + at);
-  }
-  // What the step is told: a rank's own choices and drops, and the rows its experts were given.
-  for (const char* name : {"layers.0.routing", "layers.0.offsets"}) {
-    check_same_bits(got.told.at(name), one.told.at(name), name + at);
-  }
-  const int64_t here = model.experts / s.ranks;
-  const std::span<const int32_t> received = got.told.at("layers.0.received").span<int32_t>();
-  check(static_cast<int64_t>(received.size()) == here * s.all() + 1, "borders of rows");
-  for (int64_t e = 0; e < here; ++e) {
-    for (int64_t r = 0; r < s.all(); ++r) {
-      const Outcome& theirs = want.outcomes[static_cast<size_t>(r)];
-      const int32_t* own =
-          theirs.told.at("layers.0.offsets").data<int32_t>() + part.rank * here + e;
-      const auto i = static_cast<size_t>(e * s.all() + r);
-      check(received[i + 1] - received[i] == own[1] - own[0], "rows of an expert from a rank");
-    }
-  }
-}
-
-void expect_one_rank(const Model& model, const Standing& s, double tolerance = 0) {
-  Reference want(model, s.all());
-  EXPECT_NO_THROW(run_ranks(
-      s.all(), [&](Communicator& world) { check_rank(world, model, s, want, tolerance); }))
-      << s.text() << ", " << model.recipe << ", " << name_of(model.dtype);
-}
-
-Model with_experts(Model model, const Standing& s) {
-  if (s.ranks == 3) model.experts = 9;
-  return model;
-}
 
 const Standing standings[] = {{.ranks = 1},
                               {.ranks = 2},
@@ -148,72 +61,6 @@ TEST(ExpertExchange, CapacityDropsTheSameWithExactAndFixedCounts) {
       expect_one_rank(model, s);
       s.fixed_rows += 5;
       expect_one_rank(model, s);
-    }
-  }
-}
-
-const Standing sliced[] = {{.ranks = 1, .slices = 2},
-                           {.ranks = 1, .slices = 5},
-                           {.ranks = 2, .slices = 2},
-                           {.ranks = 4, .slices = 2},
-                           {.ranks = 4, .nodes = 2, .slices = 2},
-                           {.ranks = 2, .nodes = 2, .slices = 5},
-                           {.ranks = 4, .nodes = 2, .sum_in_nodes = true, .slices = 2}};
-
-// Parts of outputs and of the rows' gradients are summed: equal to rounding, whoever has tokens.
-TEST(ExpertExchange, SlicesOfExpertsAddUpToOneRank) {
-  for (const Standing& s : sliced) {
-    expect_one_rank({.dtype = Dtype::f64}, s, 1e-13);
-    expect_one_rank({.dtype = Dtype::f32}, s, 1e-6);
-    expect_one_rank({.dtype = Dtype::bf16}, s, 2e-2);
-    Model uneven{.dtype = Dtype::f64};
-    uneven.bias = [](int r, int64_t e) { return (e + r) % 2 == 0 ? 5.0 : 0.0; };
-    expect_one_rank(uneven, s, 1e-13);
-    uneven.bias = [](int, int64_t e) { return -10.0 * static_cast<double>(e); };
-    expect_one_rank(uneven, s, 1e-13);
-  }
-}
-
-TEST(ExpertExchange, SlicesUnderACapacity) {
-  for (Standing s : {Standing{.ranks = 1, .slices = 2}, Standing{.ranks = 4, .slices = 2},
-                     Standing{.ranks = 2, .nodes = 2, .slices = 5}}) {
-    for (double capacity : {0.5, 3.0}) {
-      const Model model{.dtype = Dtype::f64, .capacity = capacity};
-      expect_one_rank(model, s, 1e-13);
-      if (s.nodes > 0) continue;
-      const double even =
-          static_cast<double>(model.tokens() * model.chosen) / static_cast<double>(model.experts);
-      Standing fixed = s;
-      fixed.fixed_rows = static_cast<int64_t>(std::ceil(capacity * even)) + 2;
-      expect_one_rank(model, fixed, 1e-13);
-    }
-  }
-}
-
-TEST(ExpertExchange, OtherOrdersOfWorkChangeNothingInSlices) {
-  const Standing s{.ranks = 2, .slices = 2};
-  for (int i = 0; i < 4; ++i) {
-    Model model{.dtype = Dtype::f64};
-    model.worker = i == 0, model.apart = i == 1, model.region = i == 2;
-    if (i == 3) model.recompute = Recompute::swiglu;
-    expect_one_rank(model, s, 1e-13);
-  }
-}
-
-// Tiles of 128 columns are those of the whole where slices end at a tile. Elsewhere, and with one
-// scale for all, codes are others: what two roundings to two bits (E5M2) differ by.
-TEST(ExpertExchange, SlicesInFp8) {
-  for (const Standing& s :
-       {Standing{.ranks = 2, .slices = 2}, Standing{.ranks = 2, .fixed_rows = 60, .slices = 2},
-        Standing{.ranks = 4, .nodes = 2, .slices = 2}}) {
-    for (const char* recipe : {"deepseek_v3", "per_tensor", "mxfp8"}) {
-      Model model{.d = 136, .m = 256, .length = 7, .dtype = Dtype::bf16, .recipe = recipe};
-      model.capacity = s.fixed_rows > 0 ? 2 : 0;
-      expect_one_rank(model, s, model.recipe == "per_tensor" ? 0.15 : 1e-2);
-      model.m = 40;
-      expect_one_rank(model, s, 0.15);
-      model.probe = true;
-      expect_one_rank(model, s, 0.15);
     }
   }
 }
@@ -407,33 +254,6 @@ TEST(ExpertExchange, RanksHoldConsecutiveExperts) {
   EXPECT_THROW(part_of_experts(down, 8, part(0, 1, 0, 4)), Error);
   EXPECT_THROW(part_of_experts(gate_up, 8, part(0, 1, 0, 3)), Error);
   EXPECT_THROW(part_of_experts(gate_up, 8, part(0, 1, 2, 2)), Error);
-}
-
-// Slice 1 of 2 of experts 4 and 5: rows 5..9 of gate and of up, and columns 5..9 of down.
-TEST(ExpertExchange, SlicesAreColumnsOfAnExpert) {
-  const ExpertPart part{.rank = 2, .ranks = 4, .slice = 1, .slices = 2};
-  const ParamInfo gate_up = part_of_experts({.name = "layers.3.moe.experts.gate_up.weight",
-                                             .shape = {8 * 20, 12},
-                                             .parts = std::vector<int64_t>(16, 10)},
-                                            8, part);
-  EXPECT_EQ(gate_up.shape, (Shape{20, 12}));
-  EXPECT_EQ(gate_up.shard.whole, (Shape{160, 12}));
-  EXPECT_EQ(gate_up.parts, std::vector<int64_t>(4, 5));
-  ASSERT_EQ(gate_up.shard.rows.size(), 4u);
-  for (size_t i = 0; i < 4; ++i) {
-    EXPECT_EQ(gate_up.shard.rows[i].local, static_cast<int64_t>(5 * i));
-    EXPECT_EQ(gate_up.shard.rows[i].global, static_cast<int64_t>(80 + 10 * i + 5));
-    EXPECT_EQ(gate_up.shard.rows[i].count, 5);
-  }
-  const ParamInfo down = part_of_experts({.name = "layers.3.moe.experts.down.weight",
-                                          .shape = {8 * 12, 10},
-                                          .parts = std::vector<int64_t>(8, 12)},
-                                         8, part);
-  EXPECT_EQ(down.shape, (Shape{24, 5}));
-  EXPECT_EQ(down.parts, std::vector<int64_t>(2, 12));
-  EXPECT_EQ(down.shard.first_column, 5);
-  ASSERT_EQ(down.shard.rows.size(), 1u);
-  EXPECT_EQ(down.shard.rows[0].global, 48);
 }
 
 }  // namespace
