@@ -95,7 +95,7 @@ TEST(MeshTraining, ResumesUnderOtherLayouts) {
     RunConfig next = config;
     next.train.steps = static_cast<int64_t>(i) + 1;
     next.optim.schedule.total = config.optim.schedule.total;
-    list[(i * 2 + 1) % list.size()].set(next);
+    list[(i * 4 + 2) % list.size()].set(next);
     train_small(next);
   }
   expect_close(result_of_run(config.run.directory), unbroken, "resumed");
