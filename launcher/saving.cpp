@@ -52,13 +52,12 @@ void check_same_model(const ModelConfig& model, const Checkpoint& checkpoint) {
 
 SavedShare share_of(const RankState& rank) {
   const ModelPart& part = *rank.part;
-  const bool sharded = rank.config.parallel.zero_stage > 0;
   SavedShare share;
   for (const StepGradients::Owned& group : rank.gradients->owned_by_group()) {
-    share.owned.push_back({.ranges = group.ranges, .replica = sharded ? 0 : group.rank});
+    share.owned.push_back({.ranges = group.ranges, .replica = group.rank});
   }
   std::set<std::string> of_earlier_stages;
-  if (part.embedding_holders() != nullptr && part.place()[MeshAxis::pp] > 0) {
+  if (part.embedding_sharing() == SharedBy::ends && part.place()[MeshAxis::pp] > 0) {
     of_earlier_stages.insert("embedding.weight");
   }
   const int tp = part.place()[MeshAxis::tp], ranks = part.mesh().extent(MeshAxis::tp);
