@@ -71,11 +71,12 @@ SavedShare share_of(const RankState& rank) {
 }
 
 CheckpointContent content_of(const RankState& rank, const SavedShare& share) {
-  return {.step = rank.step,
-          .config = dump_config(rank.config),
-          .state = facts_of(rank),
-          .pieces = pieces_of(*rank.store, all_state(rank), share),
-          .expected = saved_tensors(rank.config.model, rank.config.optim)};
+  return {
+      .step = rank.step,
+      .config = dump_config(rank.config),
+      .state = facts_of(rank),
+      .pieces = pieces_of(*rank.store, rank.gradients->shards().master(), all_state(rank), share),
+      .expected = saved_tensors(rank.config.model, rank.config.optim)};
 }
 
 CheckpointOptions checkpoint_options(const RankState& rank) {
@@ -133,7 +134,7 @@ void restore(RankState& rank, const Checkpoint& checkpoint, const SavedShare& sh
                     "; it was made with another optim section (optimizer, ema_decay)"));
     }
   }
-  restore_pieces(*rank.store, state, share, checkpoint);
+  restore_pieces(*rank.store, rank.gradients->shards().master(), state, share, checkpoint);
   rank.step = checkpoint.step();
   rank.updates = facts.at("updates").get<int64_t>();
   rank.refresh_copies();

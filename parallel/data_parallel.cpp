@@ -87,7 +87,8 @@ DataParallel::DataParallel(const DataParallelPlan& plan)
                   .sums = sums_,
                   .exact = plan.config.exact,
                   .sources = plan.sources,
-                  .host = plan.host}),
+                  .host = plan.host,
+                  .memory = plan.sums}),
       buckets_of_param_(plan.params.size()),
       params_in_bucket_(layout_.buckets().size()),
       last_added_(layout_.buckets().size(), -1) {

@@ -82,6 +82,8 @@ struct DataParallelPlan {
   int64_t sources = 1;
   // Offload, from stage 1 on: sums of gradients lie there, where the optimiser reads them.
   Device* host = nullptr;
+  // From stage 2 on: memory for the gradients of owned_ranges(), f32, zeros; empty: of its own.
+  Tensor sums = {};
 };
 
 // Since the last reset.

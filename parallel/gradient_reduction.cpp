@@ -38,7 +38,9 @@ GradientReduction::GradientReduction(const ReductionPlan& plan) : plan_(plan) {
   if (!plan.sums) return;
   Device& device = plan.stream.device();
   Device& memory = plan.host == nullptr ? device : *plan.host;
-  sums_ = Tensor::zeros(memory, {owned}, Dtype::f32, MemoryKind::gradients);
+  check(!plan.memory || plan.memory.elements() == owned, "memory for other sums");
+  sums_ =
+      plan.memory ? plan.memory : Tensor::zeros(memory, {owned}, Dtype::f32, MemoryKind::gradients);
   const auto staging = [&](Device& where, int64_t pieces) {
     return Tensor(where, {pieces, largest}, Dtype::f32, MemoryKind::communication);
   };

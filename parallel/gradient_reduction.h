@@ -26,6 +26,7 @@ struct ReductionPlan {
   bool exact = false;
   int64_t sources = 1;     // exact: `whole` has this many rows, of data ranks in ascending order
   Device* host = nullptr;  // where the sum lies; null: with the stream's device
+  Tensor memory = {};      // of the sum; empty: of its own
 };
 
 class GradientReduction {

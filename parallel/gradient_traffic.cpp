@@ -5,6 +5,9 @@
 #include <set>
 
 #include "parallel/model_stages.h"
+#include "parallel/param_units.h"
+#include "parallel/passes.h"
+#include "parallel/sharding_pass.h"
 
 namespace shoestring {
 namespace {
@@ -14,18 +17,21 @@ constexpr int64_t number = 4;  // bytes of a gradient's element
 
 class GradientTraffic {
  public:
-  GradientTraffic(const StepFacts& facts, const Mesh& mesh, const Placement& where,
+  GradientTraffic(const StepFacts& facts, const Mesh& mesh, const Schedule& schedule,
                   const std::vector<Chunk>& chunks, TrafficForecast& sum)
       : f_(facts),
         m_(facts.model),
         mesh_(mesh),
-        where_(where),
+        where_(schedule.where),
         chunks_(chunks),
         t_(mesh.extent(MeshAxis::tp)),
         c_(mesh.extent(MeshAxis::cp)),
         e_(mesh.extent(MeshAxis::ep)),
         data_(mesh.size(MeshGroup::dp)),
-        sum_(sum) {}
+        sum_(sum) {
+    if (facts.sharing.zero_stage < 3 || where_.ranks == 1) return;
+    schedule_ = add_sharding(add_transfers(schedule), {.reduce_each = each_slot()});
+  }
 
   // Of a rank of each pipeline, with the groups of parallel/step_gradients.h.
   void add_gradients(int rank) {
@@ -48,6 +54,7 @@ class GradientTraffic {
         if (is_first_copy(where_, rank)) {
           add_reduction(dense, replicas(rank, false));
           if (r == 0) add_reduction(experts, replicas(rank, true));
+          add_weights(dense, r == 0 ? experts : std::vector<ParamInfo>(), rank, stages[i]);
         }
         dense.clear();
         experts.clear();
@@ -57,7 +64,9 @@ class GradientTraffic {
            shard_parameters(m_, parameters_of(m_, chunks_, stages), r, static_cast<int>(t_))) {
         if (p.name != "embedding.weight") continue;
         add_shared(rank, p.shape.elements(), sharing);
-        if (is_first_copy(where_, rank)) add_reduction({p}, replicas(rank, false));
+        if (!is_first_copy(where_, rank)) continue;
+        add_reduction({p}, replicas(rank, false));
+        add_weights({p}, {}, rank, -1);
       }
     }
   }
@@ -147,9 +156,46 @@ class GradientTraffic {
     }
     if (f_.sharing.zero_stage == 0) {
       add(Op::all_gather, shared_out * number);
-    } else if (f_.updates) {
+    } else if (f_.updates && f_.sharing.zero_stage < 3) {
       add(Op::all_gather, shared_out * (f_.dtype == Dtype::bf16 ? 2 : number));
     }
+  }
+
+  // Stage 3: the gathers of what one stage reads (-1: of what several share).
+  void add_weights(const std::vector<ParamInfo>& dense, const std::vector<ParamInfo>& experts,
+                   int rank, int stage) {
+    if (f_.sharing.zero_stage < 3) return;
+    std::vector<ParamInfo> all = dense;
+    all.insert(all.end(), experts.begin(), experts.end());
+    Device device(DeviceKind::cpu, 0, 1);
+    const ParamStore store(device, std::move(all), Dtype::f32,
+                           {.weights = false, .masters = false, .gradients = false});
+    const auto border = static_cast<int>(dense.size()),
+               end = static_cast<int>(store.params().size());
+    for (const bool of_experts : {false, true}) {
+      const Holders of = replicas(rank, of_experts);
+      int64_t elements = 0;  // that are gathered in a step
+      for (const ParamUnit& unit :
+           units_of(store, of_experts ? border : 0, of_experts ? end : border)) {
+        elements += unit.range.elements() * gathers_of(rank, stage, unit.held, of);
+      }
+      add(Op::all_gather, elements * (of.shards - 1) * of.replicas * of.groups *
+                              (f_.dtype == Dtype::bf16 ? 2 : number));
+    }
+  }
+
+  int64_t gathers_of(int rank, int stage, bool held, const Holders& of) const {
+    if (where_.ranks == 1) {
+      return (f_.micro_batches + of.data_ranks - 1) / of.data_ranks * (held ? 1 : 2);
+    }
+    int64_t times = 0, users = 0;
+    for (const Instruction& i : schedule_.ranks[static_cast<size_t>(rank)]) {
+      const bool shares = i.stage == 0 || i.stage + 1 == where_.stages();
+      if (stage < 0 ? !shares : i.stage != stage) continue;
+      if (i.what == Do::G && users++ == 0) ++times;
+      if (i.what == Do::R) --users;
+    }
+    return times;
   }
 
   // In the last slot some ranks may have no micro-batch to send.
@@ -179,6 +225,7 @@ class GradientTraffic {
   const std::vector<Chunk>& chunks_;
   int64_t t_, c_, e_, data_;
   TrafficForecast& sum_;
+  Schedule schedule_;  // of stage 3 in pipelines, with gathers
 };
 
 }  // namespace
@@ -191,10 +238,10 @@ bool is_first_copy(const Placement& where, int rank) {
   return where.order != StageOrder::both_ways || rank <= where.ranks - 1 - rank;
 }
 
-void add_gradient_traffic(const StepFacts& facts, const Mesh& mesh, const Placement& where,
+void add_gradient_traffic(const StepFacts& facts, const Mesh& mesh, const Schedule& schedule,
                           const std::vector<Chunk>& chunks, TrafficForecast& sum) {
-  GradientTraffic traffic(facts, mesh, where, chunks, sum);
-  for (int rank = 0; rank < where.ranks; ++rank) traffic.add_gradients(rank);
+  GradientTraffic traffic(facts, mesh, schedule, chunks, sum);
+  for (int rank = 0; rank < schedule.where.ranks; ++rank) traffic.add_gradients(rank);
 }
 
 }  // namespace shoestring

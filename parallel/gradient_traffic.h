@@ -1,6 +1,7 @@
 #pragma once
 // The part of parallel/traffic_forecast.h that is sent once gradients are there: sums over tensor
-// ranks, of an embedding that stages share, and over replicas; gathers of what was shared out.
+// ranks, of an embedding that stages share, and over replicas; gathers of what was shared out, in
+// stage 3 of weights too.
 
 #include <vector>
 
@@ -12,8 +13,9 @@ namespace shoestring {
 int copies_of(const Placement& where, int rank);
 bool is_first_copy(const Placement& where, int rank);
 
-// `where`: of the schedule; `chunks`: of every stage. Adds to `sum`, over all ranks.
-void add_gradient_traffic(const StepFacts& facts, const Mesh& mesh, const Placement& where,
+// `schedule`: of a step, without transfers; `chunks`: of every stage. Adds to `sum`, over all
+// ranks.
+void add_gradient_traffic(const StepFacts& facts, const Mesh& mesh, const Schedule& schedule,
                           const std::vector<Chunk>& chunks, TrafficForecast& sum);
 
 }  // namespace shoestring

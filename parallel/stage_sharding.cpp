@@ -82,12 +82,25 @@ std::unique_ptr<ParamSource> StageSharding::source(int stage, int micro) {
   return std::make_unique<ReducingSource>(store_, mine, compute_, slot);
 }
 
+std::unique_ptr<ParamSource> StageSharding::source_of_evaluation(int stage) {
+  std::vector<ParamGroup> mine;
+  for (Group& group : groups_) {
+    if (uses(group, stage)) mine.push_back({.weights = group.plan.params.weights});
+  }
+  return std::make_unique<ReducingSource>(store_, mine, compute_);
+}
+
 void StageSharding::idle(int64_t slot) {
   for (Group& group : groups_) {
     begin_slots(group, slot);
     if (group.plan.params.weights != nullptr) group.plan.params.weights->idle();
     close(group, slot);
   }
+}
+
+bool StageSharding::gathers_weights() const {
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [](const Group& g) { return g.plan.params.weights != nullptr; });
 }
 
 void StageSharding::gather(int stage, int) {

@@ -56,6 +56,9 @@ class StageSharding {
   void idle(int64_t slot);
   // Where one micro-batch of a stage finds parameters; begins its slot.
   std::unique_ptr<ParamSource> source(int stage, int micro);
+  // The same for a forward pass alone, outside of a step.
+  std::unique_ptr<ParamSource> source_of_evaluation(int stage);
+  bool gathers_weights() const;
   void gather(int stage, int micro);
   void release(int stage, int micro);
   void reduce(int stage, int micro);

@@ -18,7 +18,23 @@ StepGradients::StepGradients(ModelPart& part, ParamStore& store, Stream& compute
       each_slot_(reduces_each_slot(config.sharing)) {
   check(store.params().size() == part.parameters().size(), "a store of other parameters");
   list_groups();
-  for (Group& group : groups_) make_group(group, config);
+  std::vector<FlatRange> owned;
+  for (Group& group : groups_) {
+    lay_out(group, config);
+    owned.insert(owned.end(), group.owned.begin(), group.owned.end());
+  }
+  int64_t elements = 0;
+  for (const FlatRange r : owned) elements += r.elements();
+  if (zero_stage_ > 1) {
+    sums_ = Tensor::zeros(store.device(), {elements}, Dtype::f32, MemoryKind::gradients);
+  }
+  shards_ = std::make_unique<ParamShards>(
+      ParamShardsPlan{.store = store, .owned = std::move(owned), .zero_stage = zero_stage_});
+  int64_t first = 0;
+  for (Group& group : groups_) {
+    make_group(group, first);
+    for (const FlatRange r : group.owned) first += r.elements();
+  }
   sharers_ = part.split_sharers();
   std::vector<StageGroup> plans;
   for (Group& group : groups_) {
@@ -64,46 +80,82 @@ void StepGradients::list_groups() {
   }
 }
 
-void StepGradients::make_group(Group& group, const Config& config) {
+// Who has the group's parameters, and which of them are this rank's.
+void StepGradients::lay_out(Group& group, const Config& config) {
   const std::vector<Param>& params = store_.params();
   const bool any = group.first < group.last;
-  const std::vector<int>& stages = group.stages;
-  const bool takes_part = group.shared ? any : !stages.empty();
-  group.ranks = part_.split_replicas(takes_part ? stages.front() : 0, group.experts, takes_part);
+  const bool takes_part = group.shared ? any : !group.stages.empty();
+  group.ranks =
+      part_.split_replicas(takes_part ? group.stages.front() : 0, group.experts, takes_part);
   if (!any) return;
   const auto offset = [&](size_t i) {
     return i < params.size() ? params[i].offset : store_.elements();
   };
+  const int first = static_cast<int>(group.first), last = static_cast<int>(group.last);
+  const bool elsewhere = group.shared && part_.embedding_sharing() != SharedBy::here;
+  const int64_t experts = part_.mesh().extent(MeshAxis::ep);
   group.range = {offset(group.first), offset(group.last)};
+  group.params = extents_of(store_, {.first = first, .last = last, .whole = config.whole});
+  group.config = config.sharing;
+  if (group.experts && config.sharing.exact &&
+      experts * group.ranks.ranks() == group.ranks.data_ranks) {
+    group.sources = experts;
+  }
+  group.config.slots_overlap = part_.where().ranks > 1 || group.sources > 1;
+  // Its reductions wait for the other rank's part, which may come behind our next ones.
+  if (elsewhere || part_.where().order == StageOrder::both_ways) group.config.in_flight = 0;
+  if (zero_stage_ > 1) {
+    for (int i = first; i < last; ++i) {
+      // Experts that have several sources are units by themselves, as DataParallel wants them.
+      if (group.sources == 1 && i > first) continue;
+      const std::vector<ParamUnit> units = units_of(store_, i, group.sources == 1 ? last : i + 1);
+      group.units.insert(group.units.end(), units.begin(), units.end());
+    }
+  }
+  const int shards = group.ranks.shard->size();
+  const ShardLayout layout = shards_of(group.config, group.range, group.params,
+                                       ranges_of(group.units), group.sources, shards);
+  group.owned = zero_stage_ == 0 ? std::vector<FlatRange>{group.range}
+                                 : layout.owned(group.ranks.shard->rank());
+}
+
+// `first_owned`: elements that this rank owns of groups before this one.
+void StepGradients::make_group(Group& group, int64_t first_owned) {
+  const bool any = group.first < group.last;
+  if (!any) return;
   const bool elsewhere = group.shared && part_.embedding_sharing() != SharedBy::here;
   group.stream = std::make_unique<Stream>(
       group.ranks.ranks() > 1 || elsewhere
           ? Stream::worker(store_.device(), group.experts ? "expert grads" : "gradients")
           : Stream::immediate(store_.device()));
-  const int first = static_cast<int>(group.first), last = static_cast<int>(group.last);
-  DataParallelPlan plan{
-      .shard = *group.ranks.shard,
-      .replicate = group.ranks.replicate.get(),
-      .stream = *group.stream,
-      .config = config.sharing,
-      .range = group.range,
-      .first_param = first,
-      .params = extents_of(store_, {.first = first, .last = last, .whole = config.whole}),
-      .data_ranks = group.ranks.data_ranks,
-      .data_rank = group.ranks.data_rank};
-  // Its reductions wait for the other rank's part, which may come behind our next ones.
-  if (elsewhere || part_.where().order == StageOrder::both_ways) plan.config.in_flight = 0;
-  const int64_t experts = part_.mesh().extent(MeshAxis::ep);
-  if (group.experts && config.sharing.exact && experts * group.ranks.ranks() == plan.data_ranks) {
-    plan.sources = experts;
-  }
-  plan.config.slots_overlap = part_.where().ranks > 1 || plan.sources > 1;
+  DataParallelPlan plan{.shard = *group.ranks.shard,
+                        .replicate = group.ranks.replicate.get(),
+                        .stream = *group.stream,
+                        .config = group.config,
+                        .range = group.range,
+                        .first_param = static_cast<int>(group.first),
+                        .params = group.params,
+                        .units = ranges_of(group.units),
+                        .data_ranks = group.ranks.data_ranks,
+                        .data_rank = group.ranks.data_rank,
+                        .sources = group.sources};
+  int64_t owned = 0;
+  for (const FlatRange r : group.owned) owned += r.elements();
+  if (sums_) plan.sums = sums_.rows(first_owned, first_owned + owned);
   group.sharing = std::make_unique<DataParallel>(plan);
+  if (!gathers_weights()) return;
+  group.weights = std::make_unique<GatheredWeights>(GatherPlan{.shard = *group.ranks.shard,
+                                                               .store = store_,
+                                                               .layout = group.sharing->layout(),
+                                                               .shards = *shards_,
+                                                               .units = group.units,
+                                                               .first = first_owned});
 }
 
 StageGroup StepGradients::plan_of(Group& group) {
   StageGroup plan;
   plan.params.gradients = group.sharing.get();
+  plan.params.weights = group.weights.get();
   plan.range = group.range;
   plan.stages = group.stages;
   if (group.shared) {
@@ -132,7 +184,10 @@ StageGroup StepGradients::plan_of(Group& group) {
 }
 
 ShardingOptions StepGradients::instructions() const {
-  return {.gather = false, .reduce = true, .reduce_each = each_slot_};
+  // Without pipelines each unit is gathered when it is needed.
+  return {.gather = gathers_weights() && part_.where().ranks > 1,
+          .reduce = true,
+          .reduce_each = each_slot_};
 }
 
 void StepGradients::begin_step(int64_t micro_batches) {
@@ -179,6 +234,11 @@ bool StepGradients::has_micro_batch(int64_t round) const {
 
 void StepGradients::finish() { sharding_->finish(); }
 
+FlatSpan<const float> StepGradients::gradients() const {
+  if (!sums_) return {store_.gradients()};
+  return {sums_.span<float>(), 0, shards_->owned()};
+}
+
 int StepGradients::Group::replica() const { return ranks.replicate ? ranks.replicate->rank() : 0; }
 
 std::vector<StepGradients::Owned> StepGradients::owned_by_group() const {
@@ -186,7 +246,7 @@ std::vector<StepGradients::Owned> StepGradients::owned_by_group() const {
   for (const Group& group : groups_) {
     if (!group.sharing) continue;
     const int shards = group.ranks.shard->size(), shard = group.ranks.shard->rank();
-    all.push_back({.ranges = group.sharing->owned_ranges(),
+    all.push_back({.ranges = group.owned,
                    .rank = zero_stage_ > 0 ? group.replica() : group.replica() * shards + shard});
   }
   return all;
@@ -222,7 +282,11 @@ std::vector<ParamRange> StepGradients::counted() const {
   return list;
 }
 
-void StepGradients::gather_parameters(Buffer store) {
+void StepGradients::gather_parameters() {
+  shards_->publish(compute_);
+  if (gathers_weights()) return;
+  const bool copies = store_.compute() == Dtype::bf16;
+  const Buffer store = copies ? buffer_of(store_.compute_copy()) : buffer_of(store_.master());
   std::vector<Event> events;
   for (const Group& group : groups_) {
     if (!group.sharing) continue;

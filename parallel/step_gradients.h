@@ -28,7 +28,10 @@
 #include <vector>
 
 #include "parallel/data_parallel.h"
+#include "parallel/gathered_weights.h"
 #include "parallel/model_part.h"
+#include "parallel/param_shards.h"
+#include "parallel/param_units.h"
 #include "parallel/sharding_pass.h"
 #include "parallel/stage_sharding.h"
 
@@ -46,13 +49,19 @@ class StepGradients {
     DataParallelConfig sharing = {};
     std::function<bool(const Param&)> whole = nullptr;  // parameters that no border may cut
   };
-  // `store` was built from part.parameters(). All outlive this. `compute`: the tapes' stream. All
-  // ranks of the mesh construct at once.
+  // `store` was built from part.parameters() with memory_of_stage(). All outlive this. `compute`:
+  // the tapes' stream. All ranks of the mesh construct at once.
   StepGradients(ModelPart& part, ParamStore& store, Stream& compute, const Config& config);
 
   // Where the tapes of a step find parameters, and the instructions that the schedule needs.
   StageSharding& sharding() { return *sharding_; }
   ShardingOptions instructions() const;
+  // Masters and weights of what this rank owns (ZeRO; parallel/param_shards.h).
+  ParamShards& shards() { return *shards_; }
+  const ParamShards& shards() const { return *shards_; }
+  // Does no rank hold all of its stages' weights (stage 3)? Then forward passes gather them, and
+  // all replicas run as many.
+  bool gathers_weights() const { return zero_stage_ > 2; }
 
   void begin_step(int64_t micro_batches);  // of all data ranks
   int64_t rounds() const { return rounds_; }
@@ -60,6 +69,8 @@ class StepGradients {
   void begin_round(int64_t round);
   void skip_round(int64_t round) { sharding_->idle(round); }
   void finish();
+  // Behind it, of owned_ranges(): the sums of gradients.
+  FlatSpan<const float> gradients() const;
 
   // Of the flat numbering, ascending: what this rank updates.
   std::vector<FlatRange> owned_ranges() const;
@@ -71,8 +82,8 @@ class StepGradients {
   std::vector<Owned> owned_by_group() const;
   // What this rank's share of a sum over all parameters is, each counted once in the world.
   std::vector<ParamRange> counted() const;
-  // Parameters that others updated: parallel/data_parallel.h. Waits.
-  void gather_parameters(Buffer store);
+  // Behind the update of what is owned: every rank gets what its passes read. Waits.
+  void gather_parameters();
 
   DataParallelStats stats() const;
   void reset_stats();
@@ -81,15 +92,22 @@ class StepGradients {
   struct Group {
     size_t first = 0, last = 0;  // parameters
     std::vector<int> stages = {};
+    std::vector<ParamUnit> units = {};  // from stage 2 on
+    DataParallelConfig config = {};
+    std::vector<ParamExtent> params = {};
+    std::vector<FlatRange> owned = {};
+    int64_t sources = 1;
     bool shared = false, experts = false;
     FlatRange range = {};
     Replicas ranks = {};
     std::unique_ptr<Stream> stream = {};
     std::unique_ptr<DataParallel> sharing = {};  // null: no such parameters
+    std::unique_ptr<GatheredWeights> weights = {};
     int replica() const;
   };
   void list_groups();
-  void make_group(Group& group, const Config& config);
+  void lay_out(Group& group, const Config& config);
+  void make_group(Group& group, int64_t first_owned);
   StageGroup plan_of(Group& group);
   void zero_gradients();
 
@@ -99,6 +117,8 @@ class StepGradients {
   int64_t zero_stage_;
   bool each_slot_;  // a reduction follows each micro-batch
   std::vector<Group> groups_;
+  Tensor sums_;  // of gradients, from stage 2 on
+  std::unique_ptr<ParamShards> shards_;
   std::unique_ptr<Communicator> sharers_;  // of the embedding
   std::unique_ptr<StageSharding> sharding_;
   std::vector<int64_t> left_;  // plain sums: announcements of each parameter in this step

@@ -60,7 +60,7 @@ class StepTraffic {
     add_borders();
     add_first_keys();
     add_loads();
-    add_gradient_traffic(f_, mesh_, schedule_.where, chunks_, sum_);
+    add_gradient_traffic(f_, mesh_, schedule_, chunks_, sum_);
     return sum_;
   }
 

@@ -51,8 +51,9 @@
 //                                          k 8 N (R-1)/(n R); exact all_to_all k 4 N (n-1)/n and
 //                                          all_gather k 4 N
 //               stage 0                    all_gather 4 N (n-1)/n
-//               from stage 1, with the     all_gather w' N (n-1)/n, w' = 2 of bf16 copies, else 4
-//               update
+//               1 and 2, with the update   all_gather w' N (n-1)/n, w' = 2 of bf16 copies, else 4
+//               3                          the same a gather of weights: two a micro-batch, one of
+//                                          what is held between; in pipelines one a G instruction
 //   loads, all_reduce                      16 (E + 1) (blocks with experts) (n-1)/n a forward pass
 //                                          of a stage, n ranks of the stage (twice with copies)
 //

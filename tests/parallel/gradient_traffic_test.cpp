@@ -12,10 +12,10 @@ namespace {
 TrafficForecast gradients_of(const StepFacts& facts) {
   const Mesh mesh(facts.part.mesh.resolved(facts.ranks), facts.ranks);
   const auto micros = static_cast<int>(facts.micro_batches / mesh.size(MeshGroup::dp));
-  const Placement where = schedule_of(facts.part, micros).where;
+  const Schedule schedule = schedule_of(facts.part, micros);
   TrafficForecast sum;
-  add_gradient_traffic(facts, mesh, where,
-                       cut(facts.model, even_split(facts.model, where.stages())), sum);
+  add_gradient_traffic(facts, mesh, schedule,
+                       cut(facts.model, even_split(facts.model, schedule.where.stages())), sum);
   return sum;
 }
 

@@ -90,7 +90,7 @@ struct Group {
   }
   // Plain gradient descent on what is owned.
   void descend(const Setting& s, ParamStore& store) {
-    const ShardSpan<float> master = shards->master();
+    const FlatSpan<float> master = shards->master();
     int64_t packed = 0;
     for (const FlatRange& r : shards->owned()) {
       for (int64_t i = 0; i < r.elements(); ++i) {
@@ -105,7 +105,7 @@ struct Group {
     dp->gather_parameters(buffer_of(store.master()).part(range.begin, range.elements())).wait();
   }
   void report(const ParamStore& store, Outcome& outcome) const {
-    const ShardSpan<float> master = shards->master();
+    const FlatSpan<float> master = shards->master();
     int64_t packed = 0;
     for (const FlatRange& r : shards->owned()) {
       for (const Param& p : store.params()) {

@@ -14,7 +14,7 @@ TEST(StepGradients, SharesAndUnevenMicroBatchesChangeNothing) {
     c.ranks = 1;
     c.part = PartConfig();
     const MeshOutcome alone = run_mesh(c);
-    for (const int64_t stage : {0, 1}) {
+    for (const int64_t stage : {0, 1, 2}) {
       c.ranks = 2;
       c.zero_stage = stage;
       expect_parity(run_mesh(c), alone, 1e-5, cat(micros, " micro-batches, stage ", stage));
@@ -63,7 +63,10 @@ TEST(StepGradients, ExactModeHasTheBitsOfOneRank) {
                             {{.ranks = 2},
                              {.ranks = 3},
                              {.ranks = 4, .dp_replicate = 2},
-                             {.ranks = 4, .dp_replicate = 2, .zero_stage = 1}},
+                             {.ranks = 4, .dp_replicate = 2, .zero_stage = 1},
+                             {.ranks = 2, .zero_stage = 2},
+                             {.ranks = 2, .zero_stage = 3},
+                             {.ranks = 6, .dp_replicate = 2, .zero_stage = 3}},
                             cat("family ", number++));
   }
 }
@@ -80,7 +83,9 @@ TEST(StepGradients, ExactPipelinesHaveTheBitsOfOneRank) {
     std::vector<ExactLayout> layouts;
     for (const char* schedule : {"1f1b", "zb-h1", "interleaved-1f1b", "zb-v", "dualpipe"}) {
       layouts.push_back({.ranks = 2, .pp = 2, .schedule = schedule});
-      layouts.push_back({.ranks = 4, .pp = 2, .schedule = schedule, .zero_stage = 1});
+      for (const int64_t stage : {1, 2, 3}) {
+        layouts.push_back({.ranks = 4, .pp = 2, .schedule = schedule, .zero_stage = stage});
+      }
     }
     layouts.push_back({.ranks = 8, .pp = 2, .dp_replicate = 2, .schedule = "dualpipe"});
     expect_bits_of_one_rank(c, layouts, cat("family ", number++));
@@ -107,7 +112,9 @@ TEST(StepGradients, ExactExpertsHaveTheBitsOfOneRank) {
         }
       } else {
         layouts.push_back({.ranks = 4, .ep = 2});
-        layouts.push_back({.ranks = 4, .ep = 2, .zero_stage = 1});
+        for (const int64_t stage : {1, 2, 3}) {
+          layouts.push_back({.ranks = 4, .ep = 2, .zero_stage = stage});
+        }
         layouts.push_back({.ranks = 8, .ep = 2, .dp_replicate = 2});
         layouts.push_back({.ranks = 4, .pp = 2, .ep = 2, .schedule = "zb-v"});
         layouts.push_back({.ranks = 8, .pp = 2, .ep = 2});
@@ -123,7 +130,7 @@ TEST(StepGradients, ExactExpertsHaveTheBitsOfOneRank) {
 }
 
 TEST(StepGradients, OwnedRangesCoverTheStore) {
-  for (const int64_t stage : {0, 1}) {
+  for (const int64_t stage : {0, 1, 2, 3}) {
     std::mutex mutex;
     int64_t owned = 0, elements = 0;
     const ModelConfig model = families().back();
@@ -132,7 +139,8 @@ TEST(StepGradients, OwnedRangesCoverTheStore) {
       Stream compute = Stream::immediate(device);
       const PartConfig config;
       ModelPart part(model, config, world, device);
-      ParamStore store(device, part.parameters(), Dtype::f32);
+      ParamStore store(device, part.parameters(), Dtype::f32,
+                       memory_of_stage(stage, Dtype::f32, false));
       const StepGradients gradients(
           part, store, compute,
           {.sharing = {.bucket_bytes = 4096, .zero_stage = stage}, .whole = {}});
