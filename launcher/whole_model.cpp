@@ -138,7 +138,8 @@ WholeModel::WholeModel(RankState& rank) : store_(rank.store.get()) {
   if (!here) {
     if (rank.ranks.rank() == 0) {
       own_ = std::make_unique<ParamStore>(rank.device, parameters_of(rank.config.model, all),
-                                          rank.store->compute());
+                                          rank.store->compute(),
+                                          ParamMemory{.masters = false, .gradients = false});
       store_ = own_.get();
     }
     const auto put = [&](const ParamInfo& whole, const Tensor& values) {

@@ -47,10 +47,9 @@ bool reduces_each_slot(const DataParallelConfig& config) {
   return config.gradients == GradientLife::automatic && config.zero_stage > 1;
 }
 
-ShardLayout shards_of(const DataParallelConfig& config, FlatRange range,
-                      const std::vector<ParamExtent>& params, const std::vector<FlatRange>& units,
-                      int64_t sources, int ranks) {
-  const int64_t elements = sources > 1 ? 1 : bucket_elements(config);
+ShardLayout shards_of(const DataParallelConfig& config, const SharedRange& shared) {
+  const int64_t elements = shared.sources > 1 ? 1 : bucket_elements(config);
+  const auto& [range, params, units, sources, ranks] = shared;
   if (!units.empty()) return ShardLayout(units, params, ranks);
   if (!holds(config)) return ShardLayout(range, params, elements, ranks);
   return ShardLayout(whole_params(range, params, elements), params, ranks);
@@ -78,8 +77,8 @@ DataParallel::DataParallel(const DataParallelPlan& plan)
       holds_(holds(plan.config)),
       host_(plan.host != nullptr),
       sums_(each_slot_ || holds_ || host_),
-      layout_(shards_of(plan.config, plan.range, plan.params, plan.units, plan.sources,
-                        plan.shard.size())),
+      layout_(shards_of(plan.config,
+                        {plan.range, plan.params, plan.units, plan.sources, plan.shard.size()})),
       reduction_({.shard = plan.shard,
                   .replicate = plan.replicate,
                   .stream = plan.stream,

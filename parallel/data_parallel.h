@@ -58,10 +58,15 @@ struct DataParallelConfig {
 // Whether gradients are reduced once a slot, not once a step.
 bool reduces_each_slot(const DataParallelConfig& config);
 
-// How `ranks` share a range out. `sources`, `units`: as below.
-ShardLayout shards_of(const DataParallelConfig& config, FlatRange range,
-                      const std::vector<ParamExtent>& params, const std::vector<FlatRange>& units,
-                      int64_t sources, int ranks);
+// What `ranks` share out; the members are those of DataParallelPlan.
+struct SharedRange {
+  FlatRange range = {};
+  const std::vector<ParamExtent>& params;
+  const std::vector<FlatRange>& units;
+  int64_t sources = 1;
+  int ranks = 1;
+};
+ShardLayout shards_of(const DataParallelConfig& config, const SharedRange& shared);
 
 // What is reduced over whom. All outlive the DataParallel.
 struct DataParallelPlan {

@@ -146,8 +146,9 @@ class GradientTraffic {
     if (f_.sharing.exact) {
       DataParallelConfig config = f_.sharing;
       config.slots_overlap = where_.ranks > 1 || of.sources > 1;
-      const ShardLayout layout =
-          shards_of(config, {0, elements}, extents, {}, of.sources, static_cast<int>(of.shards));
+      const std::vector<FlatRange> none;
+      const ShardLayout layout = shards_of(
+          config, {{0, elements}, extents, none, of.sources, static_cast<int>(of.shards)});
       for (int64_t slot = 0; slot < slots; ++slot) add_exact(layout, of, slot);
     } else {
       const int64_t times = each_slot() ? slots : 1;

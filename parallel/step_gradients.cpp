@@ -113,8 +113,9 @@ void StepGradients::lay_out(Group& group, const Config& config) {
     }
   }
   const int shards = group.ranks.shard->size();
-  const ShardLayout layout = shards_of(group.config, group.range, group.params,
-                                       ranges_of(group.units), group.sources, shards);
+  const std::vector<FlatRange> units = ranges_of(group.units);
+  const ShardLayout layout =
+      shards_of(group.config, {group.range, group.params, units, group.sources, shards});
   group.owned = zero_stage_ == 0 ? std::vector<FlatRange>{group.range}
                                  : layout.owned(group.ranks.shard->rank());
 }
