@@ -158,6 +158,10 @@ class Rules {
       return cat("= ", mesh_.ep, " ranks are not spread evenly over nodes of ",
                  mesh_.ranks_per_node, ", which the two-level exchange needs");
     });
+    need(!shape.even || shape.together, "ep", [&] {
+      return cat("= ", mesh_.ep, " ranks of a node do not follow one another, which the two-level ",
+                 "exchange needs: mesh.order puts others between them");
+    });
     need(divides(shape.nodes, model_.groups), "ep", [&] {
       return cat("= ", mesh_.ep, " spans ", shape.nodes, " nodes, which do not divide the ",
                  counted(model_.groups, "group"), " of experts that the two-level exchange keeps ",

@@ -142,8 +142,7 @@ void ModelPart::make_context(Communicator& world, Device& device) {
 void ModelPart::make_experts(Communicator& world) {
   if (mesh_.extent(MeshAxis::ep) == 1) return;
   ExpertGroup experts{.experts = model_.moe.experts, .ranks = &group(MeshGroup::ep)};
-  const NodeShape nodes = mesh_.node_shape(MeshGroup::ep);
-  if (nodes.even && nodes.nodes > 1 && nodes.per_node > 1) {
+  if (mesh_.node_shape(MeshGroup::ep).two_levels()) {
     expert_nodes_ = mesh_.split_by_node(world, MeshGroup::ep);
     experts.across = expert_nodes_.across.get();
     experts.inside = expert_nodes_.inside.get();

@@ -145,7 +145,7 @@ class StepTraffic {
     }
     const ExpertTraffic& rows = found->second;
     const NodeShape nodes = mesh_.node_shape(MeshGroup::ep);
-    const bool two_levels = nodes.even && nodes.nodes > 1 && nodes.per_node > 1;
+    const bool two_levels = nodes.two_levels();
     const int64_t experts = m_.moe.experts, n = nodes.nodes, l = nodes.per_node;
     const int64_t counts = two_levels ? (n - 1) * (experts / n + 1) + (l - 1) * n * (experts / e_)
                                       : experts - experts / e_;
