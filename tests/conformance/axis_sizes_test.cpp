@@ -40,9 +40,12 @@ class AxisSizes : public testing::TestWithParam<std::string> {
 
 TEST_P(AxisSizes, Tensor) {
   for (const int64_t n : axis_sizes) {
-    MeshCase c = wide_case(GetParam(), n);
-    c.part.mesh.tp = n;
-    expect_parity_of(c, "tp");
+    for (const int64_t zero : {0, 1, 2, 3}) {
+      MeshCase c = wide_case(GetParam(), n);
+      c.part.mesh.tp = n;
+      c.zero_stage = zero;  // experts have a copy on each
+      expect_parity_of(c, "tp");
+    }
   }
 }
 
@@ -74,11 +77,11 @@ TEST_P(AxisSizes, Experts) {
 TEST_P(AxisSizes, Data) {
   for (const int64_t n : axis_sizes) {
     for (const bool copies : {false, true}) {
-      for (const int64_t zero : {0, 1}) {
+      for (const int64_t zero : {0, 1, 2, 3}) {
         MeshCase c = wide_case(GetParam(), n);
         (copies ? c.part.mesh.dp_replicate : c.part.mesh.dp_shard) = n;
         c.zero_stage = zero;
-        c.exact = copies == (zero == 0);
+        c.exact = copies == (zero % 2 == 0);
         expect_parity_of(c, copies ? "copies" : "dp");
       }
     }
@@ -94,6 +97,7 @@ TEST_P(AxisSizes, Pipeline) {
       c.part.schedule = entry.name;
       c.length = 16;
       c.micros = static_cast<int>(2 * n);
+      c.exact = n % 2 == 0;
       const Placement where =
           placement_of({.name = entry.name, .ranks = static_cast<int>(n), .micros = c.micros});
       c.model.layers = where.stages() + 1;

@@ -28,7 +28,14 @@ void expect_parity_of(const MeshCase& c) {
   expect_step_parity(c, alone);
 }
 
-TEST(ManyRanks, SixteenInF32) { expect_parity_of(deepseek_case(4, 4, 4)); }
+TEST(ManyRanks, SixteenInF32) {
+  for (const bool exact : {false, true}) {
+    MeshCase c = deepseek_case(4, 4, 4);
+    c.exact = exact;
+    c.zero_stage = exact ? 1 : 3;
+    expect_parity_of(c);
+  }
+}
 
 TEST(ManyRanks, SixteenInFp8) {
   MeshCase c = deepseek_case(4, 2, 4);

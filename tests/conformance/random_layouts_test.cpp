@@ -31,7 +31,7 @@ MeshCase random_case(uint64_t seed) {
     c.part.mesh.ranks_per_node = divisor_of(random, c.ranks);
     c.recompute = any_of<Recompute>(random, {Recompute::none, Recompute::norms, Recompute::block});
     c.exact = random() % 3 == 0;
-    c.zero_stage = one_of(random, {0, 1});
+    c.zero_stage = one_of(random, {0, 1, 2, 3});
     c.documents = random() % 2 == 0;
     std::vector<MeshConfig> legal = legal_layouts(question_of(c));
     std::erase_if(legal, [](const MeshConfig& mesh) { return mesh.etp > 1; });

@@ -69,6 +69,7 @@ inline LayoutQuestion question_of(const MeshCase& c) {
   q.model.sequence = c.length;
   q.model.micro_batches = c.micros;
   q.model.context = c.part.context;
+  q.model.equal_batches = c.zero_stage == 3;
   ScheduleRequest order{.name = c.part.schedule, .ranks = static_cast<int>(c.part.mesh.pp)};
   if (c.part.chunks > 0) order.chunks = c.part.chunks;
   q.model.schedule = needs_of(order);
@@ -122,16 +123,9 @@ inline double gradient_norm(const MeshOutcome& outcome) {
 }
 
 // Exact mode has one order of all sums: the bits of one rank. Tensor and context ranks cut sums
-// elsewhere, and a stage of a pipeline adds its micro-batches before ranks are summed.
+// elsewhere.
 inline bool must_be_equal(const MeshCase& c) {
-  const MeshConfig& m = c.part.mesh;
-  return c.exact && m.tp == 1 && m.cp == 1 && m.pp == 1;
-}
-
-// Experts on several ranks see the micro-batches of all of them in one product, which adds their
-// terms before exact mode can add them one micro-batch after the other.
-inline bool sums_micro_batches_together(const MeshCase& c, const std::string& parameter) {
-  return c.part.mesh.ep > 1 && parameter.find(".experts.") != std::string::npos;
+  return c.exact && c.part.mesh.tp == 1 && c.part.mesh.cp == 1;
 }
 
 // With weights so small that roundings do not grow from layer to layer.
@@ -198,7 +192,9 @@ inline double gradient_distance(const MeshOutcome& a, const MeshOutcome& b) {
 //   the norm       a quarter of one rank's distance of all gradients
 //   a parameter    one rank's distance of all gradients, or 0.02, five roundings of bf16; with
 //                  experts 0.05, for a token that rounding sends to another expert changes the
-//                  gradients of both; in FP8 0.08, a little more than a rounding of E4M3
+//                  gradients of both; in FP8 0.08, a little more than a rounding of E4M3.
+//                  1 + 1 / sqrt(n) more for n elements: as far apart may the norms of two samples
+//                  of n errors be
 inline void expect_near_truth(const MeshOutcome& got, const MeshOutcome& one,
                               const MeshOutcome& truth, double floor) {
   const auto limit = [](double apart, double least) { return 1.5 * std::max(apart, least); };
@@ -211,7 +207,9 @@ inline void expect_near_truth(const MeshOutcome& got, const MeshOutcome& one,
   ASSERT_EQ(got.gradients.size(), one.gradients.size());
   for (const auto& [name, g] : truth.gradients) {
     const double alone = relative_distance(one.gradients.at(name), g);
-    EXPECT_LE(relative_distance(got.gradients.at(name), g), limit(alone, std::max(of_one, floor)))
+    const double chance = 1 + 1 / std::sqrt(static_cast<double>(g.size()));
+    EXPECT_LE(relative_distance(got.gradients.at(name), g),
+              chance * limit(alone, std::max(of_one, floor)))
         << name << ", one rank: " << alone;
   }
 }
@@ -223,10 +221,6 @@ inline void expect_step_parity(const MeshCase& c, OneRank& alone) {
     EXPECT_EQ(got.loss, one.loss);
     EXPECT_EQ(got.predictions, one.predictions);
     for (const auto& [name, g] : one.gradients) {
-      if (sums_micro_batches_together(c, name)) {
-        EXPECT_LE(relative_distance(got.gradients.at(name), g), 1e-6) << name;
-        continue;
-      }
       EXPECT_TRUE(got.gradients.at(name) == g)
           << name << " has other bits than one rank's, apart by "
           << relative_distance(got.gradients.at(name), g);

@@ -84,7 +84,7 @@ inline std::vector<SettingAxis> setting_axes() {
        {{"none", [](SettledCase&) {}},
         {"ring", [=](SettledCase& c) { context(c, ContextKind::ring); }},
         {"all_to_all", [=](SettledCase& c) { context(c, ContextKind::all_to_all); }}}},
-      values<int64_t>("zero", {{"0", 0}, {"1", 1}},
+      values<int64_t>("zero", {{"0", 0}, {"1", 1}, {"2", 2}, {"3", 3}},
                       [](SettledCase& c, int64_t stage) { c.step.zero_stage = stage; }),
       values<Recompute>("recompute",
                         {{"none", Recompute::none},
