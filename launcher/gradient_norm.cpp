@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "core/counted.h"
 #include "core/text.h"
+#include "parallel/comm/whereabouts.h"
 #include "parallel/ordered_sums.h"
 
 namespace shoestring {
@@ -120,6 +121,7 @@ std::array<double, num_param_classes> GradientNorm::class_squares(Communicator& 
         std::accumulate(terms.begin(), terms.end(), 0.0);
   }
   world.all_reduce(buffer_of(std::span(squares)), Reduce::sum, stream);
+  const Awaiting waits;
   stream.synchronize();
   return squares;
 }

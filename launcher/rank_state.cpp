@@ -13,6 +13,7 @@
 #include "launcher/memory_forecast.h"
 #include "launcher/mesh_layout.h"
 #include "parallel/comm/rank_failure.h"
+#include "parallel/comm/whereabouts.h"
 
 namespace shoestring {
 namespace {
@@ -255,6 +256,8 @@ void RankState::start_average() {
 
 void RankState::publish_weights() {
   store->raise_version();
+  enter_phase("gathering of the weights", step + 1);
+  const Awaiting waits;
   gradients->gather_parameters();
 }
 

@@ -7,6 +7,7 @@
 #include "core/text.h"
 #include "launcher/step_flop.h"
 #include "optim/norm.h"
+#include "parallel/comm/whereabouts.h"
 #include "parallel/ordered_sums.h"
 
 namespace shoestring {
@@ -82,6 +83,7 @@ void StepRunner::begin(const Batch& batch, const Instruction& instruction, size_
     if (instruction.what == Do::F) rank_.watchdog->probe().begin_forward();
     rank_.fp8->set_probe(&rank_.watchdog->probe());
   }
+  if (Whereabouts* const here = whereabouts()) here->set_micro_batch(batch.global_indices[slot]);
   constexpr std::string_view names[] = {"forward ", "backward ", "backward input ",
                                         "backward weights "};
   span_ = std::make_unique<Span>(
@@ -127,6 +129,7 @@ MeshStep::Hooks StepRunner::hooks(const Batch& batch) {
 }
 
 bool StepRunner::accumulate(const Batch& batch, const Stop& stop) {
+  enter_phase("forward and backward", batch.step + 1);
   const bool done = rank_.mesh->run({.micros = batch.micro,
                                      .global_micro_batches = batch.global_micro_batches,
                                      .global_valid_labels = batch.global_valid_labels,
@@ -134,6 +137,8 @@ bool StepRunner::accumulate(const Batch& batch, const Stop& stop) {
                                     hooks(batch));
   if (!done) return false;
   const Span span(*this, "wait for gradients");
+  enter_phase("sums of gradients", batch.step + 1);
+  const Awaiting waits;
   rank_.gradients->finish();
   return true;
 }
@@ -182,6 +187,7 @@ void StepRunner::fail_gradient(const Batch& batch) const {
 
 void StepRunner::update(const StepReport& report) {
   const Span span(*this, "update");
+  enter_phase("update", rank_.step + 1);
   const FlatSpan<float> masters = rank_.gradients->shards().master();
   rank_.optimizer->update(
       {.step = rank_.updates + 1,
@@ -212,6 +218,7 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   report.exposed_seconds = rank_.gradients->stats().exposed_seconds;
   report.compute_seconds = seconds_since(start) - report.exposed_seconds;
   start = std::chrono::steady_clock::now();
+  enter_phase("loss and gradient norm", batch.step + 1);
   const int64_t modules = rank_.config.model.mtp.depth;
   const std::vector<double> sums = losses_of(batch);
   const auto labels = static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1));

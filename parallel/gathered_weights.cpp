@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/comm/whereabouts.h"
 
 namespace shoestring {
 namespace {
@@ -110,6 +111,7 @@ void GatheredWeights::release(int u, const Event& used) {
 
 void GatheredWeights::wait(int u, Stream& compute) {
   const auto begin = Clock::now();
+  const Awaiting waits;
   compute.wait(units_[static_cast<size_t>(u)].ready);
   stats_.exposed_seconds += seconds(Clock::now() - begin);
 }

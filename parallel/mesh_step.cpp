@@ -8,7 +8,6 @@
 #include "parallel/passes.h"
 
 namespace shoestring {
-
 MeshStep::MeshStep(ModelPart& part, ParamStore& store, StepGradients& gradients, Stream& compute,
                    const ModelStagesOptions& options)
     : part_(part),

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/comm/collectives.h"
 #include "parallel/model_stages.h"
 #include "parallel/schedules/catalogue.h"
 
@@ -63,8 +64,11 @@ ModelPart::ModelPart(const ModelConfig& model, const PartConfig& config, Communi
   std::sort(stages_.begin(), stages_.end());
   // Where a schedule has copies of a stage, on ranks s and p - 1 - s of a pipeline: with both.
   const int pp = place()[MeshAxis::pp], other = both_ways_ ? where_.ranks - 1 - pp : pp;
-  statistics_ = world.split(std::min(pp, other), (pp > other ? mesh_.size(MeshGroup::stage) : 0) +
-                                                     mesh_.index_in(MeshGroup::stage, rank_));
+  {
+    const SplitName name("stage and copies");
+    statistics_ = world.split(std::min(pp, other), (pp > other ? mesh_.size(MeshGroup::stage) : 0) +
+                                                       mesh_.index_in(MeshGroup::stage, rank_));
+  }
   list_parameters();
   make_context(world, device);
   make_experts(world);
@@ -82,14 +86,15 @@ Replicas ModelPart::split_replicas(int stage, bool experts, bool takes_part) con
   const int color = stage * mesh_.ranks() + apart;
   // One level: all places are less than this.
   const int shards = replicated > 1 ? size / replicated : 2 * size;
-  const auto split = [&](int within, int cut) {
+  const auto split = [&](int within, int cut, std::string_view of) {
+    const SplitName name(cat(name_of(same), of));
     return world_.split(takes_part ? color * 2 * size + cut : -1, within);
   };
   Replicas replicas;
   replicas.data_ranks = data_ranks() * (both_ways_ ? 2 : 1);
   replicas.data_rank = copy * data_ranks() + data_rank();
-  replicas.shard = split(place, place / shards);
-  if (replicated > 1) replicas.replicate = split(place, place % shards);
+  replicas.shard = split(place, place / shards, " shards");
+  if (replicated > 1) replicas.replicate = split(place, place % shards, " copies");
   return replicas;
 }
 
@@ -106,6 +111,7 @@ SharedBy embedding_sharing(const ModelConfig& model, const Placement& where,
 std::unique_ptr<Communicator> ModelPart::split_sharers() const {
   const SharedBy sharing = embedding_sharing();
   const bool takes_part = sharing == SharedBy::ends || sharing == SharedBy::mirrored;
+  const SplitName name("embedding sharers");
   return world_.split(takes_part ? mesh_.index_in(MeshGroup::stage, rank_) : -1,
                       place()[MeshAxis::pp]);
 }
@@ -135,6 +141,7 @@ void ModelPart::make_context(Communicator& world, Device& device) {
     all_to_all_ = std::make_unique<AllToAllAttention>(context);
     return;
   }
+  const SplitName name("cp ring");
   ring_ = world.split(mesh_.color(MeshGroup::cp, rank_), mesh_.index_in(MeshGroup::cp, rank_));
   ring_attention_ = std::make_unique<RingAttention>(*ring_, device);
 }

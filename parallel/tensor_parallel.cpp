@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/tape.h"
 #include "core/text.h"
+#include "parallel/comm/collectives.h"
 #include "parallel/row_ops.h"
 
 namespace shoestring {
@@ -224,6 +225,7 @@ TensorParallel::TensorParallel(const ModelConfig& model, Communicator& group)
                  .vocabulary = vocabulary_.get()};
   if (!model.mla.on() && model.kv_heads < t) {
     const auto head = static_cast<int>(group.rank() * model.kv_heads / t);
+    const SplitName name("tp with one kv head");
     sharers_ = group.split(head, group.rank());
   }
 }
