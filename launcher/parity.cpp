@@ -42,11 +42,10 @@ void run_rank(const RunConfig& config, Communicator& world, std::mutex& mutex, P
       step.norm = report.gradient_norm;
     }
   }
-  gather_whole(
-      rank, [&](const Param& p) { return rank.store->gradient(p); },
-      [&](const ParamInfo& whole, const Tensor& values) {
-        step.gradients[whole.name] = doubles_of(values);
-      });
+  gather_whole(rank, rank.gradients->gradients(),
+               [&](const ParamInfo& whole, const Tensor& values) {
+                 step.gradients[whole.name] = doubles_of(values);
+               });
 }
 
 double norm_of(const ParityStep& step) {

@@ -56,7 +56,7 @@ std::string override_of(const std::string& word, const std::string& where) {
   for (const auto& [name, full] : short_keys()) names.push_back(name);
   const std::string nearest = nearest_name(key, names);
   fail_usage(cat(where, "a layout has no \"", key, "\"",
-                 nearest.empty() ? "" : cat("; did you mean \"", nearest, "\"?"),
+                 nearest.empty() ? "." : cat("; did you mean \"", nearest, "\"?"),
                  " Short names are tp, cp, pp, ep, dp, schedule, zero, recompute and so on; every ",
                  "other key of the config is written in full, such as train.micro_batch=2"));
 }

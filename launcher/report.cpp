@@ -13,6 +13,7 @@
 #include "launcher/parameter_counts.h"
 #include "launcher/run_history.h"
 #include "launcher/step_flop.h"
+#include "parallel/comm/whereabouts.h"
 
 namespace shoestring {
 namespace {
@@ -64,6 +65,7 @@ void Reporter::measure_peak(const CoreShare& machine) {
     peak[0] = measured_peak_flops(apart, dtype_from_name(t.dtype)) * cores / measured;
   }
   rank_.ranks.all_reduce(buffer_of(std::span(peak)), Reduce::sum, rank_.communication);
+  const Awaiting waits;
   rank_.communication.synchronize();
   peak_flops_ = peak[0];
 }

@@ -288,9 +288,10 @@ std::string simulation_table(const Schedule& schedule, const Simulation& simulat
 }
 
 std::string comparison_table(const ScheduleOptions& sizes, const std::vector<std::string>& names) {
-  std::string text = cat(counted(sizes.ranks, "rank"), ", ",
-                         counted(sizes.micro_batches, "micro-batch"), ", ", sizes.times, "\n",
-                         padded("", 18, true), "  makespan  largest bubble  peak activations\n");
+  std::string text =
+      cat(counted(sizes.ranks, "rank"), ", ",
+          counted(sizes.micro_batches, "micro-batch", "micro-batches"), ", ", sizes.times, "\n",
+          padded("", 18, true), "  makespan  largest bubble  peak activations\n");
   for (const Compared& row : compare(sizes, names)) {
     append(text, padded(row.name, 18, true));
     if (!row.refusal.empty()) {

@@ -7,6 +7,7 @@
 #include "core/text.h"
 #include "launcher/step_flop.h"
 #include "optim/norm.h"
+#include "parallel/comm/whereabouts.h"
 #include "parallel/ordered_sums.h"
 
 namespace shoestring {
@@ -21,12 +22,14 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 // The first weight that is not finite, if any: a cause rather than a consequence.
 std::string text_of_bad_weight(const RankState& rank) {
-  const ParamStore& store = *rank.store;
-  const auto bad = first_non_finite(store.params(), FlatSpan<const float>{store.master()},
-                                    {0, store.elements()});
-  return bad ? cat("tensor ", bad->name, " (element ", bad->element, " of the weight is ",
-                   bad->value, ")")
-             : "tensor logits";
+  const FlatSpan<const float> masters = read_only(rank.gradients->shards().master());
+  for (const FlatRange owned : rank.gradients->owned_ranges()) {
+    const auto bad = first_non_finite(rank.store->params(), masters, owned);
+    if (!bad) continue;
+    return cat("tensor ", bad->name, " (element ", bad->element, " of the weight is ", bad->value,
+               ")");
+  }
+  return "tensor logits";
 }
 
 }  // namespace
@@ -80,6 +83,7 @@ void StepRunner::begin(const Batch& batch, const Instruction& instruction, size_
     if (instruction.what == Do::F) rank_.watchdog->probe().begin_forward();
     rank_.fp8->set_probe(&rank_.watchdog->probe());
   }
+  if (Whereabouts* const here = whereabouts()) here->set_micro_batch(batch.global_indices[slot]);
   constexpr std::string_view names[] = {"forward ", "backward ", "backward input ",
                                         "backward weights "};
   span_ = std::make_unique<Span>(
@@ -125,6 +129,7 @@ MeshStep::Hooks StepRunner::hooks(const Batch& batch) {
 }
 
 bool StepRunner::accumulate(const Batch& batch, const Stop& stop) {
+  enter_phase("forward and backward", batch.step + 1);
   const bool done = rank_.mesh->run({.micros = batch.micro,
                                      .global_micro_batches = batch.global_micro_batches,
                                      .global_valid_labels = batch.global_valid_labels,
@@ -132,6 +137,8 @@ bool StepRunner::accumulate(const Batch& batch, const Stop& stop) {
                                     hooks(batch));
   if (!done) return false;
   const Span span(*this, "wait for gradients");
+  enter_phase("sums of gradients", batch.step + 1);
+  const Awaiting waits;
   rank_.gradients->finish();
   return true;
 }
@@ -163,7 +170,7 @@ double StepRunner::gradient_norm(const Batch& batch) const {
 
 void StepRunner::fail_gradient(const Batch& batch) const {
   const StepShape shape = rank_.loader->schedule().at(batch.step);
-  const FlatSpan<const float> gradients{rank_.store->gradients()};
+  const FlatSpan<const float> gradients = rank_.gradients->gradients();
   for (FlatRange owned : rank_.gradients->owned_ranges()) {
     const auto bad = first_non_finite(rank_.store->params(), gradients, owned);
     if (!bad) continue;
@@ -180,15 +187,16 @@ void StepRunner::fail_gradient(const Batch& batch) const {
 
 void StepRunner::update(const StepReport& report) {
   const Span span(*this, "update");
-  ParamStore& store = *rank_.store;
+  enter_phase("update", rank_.step + 1);
+  const FlatSpan<float> masters = rank_.gradients->shards().master();
   rank_.optimizer->update(
       {.step = rank_.updates + 1,
        .lr = report.lr,
        .gradient_scale = clip_coefficient(report.gradient_norm, rank_.config.optim.clip),
-       .master = {store.master()},
-       .gradients = {store.gradients()},
-       .copy = {store.compute_copy()}});
-  if (rank_.ema) rank_.ema->update({store.master()});
+       .master = masters,
+       .gradients = rank_.gradients->gradients(),
+       .copy = rank_.gradients->shards().copies()});
+  if (rank_.ema) rank_.ema->update(read_only(masters));
   ++rank_.updates;
   rank_.publish_weights();
 }
@@ -210,6 +218,7 @@ StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   report.exposed_seconds = rank_.gradients->stats().exposed_seconds;
   report.compute_seconds = seconds_since(start) - report.exposed_seconds;
   start = std::chrono::steady_clock::now();
+  enter_phase("loss and gradient norm", batch.step + 1);
   const int64_t modules = rank_.config.model.mtp.depth;
   const std::vector<double> sums = losses_of(batch);
   const auto labels = static_cast<double>(std::max<int64_t>(batch.global_valid_labels, 1));

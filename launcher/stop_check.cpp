@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "launcher/signals.h"
+#include "parallel/comm/whereabouts.h"
 
 namespace shoestring {
 namespace {
@@ -17,7 +18,10 @@ constexpr double most_pieces = 1e6;
 bool StopCheck::ask(bool done) {
   std::vector<double> x{stop_signal() != 0 ? 1.0 : 0.0, done ? 1.0 : 0.0, pace_};
   ranks_.all_reduce(buffer_of(std::span(x)), Reduce::max, stream_);
-  stream_.synchronize();
+  {
+    const Awaiting waits;
+    stream_.synchronize();
+  }
   stopped_ = x[0] > 0;
   // From what all ranks know now, so that they count alike. Without a pace yet: every time.
   every_ =

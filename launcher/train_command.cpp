@@ -3,6 +3,7 @@
 #include <atomic>
 #include <charconv>
 #include <chrono>
+#include <cstdlib>
 
 #include "core/log.h"
 #include "core/text.h"
@@ -14,9 +15,9 @@
 #include "launcher/signals.h"
 #include "launcher/stop_deadline.h"
 #include "parallel/comm/checked.h"
-#include "parallel/comm/in_process.h"
 #include "parallel/comm/mpi.h"
 #include "parallel/comm/rank_environment.h"
+#include "parallel/comm/run_ranks.h"
 
 namespace shoestring {
 namespace {
@@ -33,6 +34,12 @@ bool run_rank(const RunConfig& config, const TraceRange& range, Communicator& wo
   Trainer trainer(rank, trace, share);
   const AbortOnUnwind abort_on_unwind(world);
   return trainer.run([&] { deadline.begun(); });
+}
+
+// Threads that compute or hang while another rank has failed cannot be ended but so.
+void end_process(const RankError& error) {
+  log_error(error.what());
+  std::_Exit(static_cast<int>(error.code()));
 }
 
 }  // namespace
@@ -82,7 +89,7 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
               [&](Communicator& world) {
                 if (!run_rank(config, trace, world, world, stop_deadline)) finished = false;
               },
-              {.deadline = deadline, .name = "world"});
+              {.deadline = deadline, .name = "world"}, {.over = end_process});
   }
   return finished ? ExitCode::done : ExitCode::preempted;
 }

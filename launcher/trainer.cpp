@@ -19,6 +19,7 @@
 #include "launcher/same_run.h"
 #include "launcher/saving.h"
 #include "launcher/whole_model.h"
+#include "parallel/comm/whereabouts.h"
 #include "parallel/ordered_sums.h"
 
 namespace shoestring {
@@ -85,6 +86,7 @@ void Trainer::keep_inputs() const {
 }
 
 void Trainer::begin() {
+  enter_phase("start");
   const std::string directory = RunDirectory(rank_.config.run.directory).checkpoints();
   auto warn = [](const std::string& text) { log_warning(text); };
   if (auto checkpoint = find_resume_point(rank_.ranks, rank_.communication, directory, warn)) {
@@ -112,7 +114,9 @@ void Trainer::begin_from(const std::string& path) {
                 cat("train.init_from = \"", path,
                     "\" needs the model section that those weights belong to; set that, or begin "
                     "with the weights of another model"),
-                &rank_.config.model);
+                &rank_.config.model, rank_.gradients->shards().master(),
+                rank_.gradients->owned_ranges());
+  rank_.refresh_copies();
   rank_.start_average();
   if (rank_.ranks.rank() != 0) return;
   for (const std::string& line : other_uses_of_weights(first.model(), rank_.config.model)) {
@@ -197,6 +201,7 @@ void Trainer::trace_at(int64_t step) {
 }
 
 bool Trainer::do_step() {
+  enter_phase("begin of the step", rank_.step + 1);
   trace_at(rank_.step + 1);
   apply_stage(rank_.step);
   announce_stage(rank_.step);
@@ -223,6 +228,7 @@ bool Trainer::do_step_or_keep() {
   try {
     return do_step();
   } catch (const StepNotFinite& error) {
+    enter_phase("");  // the message tells it better
     fail(cat(error.what(), ". ", remedy_of(rank_, step_on_disk())), no_place);
   } catch (const Error&) {
     const bool alone = rank_.ranks.size() == 1;
@@ -254,6 +260,7 @@ void Trainer::save_if_due(bool last) {
   const int64_t every = rank_.config.checkpoint.every;
   const bool due = last || (every > 0 && rank_.step % every == 0);
   if (!due) return;
+  enter_phase("checkpoint", rank_.step);
   if (saved_step_ == rank_.step) {
     // This step's save may have failed in the background, and there may be room now.
     if (!last || !any_rank(rank_.ranks, rank_.communication, !writer_.settled())) return;
@@ -278,19 +285,19 @@ RankState::Owed Trainer::due() const {
 // The average, where there is one, stands in for the weights while they are judged.
 void Trainer::with_average(const std::function<void()>& judge) {
   if (!rank_.ema) return judge();
-  rank_.ema->swap({rank_.store->master()});
-  for (FlatRange owned : rank_.gradients->owned_ranges()) {
-    rank_.store->refresh_compute(owned.begin, owned.end);
-  }
+  ParamShards& shards = rank_.gradients->shards();
+  rank_.ema->swap(shards.master());
+  shards.refresh_copies();
   rank_.publish_weights();
   judge();
-  rank_.ema->swap({rank_.store->master()});
+  rank_.ema->swap(shards.master());
   rank_.refresh_copies();
 }
 
 // Rank 0 generates, the others keep asking with it whether to stop.
 void Trainer::sample_if_owed() {
   if (!rank_.owed.sample || stop_.stopped()) return;
+  enter_phase("sample", rank_.step);
   with_average([this] {
     const std::unique_ptr<WholeModel> whole = whole_model_on_first(rank_);
     if (rank_.ranks.rank() == 0) {
@@ -333,6 +340,7 @@ std::vector<SourceLoss> Trainer::evaluate() {
 void Trainer::require_finite(const std::vector<SourceLoss>& losses) {
   for (const SourceLoss& source : losses) {
     if (std::isfinite(source.sums.loss)) continue;
+    enter_phase("");
     require_finite_state(rank_, step_on_disk());
     fail(cat("the validation loss of ", source.name, " after step ", rank_.step,
              " is not finite: ", source.sums.loss, ". ", remedy_of(rank_, step_on_disk())),
@@ -343,6 +351,7 @@ void Trainer::require_finite(const std::vector<SourceLoss>& losses) {
 
 void Trainer::evaluate_if_owed() {
   if (!rank_.owed.evaluation || stop_.stopped()) return;
+  enter_phase("evaluation", rank_.step);
   const Clock::time_point start = Clock::now();
   std::vector<SourceLoss> losses = evaluate();
   rank_.owed.evaluation = stop_.stopped();
@@ -364,6 +373,7 @@ bool Trainer::run(const std::function<void()>& begun) {
     if (rank_.step < steps && !stop_.stopped()) save_if_due(false);
   }
   if (prefetched_.valid()) prefetched_.wait();
+  enter_phase("end");
   trace_at(trace_.range().last + 1);
   save_if_due(true);
   writer_.finish();

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/text.h"
+#include "parallel/comm/whereabouts.h"
 
 namespace shoestring {
 namespace {
@@ -84,6 +85,7 @@ MetricsRecord Fp8Watchdog::finish(Communicator& ranks, Stream& stream,
     if (ranks.rank() == 0) add_figures(record, matrix.info.name, product, found->second);
   });
   ranks.all_reduce(buffer_of(std::span(errors)), Reduce::max, stream);
+  const Awaiting waits;
   stream.synchronize();
   probe_ = Fp8Probe();
   std::vector<Fp8Fallback> worst;

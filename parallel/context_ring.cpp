@@ -8,6 +8,7 @@
 #include "core/ops/attention_block.h"
 #include "core/ops/convert.h"
 #include "core/tape.h"
+#include "parallel/comm/whereabouts.h"
 #include "parallel/context_cut.h"
 
 namespace shoestring {
@@ -87,7 +88,10 @@ class Round {
     held_.clear();
   }
   // Later work of the stream finds what start() has received.
-  void finish() { stream_.wait(arrived_); }
+  void finish() {
+    const Awaiting waits;
+    stream_.wait(arrived_);
+  }
 
   // The operands of a step whose keys are those of rank - step.
   BlockOperands operands(const Tensor& q, const Pair& keys, int step) {

@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/comm/whereabouts.h"
 #include "parallel/communicator.h"
 
 namespace shoestring {
@@ -23,7 +24,10 @@ void Lane::start(std::function<void(PartGate&)> pass) {
     result_.reset();
   }
   busy_ = true;
-  thread_.run([this, pass = std::move(pass)] { run(pass); });
+  thread_.run([this, pass = std::move(pass), rank = whereabouts()] {
+    const WhereaboutsScope scope(rank);
+    run(pass);
+  });
 }
 
 void Lane::run(const std::function<void(PartGate&)>& pass) {

@@ -1,6 +1,7 @@
 #include "parallel/mesh.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 
 #include "core/check.h"
@@ -158,6 +159,18 @@ int Mesh::ranks_per_node() const {
 
 int Mesh::nodes() const { return (ranks() + ranks_per_node() - 1) / ranks_per_node(); }
 
+// Of an even shape: is each run of per_node ranks of a group on one node?
+bool Mesh::blocks_are_nodes(MeshGroup group, const NodeShape& shape) const {
+  std::map<std::pair<int, int>, int> nodes_of;  // by group and run
+  for (int r = 0; r < ranks(); ++r) {
+    const int mine = color(group, r);
+    if (mine < 0) continue;
+    const int run = index_in(group, r) / shape.per_node;
+    if (nodes_of.try_emplace({mine, run}, node(r)).first->second != node(r)) return false;
+  }
+  return true;
+}
+
 NodeShape Mesh::node_shape(MeshGroup group) const {
   // Ranks by (group, node), and nodes by group.
   const auto width = static_cast<size_t>(nodes());
@@ -179,6 +192,7 @@ NodeShape Mesh::node_shape(MeshGroup group) const {
                            [&](int n) { return n == 0 || n == shape.nodes; }) &&
                std::all_of(counts.begin(), counts.end(),
                            [&](int n) { return n == 0 || n == shape.per_node; });
+  shape.together = shape.even && blocks_are_nodes(group, shape);
   return shape;
 }
 

@@ -80,6 +80,10 @@ struct NodeShape {
   int per_node = 1;  // of its ranks on one of them, at most
   // Every group has `per_node` ranks on each of `nodes` nodes: two-level collectives are possible.
   bool even = true;
+  // Even, and in every group a node's ranks follow one another.
+  bool together = true;
+  // May tokens cross between nodes first and then spread inside them (parallel/expert_plan.h)?
+  bool two_levels() const { return together && nodes > 1 && per_node > 1; }
   bool inside() const { return nodes == 1; }
 };
 
@@ -129,6 +133,7 @@ class Mesh {
  private:
   int ranks_per_node() const;
   int fold(std::span<const MeshAxis> axes, const MeshPlace& place) const;
+  bool blocks_are_nodes(MeshGroup group, const NodeShape& shape) const;
   std::string group_rows() const;
   std::string rank_rows() const;
 

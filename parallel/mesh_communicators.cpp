@@ -3,6 +3,7 @@
 #include "core/check.h"
 #include "core/counted.h"
 #include "core/text.h"
+#include "parallel/comm/collectives.h"
 
 namespace shoestring {
 
@@ -22,6 +23,7 @@ MeshCommunicators Mesh::split(Communicator& world, std::span<const MeshGroup> gr
   MeshCommunicators mine;
   for (MeshGroup group : groups) {
     const int rank = world.rank();
+    const SplitName name(name_of(group));
     mine.communicators_[static_cast<size_t>(group)] =
         world.split(color(group, rank), index_in(group, rank));
   }
@@ -37,7 +39,11 @@ NodeCommunicators Mesh::split_by_node(Communicator& world, MeshGroup group) cons
   // The first of its ranks names a set of equal indices.
   const int there = mine < 0 ? -1 : across(group, rank).front();
   NodeCommunicators both;
-  both.inside = world.split(here, index);
+  {
+    const SplitName name(cat(name_of(group), " inside nodes"));
+    both.inside = world.split(here, index);
+  }
+  const SplitName name(cat(name_of(group), " across nodes"));
   both.across = world.split(there, index);
   return both;
 }

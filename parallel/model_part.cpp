@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/comm/collectives.h"
 #include "parallel/model_stages.h"
 #include "parallel/schedules/catalogue.h"
 
@@ -23,9 +24,7 @@ PartConfig laid_out(PartConfig config, int ranks) {
   return config;
 }
 
-constexpr MeshGroup used_groups[] = {MeshGroup::tp,    MeshGroup::cp, MeshGroup::dp_cp,
-                                     MeshGroup::stage, MeshGroup::pp, MeshGroup::ends,
-                                     MeshGroup::ep,    MeshGroup::edp};
+constexpr MeshGroup used_groups[] = {MeshGroup::tp, MeshGroup::cp, MeshGroup::pp, MeshGroup::ep};
 
 }  // namespace
 
@@ -37,6 +36,7 @@ ModelPart::ModelPart(const ModelConfig& model, const PartConfig& config, Communi
                      Device& device)
     : model_(model),
       config_(laid_out(config, world.size())),
+      world_(world),
       mesh_(config_.mesh, world.size()),
       rank_(world.rank()),
       groups_(mesh_.split(world, used_groups)),
@@ -52,27 +52,58 @@ ModelPart::ModelPart(const ModelConfig& model, const PartConfig& config, Communi
       shoestring::cut(model_, config_.blocks.empty() ? even_split(model_, stages) : config_.blocks);
   stages_ = stages_of(where_, place()[MeshAxis::pp]);
   std::sort(stages_.begin(), stages_.end());
-  split_copies(world);
+  // Where a schedule has copies of a stage, on ranks s and p - 1 - s of a pipeline: with both.
+  const int pp = place()[MeshAxis::pp], other = both_ways_ ? where_.ranks - 1 - pp : pp;
+  {
+    const SplitName name("stage and copies");
+    statistics_ = world.split(std::min(pp, other), (pp > other ? mesh_.size(MeshGroup::stage) : 0) +
+                                                       mesh_.index_in(MeshGroup::stage, rank_));
+  }
   list_parameters();
   make_context(world, device);
   make_experts(world);
 }
 
-// Where a schedule has copies of a stage, on ranks s and p - 1 - s of a pipeline: those with all
-// their data ranks.
-void ModelPart::split_copies(Communicator& world) {
-  const int pp = place()[MeshAxis::pp], other = both_ways_ ? where_.ranks - 1 - pp : pp;
-  const int pair = std::min(pp, other), copy = pp > other ? 1 : 0;
-  const auto together = [&](MeshGroup g, int apart) {
-    const int size = mesh_.size(g);
-    return world.split(pair * mesh_.ranks() + apart, copy * size + mesh_.index_in(g, rank_));
+Replicas ModelPart::split_replicas(int stage, bool experts, bool takes_part) const {
+  const MeshGroup same = experts ? MeshGroup::edp : MeshGroup::dp_cp;
+  const int size = mesh_.size(same), stage_ranks = mesh_.size(MeshGroup::stage);
+  const int replicated = mesh_.extent(experts ? MeshAxis::edp_replicate : MeshAxis::dp_replicate);
+  const int apart = experts ? mesh_.index_in(MeshGroup::stage, rank_) % (stage_ranks / size)
+                            : place()[MeshAxis::tp];
+  // The copy of a stage that runs the second half of the micro-batches stands behind the first.
+  const int copy = both_ways_ && stage != place()[MeshAxis::pp] ? 1 : 0;
+  const int place = copy * size + mesh_.index_in(same, rank_);
+  const int color = stage * mesh_.ranks() + apart;
+  // One level: all places are less than this.
+  const int shards = replicated > 1 ? size / replicated : 2 * size;
+  const auto split = [&](int within, int cut, std::string_view of) {
+    const SplitName name(cat(name_of(same), of));
+    return world_.split(takes_part ? color * 2 * size + cut : -1, within);
   };
-  statistics_ = together(MeshGroup::stage, 0);
-  if (!both_ways_) return;
-  const int stage_size = mesh_.size(MeshGroup::stage);
-  dense_copies_ = together(MeshGroup::dp_cp, place()[MeshAxis::tp]);
-  expert_copies_ = together(MeshGroup::edp, mesh_.index_in(MeshGroup::stage, rank_) %
-                                                (stage_size / mesh_.size(MeshGroup::edp)));
+  Replicas replicas;
+  replicas.data_ranks = data_ranks() * (both_ways_ ? 2 : 1);
+  replicas.data_rank = copy * data_ranks() + data_rank();
+  replicas.shard = split(place, place / shards, " shards");
+  if (replicated > 1) replicas.replicate = split(place, place % shards, " copies");
+  return replicas;
+}
+
+SharedBy embedding_sharing(const ModelConfig& model, const Placement& where,
+                           const std::vector<int>& stages) {
+  const bool copied = model.tied_embeddings || model.mtp.depth > 0;
+  const int last = where.stages() - 1;
+  const bool has_first = stages.front() == 0, has_last = stages.back() == last;
+  if (last == 0 || !copied || (!has_first && !has_last)) return SharedBy::nobody;
+  if (where.order == StageOrder::both_ways) return SharedBy::mirrored;
+  return has_first && has_last ? SharedBy::here : SharedBy::ends;
+}
+
+std::unique_ptr<Communicator> ModelPart::split_sharers() const {
+  const SharedBy sharing = embedding_sharing();
+  const bool takes_part = sharing == SharedBy::ends || sharing == SharedBy::mirrored;
+  const SplitName name("embedding sharers");
+  return world_.split(takes_part ? mesh_.index_in(MeshGroup::stage, rank_) : -1,
+                      place()[MeshAxis::pp]);
 }
 
 void ModelPart::list_parameters() {
@@ -83,6 +114,10 @@ void ModelPart::list_parameters() {
                         .slices = mesh_.extent(MeshAxis::etp)};
   for (ParamInfo& info : parameters_) {
     if (is_of_experts(info)) info = part_of_experts(std::move(info), model_.moe.experts, part);
+  }
+  if (embedding_sharing() != SharedBy::nobody) {
+    std::stable_partition(parameters_.begin(), parameters_.end(),
+                          [](const ParamInfo& p) { return p.name == "embedding.weight"; });
   }
   const auto experts = std::stable_partition(parameters_.begin(), parameters_.end(),
                                              [](const ParamInfo& p) { return !is_of_experts(p); });
@@ -98,6 +133,7 @@ void ModelPart::make_context(Communicator& world, Device& device) {
     all_to_all_ = std::make_unique<AllToAllAttention>(context);
     return;
   }
+  const SplitName name("cp ring");
   ring_ = world.split(mesh_.color(MeshGroup::cp, rank_), mesh_.index_in(MeshGroup::cp, rank_));
   ring_attention_ = std::make_unique<RingAttention>(*ring_, device);
 }
@@ -107,23 +143,17 @@ void ModelPart::make_experts(Communicator& world) {
   if (mesh_.extent(MeshAxis::ep) == 1 && !sliced) return;
   ExpertGroup experts{.experts = model_.moe.experts, .ranks = &group(MeshGroup::ep)};
   if (sliced) {
+    const SplitName name("expert slices");
     slices_ =
         world.split(mesh_.color(MeshGroup::etp, rank_), mesh_.index_in(MeshGroup::etp, rank_));
     experts.slices = slices_.get();
   }
-  const NodeShape nodes = mesh_.node_shape(MeshGroup::ep);
-  if (nodes.even && nodes.nodes > 1 && nodes.per_node > 1) {
+  if (mesh_.node_shape(MeshGroup::ep).two_levels()) {
     expert_nodes_ = mesh_.split_by_node(world, MeshGroup::ep);
     experts.across = expert_nodes_.across.get();
     experts.inside = expert_nodes_.inside.get();
   }
   exchange_ = std::make_unique<ExpertExchange>(experts);
-}
-
-Communicator* ModelPart::embedding_holders() const {
-  const bool apart = where_.order == StageOrder::loop && where_.ranks > 1;
-  const bool copied = model_.tied_embeddings || model_.mtp.depth > 0;
-  return apart && copied && groups_.has(MeshGroup::ends) ? &group(MeshGroup::ends) : nullptr;
 }
 
 Boundaries ModelPart::boundaries() const {
@@ -157,7 +187,7 @@ int64_t ModelPart::rows_of(const BatchTensors& batch) const {
 
 std::vector<FlatRange> ModelPart::counted(const ParamInfo& info) const {
   const int64_t all = info.shape.elements();
-  const bool copy = info.name == "embedding.weight" && embedding_holders() != nullptr &&
+  const bool copy = info.name == "embedding.weight" && embedding_sharing() == SharedBy::ends &&
                     place()[MeshAxis::pp] != 0;
   if (copy) return {};
   const int tp = place()[MeshAxis::tp];

@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/located_source.h"
 
 namespace shoestring {
 
@@ -106,7 +107,7 @@ StageWork::Boundary ModelStages::boundary(int, int micro) {
 void ModelStages::make_tape(Run& run, int stage, int micro) {
   ParamSource* source = &source_;
   if (options_.sharding != nullptr) {
-    run.source = options_.sharding->source(stage, micro);
+    run.source = std::make_unique<LocatedSource>(options_.sharding->source(stage, micro));
     source = run.source.get();
   }
   if (options_.host != nullptr && !is_last(stage)) {
@@ -134,7 +135,9 @@ void ModelStages::forward_parts(int stage, int micro, const Tensor& input, PartG
   Held& h = held(stage);
   Run& run = h.runs.at(m);
   check(run.tape == nullptr, "a micro-batch's forward pass runs twice");
-  run.parted = std::make_unique<PartedSource>(source_, h.segments);
+  if (options_.sharding != nullptr)
+    run.source = std::make_unique<LocatedSource>(options_.sharding->source(stage, micro));
+  run.parted = std::make_unique<PartedSource>(run.source ? *run.source : source_, h.segments);
   run.parted->set_gate(&gate);
   run.tape = std::make_unique<Tape>(gate.stream(), *run.parted, Tape::Mode::training);
   gate.give(run_forward(h, m, input));
@@ -182,7 +185,12 @@ Residual ModelStages::run_blocks(const Held& h, LayerContext& context, const Val
 Tensor ModelStages::evaluate(int stage, const BatchTensors& batch, const Tensor& input,
                              StageResult& result) {
   const Held& h = held(stage);
-  Tape tape(compute_, source_, Tape::Mode::inference);
+  std::unique_ptr<ParamSource> gathered;
+  if (options_.sharding != nullptr && options_.sharding->gathers_weights()) {
+    gathered = options_.sharding->source_of_evaluation(stage);
+  }
+  LocatedSource source(gathered ? *gathered : source_);
+  Tape tape(compute_, source, Tape::Mode::inference);
   LayerContext context{.tape = tape,
                        .batch = batch,
                        .attention = options_.attention,

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "parallel/comm/whereabouts.h"
 #include "parallel/communicator.h"
 
 namespace shoestring {
@@ -43,6 +44,7 @@ std::vector<T> gather_values(Communicator& communicator, Stream& stream, std::sp
   std::vector<int64_t> counts(ones.size());
   communicator.all_gather(view_of(std::span(&count, 1)), ones, buffer_of(std::span(counts)),
                           stream);
+  const Awaiting waits;
   stream.synchronize();
   int64_t total = 0;
   for (const int64_t n : counts) total += n;

@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/comm/whereabouts.h"
 
 namespace shoestring {
 namespace {
@@ -61,6 +62,7 @@ Tensor PipelineEngine::take(SlotKind kind, const Instruction& i) {
   check(from.there, "a value of the pipeline is read before it is made");
   if (!from.ready.happened()) {
     const auto begin = Clock::now();
+    const Awaiting waits;
     compute_.wait(from.ready);
     stats_.wait_seconds += seconds_since(begin);
   } else {
@@ -209,7 +211,11 @@ void PipelineEngine::run(StageWork& work) {
   const auto begin = Clock::now();
   size_t at = 0;
   try {
-    for (; at < program_.size(); ++at) step(program_[at], work);
+    Whereabouts* const here = whereabouts();
+    for (; at < program_.size(); ++at) {
+      if (here != nullptr) here->enter(program_[at]);
+      step(program_[at], work);
+    }
     at = program_.size() - 1;
     settle(true);
     settle(false);

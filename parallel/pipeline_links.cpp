@@ -5,6 +5,8 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/comm/collectives.h"
+#include "parallel/comm/whereabouts.h"
 
 namespace shoestring {
 namespace {
@@ -52,6 +54,7 @@ PipelineLinks::PipelineLinks(Communicator& pipeline, Device& device, const Sched
       if (round[k].from == rank || round[k].to == rank) color = static_cast<int>(k);
     }
     const bool receives = color >= 0 && round[static_cast<size_t>(color)].to == rank;
+    const SplitName name(color < 0 ? std::string() : name_of(round[static_cast<size_t>(color)]));
     std::unique_ptr<Communicator> pair = pipeline.split(color, receives ? 1 : 0);
     if (color < 0) continue;
     const Channel& channel = round[static_cast<size_t>(color)];
@@ -87,6 +90,7 @@ Event PipelineLinks::receive(const Channel& channel, const Tensor& into) {
 }
 
 void PipelineLinks::finish() {
+  const Awaiting waits;
   for (Link& link : links_) link.stream.synchronize();
 }
 

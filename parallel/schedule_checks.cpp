@@ -78,6 +78,30 @@ void check_instruction(const Schedule& schedule, int rank, size_t number,
   }
 }
 
+// Of passes in parts one of each direction is under way at a time, and whole passes run when none
+// is: the engine has a lane for each direction (parallel/lane.h).
+void check_lanes(const Schedule& schedule, int rank, std::vector<std::string>& complaints) {
+  const Program& program = schedule.ranks[static_cast<size_t>(rank)];
+  std::array<const Instruction*, 2> open = {};  // the latest parts of passes that go on
+  for (size_t k = 0; k < program.size(); ++k) {
+    const Instruction& i = program[k];
+    if (!is_compute(i.what)) continue;
+    const size_t lane = i.what == Do::F ? 0 : 1;
+    const int last = schedule.parts_of(i.stage) - 1;
+    const bool begins = i.part == (lane == 0 ? 0 : last) && i.what != Do::W;
+    for (const size_t other : {lane, 1 - lane}) {
+      if (open[other] == nullptr || !(i.whole() || (begins && other == lane))) continue;
+      complaints.push_back(cat("rank ", rank, ", ", instruction_text(i), " (number ", k + 1,
+                               "): the pass of ", instruction_text(*open[other]),
+                               " is not at its end"));
+      open[other] = nullptr;
+    }
+    if (i.whole()) continue;
+    const bool ends = lane == 0 ? i.part == last : i.what == Do::W && i.part == 0;
+    open[lane] = ends ? nullptr : &i;
+  }
+}
+
 // Values from one rank to another arrive in the order in which they were sent.
 void check_order(const Schedule& schedule, std::vector<std::string>& complaints) {
   std::map<std::tuple<int, int, Do>, std::array<std::vector<Instruction>, 2>> channels;
@@ -130,7 +154,9 @@ std::vector<std::string> standing_complaints_of(const Schedule& schedule) {
       check_instruction(schedule, static_cast<int>(r), k, complaints);
     }
   }
-  if (complaints.empty()) check_order(schedule, complaints);
+  if (!complaints.empty()) return complaints;
+  for (size_t r = 0; r < ranks; ++r) check_lanes(schedule, static_cast<int>(r), complaints);
+  check_order(schedule, complaints);
   return complaints;
 }
 

@@ -23,10 +23,12 @@ void check_params(FlatRange range, const Extents& params) {
   }
 }
 
-// The allowed border nearest to `wanted`. Does not decrease when `wanted` grows.
-int64_t border_near(int64_t wanted, FlatRange range, const Extents& params) {
+// The allowed border nearest to `wanted`, in granules from `origin`. Does not decrease when
+// `wanted` grows.
+int64_t border_near(int64_t wanted, int64_t origin, FlatRange range, const Extents& params) {
   const int64_t g = ShardLayout::granule;
-  const int64_t border = std::clamp((wanted + g / 2) / g * g, range.begin, range.end);
+  const int64_t border =
+      std::clamp(origin + (wanted - origin + g / 2) / g * g, range.begin, range.end);
   const auto after = std::upper_bound(params.begin(), params.end(), border,
                                       [](int64_t x, const ParamExtent& p) { return x < p.begin; });
   if (after == params.begin()) return border;
@@ -77,14 +79,14 @@ bool parts_kinds(const Extents& params, size_t i, int64_t smallest) {
 }  // namespace
 
 ShardLayout::ShardLayout(FlatRange range, const Extents& params, int64_t bucket_elements, int ranks)
-    : ranks_(ranks) {
+    : origin_(range.begin), ranks_(ranks) {
   check(range.elements() >= 0 && bucket_elements > 0 && ranks > 0,
         "a layout of no ranks or no buckets");
   check_params(range, params);
   const int64_t step = std::max(bucket_elements / granule * granule, granule);
   std::vector<int64_t> borders;
-  for (int64_t at = range.begin / step * step + step; at < range.end; at += step) {
-    borders.push_back(border_near(at, range, params));
+  for (int64_t at = range.begin + step; at < range.end; at += step) {
+    borders.push_back(border_near(at, origin_, range, params));
   }
   for (size_t i = 0; i + 1 < params.size(); ++i) {
     if (parts_kinds(params, i, ranks * granule)) borders.push_back(params[i + 1].begin);
@@ -105,6 +107,7 @@ ShardLayout::ShardLayout(const std::vector<FlatRange>& buckets, const Extents& p
     : ranks_(ranks) {
   check(ranks > 0, "a layout of no ranks");
   if (buckets.empty()) return;
+  origin_ = buckets.front().begin;
   check_params({buckets.front().begin, buckets.back().end}, params);
   Shares shares(ranks);
   for (size_t b = buckets.size(); b-- > 0;) {
@@ -137,7 +140,7 @@ void ShardLayout::add(FlatRange range, const Extents& params, Shares& shares) {
         by_cost ? element_at_cost(part, range, params) : range.begin + static_cast<int64_t>(part);
     const bool last = r + 1 == lacking.size();
     const int64_t border =
-        last ? range.end : std::clamp(border_near(wanted, range, params), at, range.end);
+        last ? range.end : std::clamp(border_near(wanted, origin_, range, params), at, range.end);
     bucket.counts.push_back(border - at);
     shares.elements[r] += static_cast<double>(border - at);
     shares.cost[r] += cost_of({at, border}, params);

@@ -20,8 +20,9 @@ struct ParamExtent {
 
 class ShardLayout {
  public:
-  // Borders are multiples of this (blocks of exact norms), except where that would cut a whole
-  // parameter, and at the ends of buckets.
+  // Borders are multiples of this behind the begin of the range, except where that would cut a
+  // whole parameter, and at the ends of buckets. Where the range begins changes nothing: tensor
+  // ranks have copies of the same experts behind dense parts of other sizes.
   static constexpr int64_t granule = 4096;
 
   struct Bucket {
@@ -59,6 +60,7 @@ class ShardLayout {
   };
   void add(FlatRange range, const std::vector<ParamExtent>& params, Shares& shares);
 
+  int64_t origin_ = 0;  // where the whole range begins
   int ranks_;
   std::vector<Bucket> buckets_;
 };

@@ -19,8 +19,8 @@ Home home_of(const Instruction& i, const Placement& where) {
 
 struct State {
   bool gathered = false;
-  bool each = false;        // an S for every micro-batch
-  std::set<int> unreduced;  // micro-batches
+  size_t gather = 0;                // the program's last G
+  std::map<int, size_t> unreduced;  // by micro-batch: its B or W
 };
 
 bool any_of(const Schedule& schedule, Do what) {
@@ -29,30 +29,39 @@ bool any_of(const Schedule& schedule, Do what) {
   });
 }
 
+// Is there an S behind every micro-batch, rather than one behind the last? All stages do alike: a
+// second one anywhere tells.
+bool reduces_each(const Schedule& schedule) {
+  for (const Program& program : schedule.ranks) {
+    std::set<Home> reduced;
+    for (const Instruction& i : program) {
+      if (i.what == Do::S && !reduced.insert(home_of(i, schedule.where)).second) return true;
+    }
+  }
+  return false;
+}
+
 // Goes through one rank's program.
 class Keeper {
  public:
-  Keeper(const Schedule& schedule, int rank) : schedule_(schedule), rank_(rank) {
-    std::map<Home, int> reductions;
-    for (const Instruction& i : schedule.ranks[static_cast<size_t>(rank)]) {
-      if (i.what == Do::S) states_[home(i)].each = ++reductions[home(i)] > 1;
-    }
-  }
+  Keeper(const Schedule& schedule, int rank)
+      : schedule_(schedule), rank_(rank), each_(reduces_each(schedule)) {}
 
   std::vector<std::string> complaints(bool gathers, bool reduces) {
     const Program& program = schedule_.ranks[static_cast<size_t>(rank_)];
     for (size_t k = 0; k < program.size(); ++k) {
-      at_ = cat("rank ", rank_, ", ", instruction_text(program[k]), " (number ", k + 1, "): ");
-      take(program[k], gathers, reduces);
+      at_ = place(k);
+      take(k, gathers, reduces);
     }
     for (const auto& [home, state] : states_) {
       if (gathers && state.gathered) {
-        say(cat("rank ", rank_, ": the weights of stage ", home.first,
-                " are never let go: there is no R behind the last G"));
+        say(cat(place(state.gather), "the weights of stage ", home.first,
+                " are never let go: there is no R behind it"));
       }
       if (reduces && !state.unreduced.empty()) {
-        say(cat("rank ", rank_, ": gradients of stage ", home.first, ", micro-batch ",
-                *state.unreduced.begin(), " are left: there is no S behind their B or W"));
+        const auto& [micro, number] = *state.unreduced.begin();
+        say(cat(place(number), "gradients of stage ", home.first, ", micro-batch ", micro,
+                " are left: there is no S behind it"));
       }
     }
     return std::move(complaints_);
@@ -62,10 +71,11 @@ class Keeper {
     const double share = schedule_.where.share_of_stage();
     KeptShares now, most;
     const bool gathers = any_of(schedule_, Do::G), reduces = any_of(schedule_, Do::S);
-    for (const Instruction& i : schedule_.ranks[static_cast<size_t>(rank_)]) {
-      State& state = states_[home(i)];
+    const Program& program = schedule_.ranks[static_cast<size_t>(rank_)];
+    for (size_t k = 0; k < program.size(); ++k) {
+      State& state = states_[home(program[k])];
       const bool gathered = state.gathered, unreduced = !state.unreduced.empty();
-      apply(i, state);
+      apply(k, state);
       if (gathers) now.weights += share * (state.gathered - gathered);
       if (reduces) now.gradients += share * (!state.unreduced.empty() - unreduced);
       most.weights = std::max(most.weights, now.weights);
@@ -76,15 +86,23 @@ class Keeper {
 
  private:
   Home home(const Instruction& i) const { return home_of(i, schedule_.where); }
-  static void apply(const Instruction& i, State& state) {
-    const Kept kept = kept_by(i.what);
-    if (kept.weights == Keep::makes) state.gathered = true;
-    if (kept.weights == Keep::ends) state.gathered = false;
-    if (kept.gradients == Keep::makes) state.unreduced.insert(i.micro);
-    if (kept.gradients != Keep::ends) return;
-    state.each ? static_cast<void>(state.unreduced.erase(i.micro)) : state.unreduced.clear();
+  // "rank 1, 1G3 (number 5): ".
+  std::string place(size_t number) const {
+    return cat("rank ", rank_, ", ",
+               instruction_text(schedule_.ranks[static_cast<size_t>(rank_)][number]), " (number ",
+               number + 1, "): ");
   }
-  void take(const Instruction& i, bool gathers, bool reduces) {
+  void apply(size_t number, State& state) const {
+    const Instruction& i = schedule_.ranks[static_cast<size_t>(rank_)][number];
+    const Kept kept = kept_by(i.what);
+    if (kept.weights == Keep::makes) state.gathered = true, state.gather = number;
+    if (kept.weights == Keep::ends) state.gathered = false;
+    if (kept.gradients == Keep::makes) state.unreduced[i.micro] = number;
+    if (kept.gradients != Keep::ends) return;
+    each_ ? static_cast<void>(state.unreduced.erase(i.micro)) : state.unreduced.clear();
+  }
+  void take(size_t number, bool gathers, bool reduces) {
+    const Instruction& i = schedule_.ranks[static_cast<size_t>(rank_)][number];
     State& state = states_[home(i)];
     const Kept kept = kept_by(i.what);
     if (gathers && kept.weights == Keep::needs && !state.gathered) {
@@ -96,16 +114,17 @@ class Keeper {
     if (kept.weights == Keep::ends && !state.gathered) {
       say(cat(at_, "the weights of stage ", i.stage, " are not gathered"));
     }
-    const bool none = state.each ? !state.unreduced.contains(i.micro) : state.unreduced.empty();
+    const bool none = each_ ? !state.unreduced.contains(i.micro) : state.unreduced.empty();
     if (reduces && kept.gradients == Keep::ends && none) {
       say(cat(at_, "stage ", i.stage, " has no gradients of this micro-batch that wait for S"));
     }
-    apply(i, state);
+    apply(number, state);
   }
   void say(std::string text) { complaints_.push_back(std::move(text)); }
 
   const Schedule& schedule_;
   int rank_;
+  bool each_;
   std::map<Home, State> states_;
   std::string at_;
   std::vector<std::string> complaints_;

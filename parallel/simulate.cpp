@@ -20,10 +20,12 @@ constexpr double never = std::numeric_limits<double>::infinity();
 struct TokenTime {
   double ready = never;
   int rank = -1;
+  size_t number = 0;  // the instruction of that rank
   bool eaten = false;
   int waiter = -1;        // a rank that stopped at it
   double posted = never;  // when somebody was ready to receive it
   int receiver = -1;
+  size_t receipt = 0;      // the receiver's instruction
   bool travelled = false;  // it came by a part that travels
 };
 
@@ -103,11 +105,13 @@ class Walk {
     if (complaints_.empty()) {
       tokens_.each([&](const Token& token, const TokenTime& cell) {
         if (token.kind == TokenKind::saved && cell.rank < 0) {
+          const int home = schedule_.where.rank_of(token.stage, token.micro);
           complaints_.push_back(
-              cat("stage ", token.stage, " never runs micro-batch ", token.micro));
+              cat("rank ", home, ": there is no ", token.stage, "F", token.micro));
         }
         if (cell.rank < 0 || cell.eaten) return;
-        complaints_.push_back(cat(token_text(token), " is left over: nothing uses it"));
+        complaints_.push_back(cat(place(cell.rank, cell.number), token_text(token),
+                                  " is left over: nothing uses it"));
       });
     }
     return std::move(complaints_);
@@ -115,6 +119,12 @@ class Walk {
   Simulation take() { return std::move(result_); }
 
  private:
+  // "rank 1, 1F3 (number 5): ".
+  std::string place(int rank, size_t number) const {
+    return cat("rank ", rank, ", ",
+               instruction_text(schedule_.ranks[static_cast<size_t>(rank)][number]), " (number ",
+               number + 1, "): ");
+  }
   Effects effects_of(const Instruction& i) const {
     return shoestring::effects_of(i, schedule_.where, schedule_.transfers,
                                   schedule_.parts_of(i.stage));
@@ -178,12 +188,12 @@ class Walk {
     }
     const size_t begin = at_[r], end = group_end(r);
     Start start{free_[r], free_[r]};
-    for (size_t k = begin; k < end; ++k) eat(rank, program[k], start);
+    for (size_t k = begin; k < end; ++k) eat(rank, k, start);
     const Instruction& first = program[begin];
     if (is_compute(first.what)) await_lanes(r, first, start);
     const Duration duration = duration_of(program, begin, end);
     const double stop = start.at + duration.sum();
-    for (size_t k = begin; k < end; ++k) make(rank, program[k], stop);
+    for (size_t k = begin; k < end; ++k) make(rank, k, stop);
     result_.ranks[r].exposed += start.at - start.others;
     if (!first.whole()) lanes_[r][first.what == Do::F ? 0 : 1] = stop;
     if (is_compute(first.what)) account(r, start.at, stop, first.travels ? Duration{} : duration);
@@ -212,12 +222,12 @@ class Walk {
     rank.last_end = std::max(rank.last_end, stop);
   }
   // Waits for what it needs.
-  void eat(int rank, const Instruction& i, Start& start) {
+  void eat(int rank, size_t number, Start& start) {
+    const Instruction& i = schedule_.ranks[static_cast<size_t>(rank)][number];
     for (const Token& token : effects_of(i).eats) {
       TokenTime& cell = tokens_.at(token);
       if (cell.eaten) {
-        complaints_.push_back(cat("rank ", rank, ", ", instruction_text(i), ": ", token_text(token),
-                                  " is used twice"));
+        complaints_.push_back(cat(place(rank, number), token_text(token), " is used twice"));
       }
       cell.eaten = true;
       const bool own = cell.rank == rank;
@@ -229,11 +239,11 @@ class Walk {
     const auto r = static_cast<size_t>(rank);
     TokenTime& cell = tokens_.at(*effects_of(i).eats.begin());
     if (cell.receiver >= 0) {
-      complaints_.push_back(
-          cat("rank ", rank, ", ", instruction_text(i), ": it is received twice"));
+      complaints_.push_back(cat(place(rank, at_[r]), "it is received twice"));
     }
     cell.posted = free_[r];
     cell.receiver = rank;
+    cell.receipt = at_[r];
     if (cell.rank >= 0) deliver(i);
     note(r, at_[r], at_[r] + 1, free_[r], free_[r]);
   }
@@ -242,10 +252,11 @@ class Walk {
     TokenTime& cell = tokens_.at(*e.eats.begin());
     cell.eaten = true;
     const double ready = std::max(cell.ready, cell.posted) + times_.comm;
-    for (const Token& token : e.makes) make(cell.receiver, token, ready, receipt);
+    for (const Token& token : e.makes) make({cell.receiver, cell.receipt}, token, ready, false);
   }
-  void make(int rank, const Instruction& i, double when) {
-    for (const Token& token : effects_of(i).makes) make(rank, token, when, i);
+  void make(int rank, size_t number, double when) {
+    const Instruction& i = schedule_.ranks[static_cast<size_t>(rank)][number];
+    for (const Token& token : effects_of(i).makes) make({rank, number}, token, when, i.travels);
     if (i.what != Do::SA && i.what != Do::SG) return;
     if (tokens_.at(*effects_of(i).makes.begin()).receiver < 0) return;
     Instruction receipt = i;
@@ -253,15 +264,19 @@ class Walk {
     receipt.stage = static_cast<int16_t>(i.stage + (i.what == Do::SA ? 1 : -1));
     deliver(receipt);
   }
-  void make(int rank, const Token& token, double when, const Instruction& i) {
+  struct Maker {
+    int rank = 0;
+    size_t number = 0;
+  };
+  void make(const Maker& by, const Token& token, double when, bool travels) {
     TokenTime& cell = tokens_.at(token);
     if (cell.rank >= 0) {
-      complaints_.push_back(
-          cat("rank ", rank, ", ", instruction_text(i), ": ", token_text(token), " is made twice"));
+      complaints_.push_back(cat(place(by.rank, by.number), token_text(token), " is made twice"));
     }
     cell.ready = when;
-    cell.rank = rank;
-    cell.travelled = i.travels;
+    cell.rank = by.rank;
+    cell.number = by.number;
+    cell.travelled = travels;
     if (cell.waiter >= 0) runnable_.push_back(std::exchange(cell.waiter, -1));
   }
   void note(size_t r, size_t begin, size_t end, double start, double stop) {

@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/tape.h"
 #include "core/text.h"
+#include "parallel/comm/collectives.h"
 #include "parallel/row_ops.h"
 
 namespace shoestring {
@@ -224,6 +225,7 @@ TensorParallel::TensorParallel(const ModelConfig& model, Communicator& group)
                  .vocabulary = vocabulary_.get()};
   if (!model.mla.on() && model.kv_heads < t) {
     const auto head = static_cast<int>(group.rank() * model.kv_heads / t);
+    const SplitName name("tp with one kv head");
     sharers_ = group.split(head, group.rank());
   }
 }
@@ -234,8 +236,7 @@ std::vector<ParamInfo> TensorParallel::shard(std::vector<ParamInfo> whole) const
   return shard_parameters(model_, std::move(whole), group_.rank(), group_.size());
 }
 
-void TensorParallel::sum_gradient(ParamStore& store, const Param& p, Stream& stream) {
-  const Tensor g = store.gradient(p);
+void TensorParallel::sum_gradient(const Param& p, const Tensor& g, Stream& stream) {
   const Buffer whole{g.raw(), g.elements(), g.dtype()};
   switch (gradient_sum_of(model_, p.info, group_.size())) {
     case GradientSum::none:

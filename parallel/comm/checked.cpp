@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "core/text.h"
 #include "parallel/comm/decorator.h"
+#include "parallel/comm/whereabouts.h"
 
 namespace shoestring {
 namespace {
 
-enum Field { op_field, dtype_field, count_field, detail_field, sequence_field, num_fields };
+enum Field { op_field, dtype_field, count_field, detail_field, sequence_field, compared_fields };
+// Behind what is compared, text of where the call is made; the rest of its words are zeros.
+constexpr size_t place_words = 18, num_fields = compared_fields + place_words;
 // The same length for every kind of call, so that unlike calls meet and compare.
 using Record = std::array<int64_t, num_fields>;
 constexpr int64_t split_op = num_call_ops;
@@ -47,7 +51,28 @@ Record record_of(const Call& call, int64_t sequence) {
   return r;
 }
 
-std::string text(const Record& r) {
+bool same_call(const Record& a, const Record& b) {
+  return std::equal(a.begin(), a.begin() + compared_fields, b.begin());
+}
+
+void tell_place(Record& r) {
+  const Whereabouts* const rank = whereabouts();
+  if (rank == nullptr) return;
+  const std::string place = rank->place();
+  if (place.empty()) return;
+  const std::string text = cat("rank ", rank->number(), " of all, ", place);
+  std::memcpy(&r[compared_fields], text.data(), std::min(text.size(), 8 * place_words - 1));
+}
+
+// " (rank 5 of all, step 2, 1F0 ...)"
+std::string place_of(const Record& r) {
+  std::array<char, 8 * place_words> text{};
+  std::memcpy(text.data(), &r[compared_fields], text.size());
+  text.back() = 0;
+  return text[0] == 0 ? "" : cat(" (", text.data(), ")");
+}
+
+std::string text_of_call(const Record& r) {
   const int64_t op = r[op_field];
   if (op == split_op) return cat("split #", r[sequence_field]);
   if (op < 0 || op >= num_call_ops) return "something that is no call";
@@ -62,13 +87,17 @@ std::string text(const Record& r) {
   return result;
 }
 
+std::string text(const Record& r) { return text_of_call(r) + place_of(r); }
+
 // Throws where records differ. The minority is named as diverging; among equals the lowest rank is
 // taken to be right.
 void compare(const std::vector<Record>& records, const std::string& name) {
   size_t right = 0;
   int64_t most = 0;
   for (size_t r = 0; r < records.size(); ++r) {
-    const int64_t same = std::count(records.begin(), records.end(), records[r]);
+    const int64_t same = std::count_if(records.begin(), records.end(), [&](const Record& other) {
+      return same_call(other, records[r]);
+    });
     if (same > most) {
       most = same;
       right = r;
@@ -77,10 +106,11 @@ void compare(const std::vector<Record>& records, const std::string& name) {
   if (most == static_cast<int64_t>(records.size())) return;
   std::string differing;
   for (size_t r = 0; r < records.size(); ++r) {
-    if (records[r] == records[right]) continue;
-    const bool same_text = text(records[r]) == text(records[right]);
-    append(differing, differing.empty() ? "rank " : ", rank ", r, " calls ", text(records[r]),
-           same_text ? " (cut into other pieces)" : "");
+    if (same_call(records[r], records[right])) continue;
+    const bool same_text = text_of_call(records[r]) == text_of_call(records[right]);
+    append(differing, differing.empty() ? "rank " : ", rank ", r, " calls ",
+           text_of_call(records[r]), same_text ? " (cut into other pieces)" : "",
+           place_of(records[r]));
   }
   fail(cat("the ranks of '", name, "' make different calls: ", differing, " where rank ", right,
            most > 1 ? cat(" and ", most - 1, " more call ") : std::string(" calls "),
@@ -98,7 +128,9 @@ class Checked : public Decorator {
       compare_messages(call, stream);
       return;
     }
-    compare_calls(record_of(call, sequence_++), stream);
+    Record record = record_of(call, sequence_++);
+    tell_place(record);
+    compare_calls(record, stream);
     if (call.op == Call::Op::all_to_all) compare_counts(call, stream);
   }
   void after(const Call&, Stream&) override {}
@@ -106,6 +138,7 @@ class Checked : public Decorator {
     Record record{};
     record[op_field] = split_op;
     record[sequence_field] = sequence_++;
+    tell_place(record);
     Device device(DeviceKind::cpu, 0, 1);
     Stream stream = Stream::immediate(device);
     compare_calls(record, stream);
@@ -167,7 +200,8 @@ void Checked::compare_messages(const Call& call, Stream& stream) {
     const View payload = sends ? t.out : View(t.in);
     Record& mine = headers->mine[i];
     mine = Record{static_cast<int64_t>(Call::Op::exchange), static_cast<int64_t>(payload.dtype),
-                  payload.count, 0, 0};
+                  payload.count};
+    tell_place(mine);
     if (sends) {
       list.push_back(Transfer::send(t.peer, view_of(std::span(mine))));
     } else {
@@ -178,7 +212,7 @@ void Checked::compare_messages(const Call& call, Stream& stream) {
   inner().exchange(list, stream);
   stream.run([this, headers] {
     for (size_t i = 0; i < headers->peers.size(); ++i) {
-      if (headers->peers[i] < 0 || headers->theirs[i] == headers->mine[i]) continue;
+      if (headers->peers[i] < 0 || same_call(headers->theirs[i], headers->mine[i])) continue;
       const std::string message =
           cat("on '", name(), "' rank ", headers->peers[i], " calls ", text(headers->theirs[i]),
               " where rank ", rank(), " expects ", text(headers->mine[i]));

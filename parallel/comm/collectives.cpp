@@ -14,6 +14,8 @@ namespace {
 
 constexpr size_t small_broadcast_bytes = 65536;
 
+thread_local std::string split_name;
+
 using Counts = std::vector<int64_t>;
 
 Counts counts_of(std::span<const int64_t> counts) { return {counts.begin(), counts.end()}; }
@@ -281,8 +283,11 @@ std::unique_ptr<Communicator> TransportCommunicator::split(int color, int key) {
   std::stable_sort(members.begin(), members.end(), [&](int a, int b) {
     return all[static_cast<size_t>(a) * 2 + 1] < all[static_cast<size_t>(b) * 2 + 1];
   });
-  auto transport = transport_->child(
-      {.members = members, .color = color, .id = call.sequence, .name = cat(name(), "/", color)});
+  auto transport =
+      transport_->child({.members = members,
+                         .color = color,
+                         .id = call.sequence,
+                         .name = cat(split_name.empty() ? name() : split_name, "/", color)});
   if (transport == nullptr) return nullptr;
   return make_communicator(std::move(transport));
 }
@@ -294,6 +299,9 @@ std::string_view name_of(Call::Op op) {
       "all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast", "exchange"};
   return names.at(static_cast<size_t>(op));
 }
+
+SplitName::SplitName(std::string_view name) { split_name = name; }
+SplitName::~SplitName() { split_name = {}; }
 
 namespace {
 

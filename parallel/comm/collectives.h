@@ -37,6 +37,16 @@ std::string_view name_of(Call::Op op);
 int64_t bytes_sent(const Call& call, int rank, int size);
 int64_t bytes_received(const Call& call, int rank, int size);
 
+// While it lives, the calling thread's splits make communicators of this name, "tp/2" for color 2
+// instead of "world/2".
+class SplitName {
+ public:
+  explicit SplitName(std::string_view name);
+  ~SplitName();
+  SplitName(const SplitName&) = delete;
+  SplitName& operator=(const SplitName&) = delete;
+};
+
 std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Transport> transport);
 
 }  // namespace shoestring

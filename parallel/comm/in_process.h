@@ -29,6 +29,7 @@ class InProcessWorld {
   void leave(int rank) noexcept;
 
   class Shared;
+  Shared& shared() const { return *shared_; }  // comm/in_process_transport.h
 
  private:
   std::shared_ptr<Shared> shared_;

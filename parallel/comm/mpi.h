@@ -8,7 +8,9 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "parallel/comm/whereabouts.h"
 #include "parallel/communicator.h"
 
 namespace shoestring {
@@ -37,9 +39,13 @@ class MpiSession {
   int rank() const;
   int size() const;
   std::unique_ptr<Communicator> world();
-  // Prints the message, which names the rank where there are several, and ends all ranks with this
-  // exit code. mpirun returns the code.
-  [[noreturn]] void end_all(const std::string& message, ExitCode code) noexcept;
+  Whereabouts& place();
+  // Why a wait of this rank gave up, and the rank to blame; -1: none is known.
+  std::pair<std::string, int> abort_cause() const;
+  // Prints the message in one line with where the ranks are (comm/failure_text.h), and ends all
+  // ranks with this exit code. mpirun returns the code. `blamed`: the rank that it tells of, where
+  // it is another.
+  [[noreturn]] void end_all(const std::string& message, ExitCode code, int blamed = -1) noexcept;
 
   struct State;
 

@@ -1,5 +1,7 @@
 #include "parallel/comm/rank_environment.h"
 
+#include <unistd.h>
+
 #include <array>
 #include <charconv>
 
@@ -50,6 +52,12 @@ std::optional<RankPlace> rank_place(const ReadVariable& read) {
     return RankPlace{*rank, *size, number(read, names.local_rank).value_or(0)};
   }
   return std::nullopt;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0) return "an unknown host";
+  return name.data();
 }
 
 }  // namespace shoestring

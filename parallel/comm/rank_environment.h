@@ -21,4 +21,7 @@ using ReadVariable = std::function<std::optional<std::string>(const char* name)>
 std::optional<RankPlace> rank_place();
 std::optional<RankPlace> rank_place(const ReadVariable& read);
 
+// Of this machine, for messages.
+std::string host_name();
+
 }  // namespace shoestring

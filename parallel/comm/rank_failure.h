@@ -12,6 +12,18 @@ namespace shoestring {
 // fail(message, no_place): for faults whose cause lies outside of the program; where() is empty.
 inline constexpr std::source_location no_place{};
 
+// A wait that was longer than the deadline.
+class NoAnswer : public Error {
+ public:
+  // `cause`: the rank to blame; -1: the ranks wait for one another.
+  NoAnswer(const std::string& message, int cause)
+      : Error(message, ExitCode::fault, no_place), cause_(cause) {}
+  int cause() const { return cause_; }
+
+ private:
+  int cause_;
+};
+
 // The message; behind that of a fault, its place in the source in brackets: it matters to whoever
 // mends it, while what a user did speaks for itself.
 std::string text_of_error(const Error& error);

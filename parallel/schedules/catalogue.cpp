@@ -81,10 +81,9 @@ const Maker& maker_of(const std::string& name) {
     names.push_back(maker.entry.name);
   }
   std::string message = cat("no schedule is called \"", name, "\"");
-  if (const std::string nearest = nearest_name(name, names); !nearest.empty()) {
-    append(message, "; did you mean \"", nearest, "\"?");
-  }
-  append(message, " There are ");
+  const std::string nearest = nearest_name(name, names);
+  if (!nearest.empty()) append(message, "; did you mean \"", nearest, "\"?");
+  append(message, nearest.empty() ? "; there are " : " There are ");
   for (size_t i = 0; i < names.size(); ++i) append(message, i > 0 ? ", " : "", names[i]);
   fail_usage(message);
 }

@@ -25,6 +25,16 @@ else()
     ${CMAKE_SOURCE_DIR}/tests/data ${CMAKE_CURRENT_BINARY_DIR}/mpi_errors)
   set_tests_properties(equivalence.mpi_errors PROPERTIES LABELS equivalence TIMEOUT 300
     PROCESSORS 2 ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+
+  # Ranks that fail; mpi_rank_failures.sh ... full tries every rank at every place in every way.
+  add_executable(mpi_rank_failure ${CMAKE_CURRENT_LIST_DIR}/mpi_rank_failure.cpp)
+  target_link_libraries(mpi_rank_failure PRIVATE shoestring_launcher)
+  add_test(NAME equivalence.mpi_rank_failures
+    COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/mpi_rank_failures.sh
+    $<TARGET_FILE:mpi_rank_failure> ${CMAKE_SOURCE_DIR}/tests
+    ${CMAKE_CURRENT_BINARY_DIR}/mpi_rank_failures)
+  set_tests_properties(equivalence.mpi_rank_failures PROPERTIES LABELS equivalence TIMEOUT 300
+    PROCESSORS 2 ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()
 
 # Folders in and out through transformers itself.

@@ -71,6 +71,17 @@ TEST(MeshLayout, ExpertsMayBeCut) {
                [&] { require_layout(config, 2, load_segments(config)); });
 }
 
+TEST(MeshLayout, MuonNeedsWholeMatrices) {
+  RunConfig config = laid_out(2, 1, 1);
+  require_layout(config, 2, load_segments(config));
+  config.optim.optimizer = "muon";
+  expect_error(ExitCode::usage, {"mesh.tp = 2 cuts matrices", "adamw"},
+               [&] { require_layout(config, 2, load_segments(config)); });
+  config = laid_out(1, 2, 1);
+  config.optim.optimizer = "muon";
+  require_layout(config, 2, load_segments(config));
+}
+
 TEST(MeshLayout, ListsWhatIsLegal) {
   RunConfig config = laid_out(1, 1, 1);
   for (const MeshConfig& mesh : legal_meshes(config, 4)) {

@@ -44,6 +44,23 @@ TEST(Parity, LayoutsHoldIt) {
   EXPECT_TRUE(deep.met()) << deep.worst << " " << deep.error << " " << deep.loss;
 }
 
+// Pipelines with data ranks, an embedding that stages share and experts on several groups included.
+TEST(Parity, OfStagesAndExpertsInExactModeIsEquality) {
+  const ScratchFolder folder;
+  RunConfig config = parity_config(folder);
+  config.train.exact = true;
+  config.parallel.data_parallel = 4;
+  config.mesh.ep = 2;
+  for (const char* schedule : {"1f1b", "zb-v", "dualpipe"}) {
+    config.mesh.pp = std::string(schedule) == "1f1b" ? 1 : 2;
+    config.parallel.data_parallel = config.mesh.pp == 1 ? 4 : 2;
+    config.pipeline.schedule = schedule;
+    const ParityResult r = parity_of(config);
+    EXPECT_TRUE(r.met()) << r.worst << " " << r.error << " " << r.loss << " " << r.norm;
+    EXPECT_EQ(r.error_limit, 0) << schedule;
+  }
+}
+
 TEST(Parity, OfDataRanksInExactModeIsEquality) {
   const ScratchFolder folder;
   RunConfig config = parity_config(folder);
@@ -111,8 +128,10 @@ TEST(Parity, CountsWhatIsSent) {
   EXPECT_EQ(run_parity_step(on_one_rank(config)).bytes, (decltype(step.bytes){}));
 }
 
-// What a communicator of ModelPart is for, in the order in which they are split off.
-enum Split { tp, cp, dp_cp, stage, pp, ends, ep, edp, sharers, statistics };
+// What a communicator is for, in the order in which ModelPart and then StepGradients split them off
+// the world; a ring of context ranks comes between the two.
+enum Split { tp, cp, pp, ep, statistics, shared, dense, experts_, sharers };
+constexpr int ring = 1;
 
 struct Planted {
   std::string name;
@@ -133,14 +152,14 @@ TEST(Parity, CatchesPlantedFaults) {
       {"norm gains counted twice", tensor, {tp, What::twice}},
       {"parts of sums not added up", tensor, {tp, What::own_piece}},
       {"rows or the vocabulary's parts gathered from one rank", tensor, {tp, What::stale}},
-      {"gradients of context ranks averaged", context, {dp_cp, What::mean}},
-      {"gradients of context ranks not summed", context, {dp_cp, What::own_piece}},
-      {"a tied embedding not summed over the ends", pipeline, {ends, What::no_sum}},
-      {"a tied embedding counted twice", pipeline, {ends, What::twice}},
-      {"gradients averaged over data ranks", data, {dp_cp, What::mean}},
-      {"a missing sum over replicas", data, {dp_cp, What::own_piece}},
-      {"a missing sum over replicas of experts", experts, {edp, What::own_piece}},
-      {"experts' gradients scaled by their copies", experts, {edp, What::mean}},
+      {"gradients of context ranks averaged", context, {dense + ring, What::mean}},
+      {"gradients of context ranks not summed", context, {dense + ring, What::own_piece}},
+      {"a tied embedding not summed over the ends", pipeline, {sharers, What::no_sum}},
+      {"a tied embedding counted twice", pipeline, {sharers, What::twice}},
+      {"gradients averaged over data ranks", data, {dense, What::mean}},
+      {"a missing sum over replicas", data, {dense, What::own_piece}},
+      {"a missing sum over replicas of experts", experts, {experts_, What::own_piece}},
+      {"experts' gradients scaled by their copies", experts, {experts_, What::mean}},
       {"a swapped order of rows in dispatch and combine", experts, {ep, What::swapped}},
       {"activations that never arrive", pipeline, {-1, What::silent_sends}}};
   const ScratchFolder folder;

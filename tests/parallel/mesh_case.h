@@ -31,13 +31,16 @@ struct MeshCase {
   int64_t zero_stage = 0;
   double z_loss = 1e-2;
   int64_t first_layers_bf16 = 0;
-  bool updates = false;  // parameters are gathered behind the sums
+  bool documents = true;  // several in a row
+  bool updates = false;   // parameters are gathered behind the sums
   std::function<MeshStep::Hooks(ModelPart&, Stream&)> hooks = nullptr;
 };
 
 struct MeshOutcome {
   double loss = 0, correct = 0, labels = 0;
-  std::vector<double> predictions;  // losses and agreements by module
+  std::vector<double> predictions;  // losses and labels by module
+  // Of each micro-batch by each rank that tells of it: the loss, then `predictions`.
+  std::map<std::pair<int64_t, int>, std::vector<double>> told;
   std::map<std::string, std::vector<float>> gradients;
   std::map<std::string, std::vector<char>> counts;  // how often each element was counted
   std::map<std::string, ExpertTraffic> experts;     // rows sent, over all ranks, by block
@@ -52,9 +55,15 @@ inline std::vector<MicroBatch> mesh_micro_batches(const MeshCase& c) {
     }
     // Labels are missing here and there, unevenly among micro-batches.
     for (int j = 0; j < i; ++j) {
-      int32_t& label = m.labels[static_cast<size_t>(2 * j + 1)];
+      int32_t& label = m.labels[static_cast<size_t>(2 * j + 1) % m.labels.size()];
       m.valid_labels -= label >= 0 ? 1 : 0;
       label = -1;
+    }
+    if (!c.documents) {
+      m.first_key.assign(m.tokens.size(), 0);
+      for (size_t t = 0; t < m.tokens.size(); ++t) {
+        m.positions[t] = static_cast<int32_t>(static_cast<int64_t>(t) % c.length);
+      }
     }
     list.push_back(m);
   }
@@ -62,8 +71,8 @@ inline std::vector<MicroBatch> mesh_micro_batches(const MeshCase& c) {
 }
 
 // Puts elements [begin, end) of a rank's part into the whole parameter.
-inline void put_elements(const Param& p, const float* part, const ParamRange& range,
-                         MeshOutcome& outcome) {
+inline void put_elements(const Param& p, const FlatSpan<const float>& values,
+                         const ParamRange& range, MeshOutcome& outcome) {
   const ParamShard& s = p.info.shard;
   const bool vector = p.info.shape.rank() == 1;
   const int64_t here = vector ? 1 : p.info.shape.columns();
@@ -71,6 +80,7 @@ inline void put_elements(const Param& p, const float* part, const ParamRange& ra
   const int64_t rows = s.cut() ? s.whole[0] : p.info.shape[0];
   std::vector<float>& whole = outcome.gradients[p.info.name];
   std::vector<char>& counts = outcome.counts[p.info.name];
+  const float* from = values.at({p.offset + range.begin, p.offset + range.end});
   whole.resize(static_cast<size_t>(rows * all));
   counts.resize(whole.size());
   for (int64_t i = range.begin; i < range.end; ++i) {
@@ -81,7 +91,7 @@ inline void put_elements(const Param& p, const float* part, const ParamRange& ra
       break;
     }
     const auto to = static_cast<size_t>(row * all + s.first_column + i % here);
-    whole[to] = part[i];
+    whole[to] = from[i - range.begin];
     ++counts[to];
   }
 }
@@ -91,8 +101,8 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
   Device device(DeviceKind::cpu, 0, 1);
   Stream compute = Stream::immediate(device);
   ModelPart part(c.model, c.part, world, device);
-  ParamStore store(device, part.parameters(), c.dtype);
-  store.initialise(1);
+  ParamStore store(device, part.parameters(), c.dtype,
+                   memory_of_stage(c.zero_stage, c.dtype, false));
   std::unique_ptr<Fp8Plan> plan;
   if (c.precision != "bf16") {
     PrecisionConfig precision;
@@ -103,6 +113,7 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
   StepGradients gradients(
       part, store, compute,
       {.sharing = {.bucket_bytes = 8192, .zero_stage = c.zero_stage, .exact = c.exact}});
+  gradients.shards().initialise(1);
   MeshStep step(
       part, store, gradients, compute,
       {.recompute = c.recompute, .fp8 = plan.get(), .exact = c.exact, .z_loss = c.z_loss});
@@ -118,28 +129,30 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
                c.hooks ? c.hooks(part, compute) : MeshStep::Hooks()));
   gradients.finish();
   if (c.updates) {
-    gradients.gather_parameters(c.dtype == Dtype::bf16 ? buffer_of(store.compute_copy())
-                                                       : buffer_of(store.master()));
+    store.raise_version();
+    gradients.gather_parameters();
   }
   const std::lock_guard lock(mutex);
   if (part.exchange() != nullptr) {
     for (const auto& [block, rows] : part.exchange()->sent()) outcome.experts[block] += rows;
   }
   if (step.holds_loss() && part.tells_losses()) {
-    for (const StageResult& r : step.results()) {
-      outcome.loss += r.main.loss_sum + r.main.penalty_sum;
+    for (size_t i = 0; i < step.results().size(); ++i) {
+      const StageResult& r = step.results()[i];
+      const auto micro = static_cast<int64_t>(i) * part.data_ranks() + part.data_rank();
+      std::vector<double>& told = outcome.told[{micro, world.rank()}];
+      told = {r.main.loss_sum + r.main.penalty_sum};
+      for (const PredictionResult& p : r.predictions) {
+        told.push_back(p.loss_sum);
+        told.push_back(static_cast<double>(p.count));
+      }
       outcome.correct += static_cast<double>(r.main.correct);
       outcome.labels += static_cast<double>(r.main.count);
-      outcome.predictions.resize(std::max(outcome.predictions.size(), 2 * r.predictions.size()));
-      for (size_t k = 0; k < r.predictions.size(); ++k) {
-        outcome.predictions[2 * k] += r.predictions[k].loss_sum;
-        outcome.predictions[2 * k + 1] += static_cast<double>(r.predictions[k].count);
-      }
     }
   }
   for (const ParamRange& range : gradients.counted()) {
     const Param& p = store.params()[static_cast<size_t>(range.param)];
-    put_elements(p, store.gradient(p).data<float>(), range, outcome);
+    put_elements(p, gradients.gradients(), range, outcome);
   }
 }
 
@@ -147,6 +160,12 @@ inline MeshOutcome run_mesh(const MeshCase& c) {
   MeshOutcome outcome;
   std::mutex mutex;
   run_ranks(c.ranks, [&](Communicator& world) { run_mesh_rank(c, world, mutex, outcome); });
+  // In the order of micro-batches, whichever rank came first.
+  for (const auto& [who, told] : outcome.told) {
+    outcome.loss += told[0];
+    outcome.predictions.resize(std::max(outcome.predictions.size(), told.size() - 1));
+    for (size_t k = 1; k < told.size(); ++k) outcome.predictions[k - 1] += told[k];
+  }
   for (const auto& [name, counts] : outcome.counts) {
     EXPECT_EQ(std::count(counts.begin(), counts.end(), 1), static_cast<int64_t>(counts.size()))
         << name << " is not counted once everywhere";

@@ -282,6 +282,24 @@ TEST(Mesh, NodesThatAGroupSpans) {
   EXPECT_TRUE(mesh.node_shape(MeshGroup::tp).inside());
 }
 
+// Two machines of four. Pipeline ranks innermost leave an expert group's ranks in runs by machine;
+// where the group's first axis is outermost its machines alternate, and tokens go in one level.
+TEST(Mesh, NodesThatAlternateInAGroupAreNotTogether) {
+  const auto shape_of = [](const std::string& order) {
+    MeshConfig config;
+    config.tp = 2, config.dp_shard = 2, config.pp = 2, config.ep = 4;
+    config.order = order;
+    config.ranks_per_node = 4;
+    return Mesh(config, 8).node_shape(MeshGroup::ep);
+  };
+  EXPECT_TRUE(shape_of("pp-tp-dp_shard").two_levels());
+  const NodeShape alternating = shape_of("pp-dp_shard-tp");
+  EXPECT_TRUE(alternating.even);
+  EXPECT_EQ(alternating.nodes, 2);
+  EXPECT_FALSE(alternating.together);
+  EXPECT_FALSE(alternating.two_levels());
+}
+
 // Every rank of a group is reached by one step inside a node and one across, exactly once.
 TEST(Mesh, InsideAndAcrossMakeUpAGroup) {
   std::mt19937_64 random(5);

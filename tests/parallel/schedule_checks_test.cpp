@@ -39,6 +39,15 @@ TEST(ScheduleChecks, PartsFitTheirSegments) {
             "W");
   EXPECT_EQ(first("0F0.0~\n", three),
             "rank 0, 0F0.0~ (number 1): the segment is of kind attention, it does not travel (~)");
+  // One pass of a direction at a time, and whole passes alone.
+  const char* two = "attention,mlp";
+  EXPECT_EQ(first("0F0.0 0F1.0 0F0.1 0F1.1\n", two),
+            "rank 0, 0F1.0 (number 2): the pass of 0F0.0 is not at its end");
+  EXPECT_EQ(first("0F0 0F1 0I0.1 0W0.1 0I1.1 0W1.1 0I0.0 0W0.0 0I1.0 0W1.0\n", two),
+            "rank 0, 0I1.1 (number 5): the pass of 0W0.1 is not at its end");
+  EXPECT_EQ(first("0F0 0F1.0 0B0 0F1.1 0B1\n", two),
+            "rank 0, 0B0 (number 3): the pass of 0F1.0 is not at its end");
+  EXPECT_EQ(first("0F0 0F1.0 0I0.1 0W0.1 0F1.1 0I0.0 0W0.0 0B1\n", two), "");
   EXPECT_EQ(first("0F0\n", "dispatch"), "stage 0 must begin with a segment that computes");
 }
 

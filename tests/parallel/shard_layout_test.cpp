@@ -69,6 +69,36 @@ TEST(ShardLayout, CoversTheStoreAndKeepsWholeParametersWhole) {
   }
 }
 
+// Ranks that hold the same behind parameters of other sizes cut it alike.
+TEST(ShardLayout, DoesNotDependOnWhereTheRangeBegins) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    int64_t elements = 0;
+    const auto params = random_params(seed, elements);
+    const int64_t bucket = static_cast<int64_t>(1000 * (seed % 20 + 1));
+    const ShardLayout at_zero({0, elements}, params, bucket, 3);
+    for (const int64_t shift : {64, 4096 + 64, 5 * 4096}) {
+      auto moved = params;
+      for (ParamExtent& p : moved) {
+        p.begin += shift, p.end += shift;
+        for (int64_t& cut : p.cuts) cut += shift;
+      }
+      std::vector<FlatRange> buckets;
+      const ShardLayout layout({shift, elements + shift}, moved, bucket, 3);
+      ASSERT_EQ(layout.buckets().size(), at_zero.buckets().size()) << seed << " " << shift;
+      for (size_t b = 0; b < layout.buckets().size(); ++b) {
+        EXPECT_EQ(layout.buckets()[b].range.begin, at_zero.buckets()[b].range.begin + shift);
+        EXPECT_EQ(layout.buckets()[b].counts, at_zero.buckets()[b].counts) << seed << " " << shift;
+        buckets.insert(buckets.begin(), layout.buckets()[b].range);
+      }
+      if (buckets.empty()) continue;
+      const ShardLayout given(buckets, moved, 3);
+      for (size_t b = 0; b < buckets.size(); ++b) {
+        EXPECT_EQ(given.buckets()[b].counts, at_zero.buckets()[b].counts) << seed << " " << shift;
+      }
+    }
+  }
+}
+
 TEST(ShardLayout, SharesAreNearlyEqual) {
   const ShardLayout layout({0, 1000 * 4096}, {}, 50 * 4096, 3);
   for (int r = 0; r < 3; ++r) {

@@ -30,16 +30,19 @@ TEST(ShardingChecks, NameRankAndInstruction) {
             "rank 0, 0R0 (number 5): the weights of stage 0 are not gathered");
   EXPECT_EQ(first_complaint("0G0 0G0 0F0 0B0 0R0\n1G0 1F0 1B0 1R0\n"),
             "rank 0, 0G0 (number 2): the weights of stage 0 are gathered already");
-  EXPECT_EQ(first_complaint("0G0 0F0 0B0\n1G0 1F0 1B0 1R0\n"),
-            "rank 0: the weights of stage 0 are never let go: there is no R behind the last G");
+  EXPECT_EQ(
+      first_complaint("0G0 0F0 0B0\n1G0 1F0 1B0 1R0\n"),
+      "rank 0, 0G0 (number 1): the weights of stage 0 are never let go: there is no R behind it");
   EXPECT_EQ(
       first_complaint("0F0 0B0 0S0\n1F0 1B0\n"),
-      "rank 1: gradients of stage 1, micro-batch 0 are left: there is no S behind their B or W");
+      "rank 1, 1B0 (number 2): gradients of stage 1, micro-batch 0 are left: there is no S behind "
+      "it");
   EXPECT_EQ(first_complaint("0F0 0B0 0S0 0S0\n1F0 1B0 1S0\n"),
             "rank 0, 0S0 (number 4): stage 0 has no gradients of this micro-batch that wait for S");
   EXPECT_EQ(
       first_complaint("0F0 0F1 0B0 0S0 0B1\n1F0 1F1 1B0 1B1 1S1\n", 2),
-      "rank 0: gradients of stage 0, micro-batch 1 are left: there is no S behind their B or W");
+      "rank 0, 0B1 (number 5): gradients of stage 0, micro-batch 1 are left: there is no S behind "
+      "it");
   EXPECT_EQ(first_complaint("0F0 0F1 0B0 0S1 0B1 0S0\n1F0 1F1 1B0 1B1 1S1\n", 2),
             "rank 0, 0S1 (number 4): stage 0 has no gradients of this micro-batch that wait for S");
   // W reads no weights.

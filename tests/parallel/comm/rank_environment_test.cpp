@@ -54,5 +54,10 @@ TEST(RankEnvironment, NonsenseIsAUsageError) {
   EXPECT_THROW(place({{"PMI_RANK", ""}, {"PMI_SIZE", "2"}}), Error);
 }
 
+TEST(RankEnvironment, TheMachineHasAName) {
+  EXPECT_FALSE(host_name().empty());
+  EXPECT_EQ(host_name().find('\n'), std::string::npos);
+}
+
 }  // namespace
 }  // namespace shoestring
