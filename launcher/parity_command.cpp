@@ -203,11 +203,15 @@ std::vector<Measurement> measurements_of(const std::vector<Row>& rows) {
       const auto kind = static_cast<MemoryKind>(i);
       const MemoryFigure& f = row.memory[i];
       const auto peak = static_cast<double>(f.peak), forecast = static_cast<double>(f.forecast);
-      add(cat("memory/", name_of(kind)), peak, "bytes",
-          f.band.bounded() ? std::optional(f.band.most * forecast) : std::nullopt);
-      if (!f.band.bounded()) continue;
-      add(cat("memory_below_forecast/", name_of(kind)),
-          std::max(0.0, f.band.least * forecast - peak), "bytes", 0);
+      const auto slack = static_cast<double>(f.band.slack);
+      std::optional<double> most, least;
+      if (f.band.bounded()) {
+        most = std::max(f.band.most * forecast, forecast + slack);
+        least = std::min(f.band.least * forecast, forecast - slack);
+      }
+      add(cat("memory/", name_of(kind)), peak, "bytes", most);
+      if (!least) continue;
+      add(cat("memory_below_forecast/", name_of(kind)), std::max(0.0, *least - peak), "bytes", 0);
     }
   }
   return list;
