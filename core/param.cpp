@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/nearest_name.h"
 #include "core/parallel_for.h"
+#include "core/param_index.h"
 #include "core/random.h"
 #include "core/text.h"
 
@@ -96,30 +97,11 @@ void initial_values(const Param& p, uint64_t seed, int64_t begin, std::span<floa
   const RandomStream stream(seed, cat("init/", p.info.name));
   const double deviation = p.info.deviation, fill = p.info.fill;
   const int64_t end = begin + static_cast<int64_t>(values.size());
-  // Of `count` local elements from `to` on, which are those from `from` on of the whole, the ones
-  // that are wanted.
-  const auto draw = [&](int64_t to, int64_t from, int64_t count) {
-    const int64_t first = std::max(to, begin), last = std::min(to + count, end);
-    for (int64_t i = first; i < last; ++i) {
-      const auto at = static_cast<uint64_t>(from + i - to);
-      values[static_cast<size_t>(i - begin)] =
-          static_cast<float>(deviation == 0 ? fill : deviation * stream.normal(at));
-    }
-  };
-  const ParamShard& shard = p.info.shard;
-  if (!shard.cut()) return draw(0, 0, p.elements);
-  const bool vector = p.info.shape.rank() == 1;
-  const int64_t here = vector ? 1 : p.info.shape.columns();
-  const int64_t all = vector ? 1 : shard.whole.columns();
-  for (const RowRun& run : shard.rows) {
-    if (here == all) {
-      draw(run.local * here, run.global * here, run.count * here);
-      continue;
-    }
-    const int64_t first = std::clamp<int64_t>(begin / here - run.local, 0, run.count);
-    const int64_t last = std::clamp<int64_t>((end - 1) / here + 1 - run.local, first, run.count);
-    for (int64_t r = first; r < last; ++r) {
-      draw((run.local + r) * here, (run.global + r) * all + shard.first_column, here);
+  for (int64_t at = begin; at < end;) {
+    const WholeRun run = whole_run(p.info, at, end);
+    for (int64_t i = 0; i < run.elements; ++i, ++at) {
+      values[static_cast<size_t>(at - begin)] = static_cast<float>(
+          deviation == 0 ? fill : deviation * stream.normal(static_cast<uint64_t>(run.whole + i)));
     }
   }
 }

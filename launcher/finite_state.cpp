@@ -54,7 +54,7 @@ std::string text_of_bad(const Tensor& values, const StateTensor& of) {
 }
 
 std::string text_of_bad_master(const RankState& rank) {
-  const std::span<const float> master = rank.store->master();
+  const FlatSpan<float> master = rank.gradients->shards().master();
   for (FlatRange owned : rank.gradients->owned_ranges()) {
     for (const Slice& slice : slices_of(rank.store->params(), {&owned, 1})) {
       const StateTensor of{.name = rank.store->params()[static_cast<size_t>(slice.param)].info.name,
@@ -62,7 +62,7 @@ std::string text_of_bad_master(const RankState& rank) {
                            .begin = slice.begin,
                            .end = slice.end,
                            .values = {}};
-      std::string text = text_of_bad(master.data() + slice.flat.begin, slice.flat.elements(), of);
+      std::string text = text_of_bad(master.at(slice.flat), slice.flat.elements(), of);
       if (!text.empty()) return text;
     }
   }

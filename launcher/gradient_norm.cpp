@@ -31,7 +31,7 @@ int64_t place_in(const ParamInfo& info, int shard) {
 
 GradientNorm::GradientNorm(const ModelPart& part, const ParamStore& store,
                            const StepGradients& gradients)
-    : store_(store) {
+    : store_(store), gradients_(gradients) {
   const Mesh& mesh = part.mesh();
   const int64_t places = 1 + std::max(mesh.extent(MeshAxis::tp), mesh.extent(MeshAxis::ep));
   std::map<std::string, int64_t> begins;
@@ -55,8 +55,8 @@ GradientNorm::GradientNorm(const ModelPart& part, const ParamStore& store,
 // Of units, the last one filled up with zeros: what follows in the store may be somebody else's.
 std::vector<double> GradientNorm::terms_of(const Run& run) const {
   const int64_t whole = run.flat.elements() / norm_unit * norm_unit;
-  const auto from = store_.gradients().subspan(static_cast<size_t>(run.flat.begin),
-                                               static_cast<size_t>(run.flat.elements()));
+  const std::span<const float> from{gradients_.gradients().at(run.flat),
+                                    static_cast<size_t>(run.flat.elements())};
   const FlatRange position{run.position.begin, run.position.begin + whole};
   std::vector<double> terms =
       square_sums(store_.device(), {.values = from, .first = run.position.begin}, position);

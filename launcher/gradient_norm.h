@@ -31,6 +31,7 @@ class GradientNorm {
   std::vector<double> terms_of(const Run& run) const;
 
   const ParamStore& store_;
+  const StepGradients& gradients_;
   std::vector<Run> runs_;
   int64_t elements_ = 0;  // of the whole model
 };

@@ -23,6 +23,7 @@
 #include "launcher/mesh_layout.h"
 #include "launcher/progress.h"
 #include "launcher/stage_memory.h"
+#include "launcher/state_forecast.h"
 #include "parallel/mesh.h"
 
 namespace shoestring {
@@ -171,14 +172,22 @@ double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineSh
 // share of a bucket as others send, in exact mode a place for its own as well.
 int64_t sharing_communication(const RunConfig& config, const RankShare& share) {
   int64_t bytes = 0;
-  for (const RankShare::Group* group : {&share.dense, &share.routed}) {
-    if (group->ranks == 1 || group->params.empty()) continue;
+  for (const RankShare::Group& group : share.groups) {
+    if (group.ranks() == 1) continue;
     int64_t largest = 0;
-    const FlatGroup flat = flat_group(config, *group);
+    const FlatGroup flat = flat_group(config, share, group);
     for (const ShardLayout::Bucket& b : flat.layout.buckets()) {
-      largest = std::max(largest, b.counts[static_cast<size_t>(group->rank)]);
+      largest = std::max(largest, b.counts[static_cast<size_t>(group.shard)]);
     }
-    bytes += 4 * largest * (config.train.exact ? group->ranks : group->ranks - 1);
+    if (config.train.exact) {
+      const int64_t inside = group.shards > 1 ? group.shards : 0;
+      const int64_t across = group.replicas > 1 ? group.ranks() : 0;
+      bytes += 4 * largest * group.sources * (inside + across);
+    } else {
+      // Of the sum over replicas each has a part.
+      const int64_t across = group.replicas > 1 ? largest : 0;
+      bytes += 4 * std::max(largest * (group.shards - 1), across);
+    }
   }
   return bytes;
 }
@@ -238,7 +247,7 @@ RankShare alone(const RunConfig& config) {
   RankShare share;
   share.program = {{.what = Do::F}, {.what = Do::B}};
   share.chunks = {whole_model(config.model)};
-  share.dense.params = parameters_of(config.model, whole_model(config.model));
+  share.groups = {{.params = parameters_of(config.model, whole_model(config.model))}};
   return share;
 }
 
@@ -256,8 +265,8 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& inp
       .checkpoint = in.checkpoint_bytes};
   if (config.precision.on()) {
     const int64_t experts = config.model.moe.experts / in.share.experts;
-    for (const auto* group : {&in.share.dense, &in.share.routed}) {
-      around.weight_codes += forecast_codes(config, group->params, experts, in.fallen);
+    for (const RankShare::Group& group : in.share.groups) {
+      around.weight_codes += forecast_codes(config, group.params, experts, in.fallen);
     }
   }
   std::map<int, StageMemory> stages;

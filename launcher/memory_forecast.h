@@ -29,8 +29,9 @@ struct MemoryForecast {
   int64_t communication = 0;  // staging of a bucket's reduction
   int64_t checkpoint = 0;     // the copy; kept from its first use on
   int64_t weight_codes = 0;   // of an FP8 recipe; kept from the first step on
+  int64_t shared_out = 0;     // ZeRO: gradients of a micro-batch and weights while they are whole
   int64_t total() const {
-    return activations + workspace + communication + checkpoint + weight_codes;
+    return activations + workspace + communication + checkpoint + weight_codes + shared_out;
   }
   // Each kind at its own worst moment, which these are not together; `activations` above has
   // `data` with it.

@@ -52,6 +52,8 @@ ModelFacts facts_of(const RunConfig& config, const LoadSegment& segment, int64_t
       .sequence = segment.length,
       .micro_batches = segment.micro_batches,
       .context = config.parallel.context == "ring" ? ContextKind::ring : ContextKind::all_to_all,
+      .equal_batches = config.parallel.zero_stage == 3,
+      .whole_matrices = config.optim.optimizer == "muon",
       .schedule = schedule_needs(config, pp)};
 }
 

@@ -220,17 +220,32 @@ std::string ModelSource::mismatch(const std::vector<std::pair<std::string, Shape
   return lines.empty() ? "" : listed(lines);
 }
 
-void ModelSource::restore(ParamStore& store, std::string_view remedy,
-                          const ModelConfig* model) const {
+void ModelSource::restore(ParamStore& store, std::string_view remedy, const ModelConfig* model,
+                          const FlatSpan<float>& masters, std::span<const FlatRange> owned) const {
   const std::string difference =
       mismatch(model != nullptr ? saved_tensors(*model) : saved_tensors(store));
   if (!difference.empty()) {
     fail_data(cat(path_, " holds another model:\n", difference, "\n", remedy));
   }
-  for (const Param& p : store.params()) read_part(p.info, Dtype::f32, store.master(p).raw());
+  for (const Param& p : store.params()) {
+    std::vector<float> values(static_cast<size_t>(p.elements));
+    read_part(p.info, Dtype::f32, reinterpret_cast<std::byte*>(values.data()));
+    for (const FlatRange& range : owned) {
+      const int64_t begin = std::max(range.begin, p.offset);
+      const int64_t end = std::min(range.end, p.offset + p.elements);
+      if (begin >= end) continue;
+      std::copy_n(values.data() + begin - p.offset, end - begin, masters.at({begin, end}));
+    }
+  }
   for (const ModelState& s : store.states()) {
     read(s.name, 0, s.values.elements(), Dtype::f32, s.values.raw());
   }
+}
+
+void ModelSource::restore(ParamStore& store, std::string_view remedy,
+                          const ModelConfig* model) const {
+  const FlatRange all{0, store.elements()};
+  restore(store, remedy, model, {store.master()}, {&all, 1});
   store.refresh_compute(0, store.elements());
   store.raise_version();
 }

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/flat_span.h"
 #include "core/param.h"
 #include "io/checkpoint.h"
 #include "io/hugging_face/folder.h"
@@ -69,6 +70,9 @@ class ModelSource {
   // the store holds a stage of it.
   void restore(ParamStore& store, std::string_view remedy,
                const ModelConfig* model = nullptr) const;
+  // The same for a rank that has only the masters of `owned`. Copies are the caller's.
+  void restore(ParamStore& store, std::string_view remedy, const ModelConfig* model,
+               const FlatSpan<float>& masters, std::span<const FlatRange> owned) const;
 
  private:
   std::string mismatch(const std::vector<std::pair<std::string, Shape>>& wanted) const;

@@ -30,8 +30,10 @@ std::vector<double> doubles_of(const Tensor& t) {
   return values;
 }
 
+using Figures = std::array<MemoryFigure, num_memory_kinds>;
+
 // What a rank's forecast says of each kind; of `other`, tables for the whole run, nothing.
-std::array<int64_t, num_memory_kinds> forecast_kinds(const RankState& rank, const Batch& batch) {
+Figures forecast_kinds(RankState& rank, const Batch& batch) {
   const int world = rank.ranks.size();
   const StepShape shape = rank.loader->schedule().at(batch.step);
   const RankShare share = share_of(rank.config, world, rank.ranks.rank(),
@@ -41,19 +43,29 @@ std::array<int64_t, num_memory_kinds> forecast_kinds(const RankState& rank, cons
                                                             .length = shape.length,
                                                             .threads = rank.device.threads(),
                                                             .share = share});
-  std::array<int64_t, num_memory_kinds> bytes = {};
-  const auto at = [&bytes](MemoryKind kind) -> int64_t& {
-    return bytes[static_cast<size_t>(kind)];
+  Figures figures = {};
+  for (size_t kind = 0; kind < num_memory_kinds; ++kind) {
+    figures[kind] = {.peak = rank.device.ledger().peak(static_cast<MemoryKind>(kind)),
+                     .rank = rank.ranks.rank(),
+                     .band = band_of(static_cast<MemoryKind>(kind), rank.config)};
+  }
+  // `while_whole`: what comes and goes on top.
+  const auto set = [&figures](MemoryKind kind, int64_t bytes, int64_t while_whole = 0) {
+    MemoryFigure& f = figures[static_cast<size_t>(kind)];
+    f.forecast = bytes + while_whole;
+    if (while_whole == 0) return;
+    f.band.least = static_cast<double>(bytes) / static_cast<double>(f.forecast);
+    f.band.most = 1.1;
   };
-  at(MemoryKind::weights) = state.weights + step.weight_codes;
-  at(MemoryKind::gradients) = state.gradients;
-  at(MemoryKind::master_weights) = state.master_weights;
-  at(MemoryKind::moments) = state.moments;
-  at(MemoryKind::activations) = step.peaks.activations;
-  at(MemoryKind::workspace) = step.peaks.workspace;
-  at(MemoryKind::communication) = step.peaks.communication;
-  at(MemoryKind::data) = step.peaks.data;
-  return bytes;
+  set(MemoryKind::weights, state.weights + step.weight_codes, state.gathered_weights);
+  set(MemoryKind::gradients, state.gradients, state.waiting_gradients);
+  set(MemoryKind::master_weights, state.master_weights);
+  set(MemoryKind::moments, state.moments);
+  set(MemoryKind::activations, step.peaks.activations);
+  set(MemoryKind::workspace, step.peaks.workspace);
+  set(MemoryKind::communication, step.peaks.communication);
+  set(MemoryKind::data, step.peaks.data);
+  return figures;
 }
 
 double share_used(const MemoryFigure& f) {
@@ -68,12 +80,9 @@ double distance_from_band(const MemoryFigure& f) {
 }
 
 void add_memory(RankState& rank, const Batch& batch, ParityStep& step) {
-  const auto forecasts = forecast_kinds(rank, batch);
+  const Figures figures = forecast_kinds(rank, batch);
   for (size_t kind = 0; kind < num_memory_kinds; ++kind) {
-    const MemoryFigure figure{.peak = rank.device.ledger().peak(static_cast<MemoryKind>(kind)),
-                              .forecast = forecasts[kind],
-                              .rank = rank.ranks.rank(),
-                              .band = band_of(static_cast<MemoryKind>(kind), rank.config)};
+    const MemoryFigure& figure = figures[kind];
     MemoryFigure& worst = step.memory[kind];
     const double far = distance_from_band(figure), so_far = distance_from_band(worst);
     if (worst.peak + worst.forecast == 0 || far > so_far ||
@@ -114,11 +123,10 @@ void run_rank(const RunConfig& config, Communicator& world, StepRun& run) {
       run.step.norm = report.gradient_norm;
     }
   }
-  gather_whole(
-      rank, [&](const Param& p) { return rank.store->gradient(p); },
-      [&](const ParamInfo& whole, const Tensor& values) {
-        run.step.gradients[whole.name] = doubles_of(values);
-      });
+  gather_whole(rank, rank.gradients->gradients(),
+               [&](const ParamInfo& whole, const Tensor& values) {
+                 run.step.gradients[whole.name] = doubles_of(values);
+               });
 }
 
 double norm_of(const ParityStep& step) {

@@ -1,41 +1,96 @@
 #include "launcher/rank_share.h"
 
 #include <algorithm>
+#include <set>
 
 #include "launcher/mesh_layout.h"
 #include "launcher/rank_state.h"
-#include "parallel/expert_exchange.h"
-#include "parallel/mesh.h"
-#include "parallel/model_stages.h"
-#include "parallel/tensor_parallel.h"
+#include "parallel/gradient_traffic.h"
+#include "parallel/model_part.h"
+#include "parallel/param_units.h"
 
 namespace shoestring {
 namespace {
 
-void add_parameters(const RunConfig& config, const Mesh& mesh, int rank, RankShare& share) {
-  const MeshPlace& place = mesh.place(rank);
-  std::vector<int> stages = stages_of(share.where, place[MeshAxis::pp]);
-  std::sort(stages.begin(), stages.end());
-  const std::vector<ParamInfo> whole = parameters_of(config.model, share.chunks, stages);
-  for (ParamInfo& info :
-       shard_parameters(config.model, whole, place[MeshAxis::tp], mesh.extent(MeshAxis::tp))) {
-    const bool routed = is_of_experts(info);
-    if (routed) info.shape.set(0, info.shape[0] / share.experts);
-    if (routed) info.parts.resize(info.parts.size() / static_cast<size_t>(share.experts));
-    (routed ? share.routed : share.dense).params.push_back(std::move(info));
-  }
-}
+class Lister {
+ public:
+  Lister(const RunConfig& config, const Mesh& mesh, int rank, RankShare& share)
+      : config_(config), mesh_(mesh), rank_(rank), share_(share) {}
 
-// With both copies of a stage where the schedule has two.
-void add_replicas(const Mesh& mesh, MeshGroup kind, int rank, const Placement& where,
-                  RankShare::Group& group) {
-  group.ranks = mesh.size(kind);
-  group.rank = mesh.index_in(kind, rank);
-  const int pp = mesh.place(rank)[MeshAxis::pp], other = where.ranks - 1 - pp;
-  if (where.order != StageOrder::both_ways || pp == other) return;
-  if (pp > other) group.rank += group.ranks;
-  group.ranks *= 2;
-}
+  void run() {
+    const ModelConfig& model = config_.model;
+    std::vector<int> stages = stages_of(share_.where, pp());
+    std::sort(stages.begin(), stages.end());
+    const SharedBy sharing = embedding_sharing(model, share_.where, stages);
+    share_.holds_shared = sharing == SharedBy::ends || sharing == SharedBy::mirrored;
+    RankShare::Group shared;
+    std::vector<RankShare::Group> dense, routed;
+    const bool each_slot = reduces_each_slot(sharing_of(config_));
+    for (size_t at = 0; at < stages.size(); ++at) {
+      if (at == 0 || each_slot) {
+        dense.push_back(group_of(stages[at], false));
+        routed.push_back(group_of(stages[at], true));
+      }
+      for (ParamInfo& p : held_at(stages[at])) {
+        const bool of_all = sharing != SharedBy::nobody && p.name == "embedding.weight";
+        if (of_all) shared = group_of(stages.front(), false);
+        auto& to = of_all ? shared : is_of_experts(p) ? routed.back() : dense.back();
+        to.params.push_back(std::move(p));
+      }
+    }
+    add(std::move(shared));
+    for (auto* list : {&dense, &routed}) {
+      for (RankShare::Group& group : *list) add(std::move(group));
+    }
+  }
+
+ private:
+  int pp() const { return mesh_.place(rank_)[MeshAxis::pp]; }
+  void add(RankShare::Group group) {
+    if (!group.params.empty()) share_.groups.push_back(std::move(group));
+  }
+
+  // What no stage before has.
+  std::vector<ParamInfo> held_at(int stage) {
+    const int t = mesh_.extent(MeshAxis::tp);
+    std::vector<ParamInfo> list;
+    for (ParamInfo& p :
+         shard_parameters(config_.model, parameters_of(config_.model, share_.chunks, {stage}),
+                          mesh_.place(rank_)[MeshAxis::tp], t)) {
+      if (!listed_.insert(p.name).second) continue;
+      if (is_of_experts(p)) {
+        p.shape.set(0, p.shape[0] / share_.experts);
+        p.parts.resize(p.parts.size() / static_cast<size_t>(share_.experts));
+      }
+      list.push_back(std::move(p));
+    }
+    return list;
+  }
+
+  // With both copies of a stage where the schedule has two.
+  RankShare::Group group_of(int stage, bool routed) const {
+    const MeshGroup kind = routed ? MeshGroup::edp : MeshGroup::dp_cp;
+    const int copies = copies_of(share_.where, pp()), size = mesh_.size(kind);
+    const int replicated = mesh_.extent(routed ? MeshAxis::edp_replicate : MeshAxis::dp_replicate);
+    const int copy = copies > 1 && stage != pp() ? 1 : 0;
+    RankShare::Group group{.routed = routed};
+    group.shards = replicated > 1 ? size / replicated : size * copies;
+    group.replicas = replicated > 1 ? replicated * copies : 1;
+    group.shard = (copy * size + mesh_.index_in(kind, rank_)) % group.shards;
+    const bool both_ways = share_.where.order == StageOrder::both_ways;
+    const int64_t data_ranks = mesh_.size(MeshGroup::dp) * (both_ways ? 2 : 1);
+    if (routed && config_.train.exact && share_.experts * group.ranks() == data_ranks) {
+      group.sources = share_.experts;
+    }
+    return group;
+  }
+
+  const RunConfig& config_;
+  const Mesh& mesh_;
+  int rank_;
+  RankShare& share_;
+  std::set<std::string> listed_;
+};
 
 }  // namespace
 
@@ -54,24 +109,32 @@ RankShare share_of(const RunConfig& config, int ranks, int rank, int64_t micro_b
   share.chunks =
       cut(config.model,
           part.blocks.empty() ? even_split(config.model, schedule.where.stages()) : part.blocks);
-  add_parameters(config, mesh, rank, share);
-  add_replicas(mesh, MeshGroup::dp_cp, rank, share.where, share.dense);
-  add_replicas(mesh, MeshGroup::edp, rank, share.where, share.routed);
+  Lister(config, mesh, rank, share).run();
   return share;
 }
 
-FlatGroup flat_group(const RunConfig& config, const RankShare::Group& group) {
+FlatGroup flat_group(const RunConfig& config, const RankShare& share,
+                     const RankShare::Group& group) {
   Device device(DeviceKind::cpu, 0, 1);
   const ParamStore store(device, group.params, dtype_from_name(config.train.dtype),
                          {.weights = false, .masters = false, .gradients = false});
-  std::vector<ParamExtent> extents;
-  for (const Param& p : store.params()) {
-    extents.push_back({p.offset, p.offset + p.elements, updated_by_muon(p.info, config.optim)});
+  const auto whole = [&](const Param& p) { return updated_by_muon(p.info, config.optim); };
+  DataParallelConfig sharing = sharing_of(config);
+  sharing.slots_overlap = share.where.ranks > 1 || group.sources > 1;
+  std::vector<ParamUnit> units;
+  const auto count = static_cast<int>(store.params().size());
+  for (int i = 0; sharing.zero_stage > 1 && i < count; ++i) {
+    // Experts of several sources are units by themselves.
+    if (group.sources == 1 && i > 0) break;
+    const auto more = units_of(store, i, group.sources == 1 ? count : i + 1);
+    units.insert(units.end(), more.begin(), more.end());
   }
-  const int64_t bucket = std::max<int64_t>(sharing_of(config).bucket_bytes / 4, 1);
+  const bool each_slot = reduces_each_slot(sharing);
   return {.params = store.params(),
           .elements = store.elements(),
-          .layout = ShardLayout(FlatRange{0, store.elements()}, extents, bucket, group.ranks)};
+          .layout = shards_of(sharing, {0, store.elements()}, extents_of(store, whole),
+                              ranges_of(units), group.sources, group.shards),
+          .holds = sharing.zero_stage > 1 || (sharing.slots_overlap && each_slot)};
 }
 
 }  // namespace shoestring

@@ -1,6 +1,6 @@
 #pragma once
-// Which part of a run one rank has, from the config alone: its parameters and its order of work.
-// What forecasts of memory depend on.
+// Which part of a run one rank has, from the config alone: its parameters, who shares them out, and
+// its order of work. What forecasts of memory depend on.
 
 #include <cstdint>
 #include <vector>
@@ -16,12 +16,17 @@ namespace shoestring {
 struct RankShare {
   int64_t tensor = 1, context = 1, experts = 1;  // ranks of these axes
   ContextKind context_kind = ContextKind::ring;
-  // The dense parameters held, or the routed experts, and the ranks that hold the same.
+  // Parameters whose gradients are reduced together (parallel/step_gradients.h), and the ranks that
+  // hold the same: `shards` that share them out, `replicas` times.
   struct Group {
     std::vector<ParamInfo> params = {};
-    int ranks = 1, rank = 0;
+    bool routed = false;  // experts
+    int shards = 1, shard = 0, replicas = 1;
+    int64_t sources = 1;  // gradients of one parameter that are kept apart
+    int ranks() const { return shards * replicas; }
   };
-  Group dense = {}, routed = {};
+  std::vector<Group> groups = {};  // in the order of the store
+  bool holds_shared = false;       // an embedding that another rank of the pipeline has too
   // What runs at once: a pipeline's whole step, else one micro-batch, and how often in a step.
   int64_t slots = 1;
   Placement where = {};
@@ -38,7 +43,9 @@ struct FlatGroup {
   std::vector<Param> params = {};
   int64_t elements = 0;  // padding included
   ShardLayout layout;
+  bool holds = false;  // gradients of a slot are kept apart until they are reduced
 };
-FlatGroup flat_group(const RunConfig& config, const RankShare::Group& group);
+FlatGroup flat_group(const RunConfig& config, const RankShare& share,
+                     const RankShare::Group& group);
 
 }  // namespace shoestring

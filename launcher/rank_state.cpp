@@ -192,7 +192,9 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   const Dtype compute_type = dtype_from_name(config.train.dtype);
   part = std::make_unique<ModelPart>(config.model, part_config_of(config, ranks.size()), ranks,
                                      device);
-  store = std::make_unique<ParamStore>(device, part->parameters(), compute_type);
+  store = std::make_unique<ParamStore>(
+      device, part->parameters(), compute_type,
+      memory_of_stage(config.parallel.zero_stage, compute_type, false));
   if (config.precision.on()) {
     fp8 = std::make_unique<Fp8Plan>(resolve(config.precision), *store, config.model.layers);
     watchdog = std::make_unique<Fp8Watchdog>(config.precision.watchdog, config.model, *fp8);
@@ -208,7 +210,7 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   const std::vector<FlatRange> owned = gradients->owned_ranges();
   optimizer = std::make_unique<Optimizer>(device, store->params(), config.optim, owned,
                                           static_cast<uint64_t>(config.run.seed));
-  store->initialise(static_cast<uint64_t>(config.run.seed));
+  gradients->shards().initialise(static_cast<uint64_t>(config.run.seed));
   start_average();
 }
 
@@ -233,18 +235,17 @@ Evaluator RankState::evaluator() {
           .share = part->data_rank(),
           .shares = part->data_ranks(),
           .tells = mesh->gives_evaluation() && part->tells_losses(),
-          .company = part->experts() != nullptr,
+          .company = part->experts() != nullptr || gradients->gathers_weights(),
           .counts_text = part->tells_sequences(),
           .bytes = &token_bytes};
 }
 
 void RankState::refresh_copies() {
-  for (FlatRange owned : gradients->owned_ranges()) store->refresh_compute(owned.begin, owned.end);
+  ParamShards& shards = gradients->shards();
+  shards.refresh_copies();
   if (config.optim.stochastic_rounding && updates > 0) {
-    optimizer->refresh_copies({.step = updates,
-                               .master = {store->master()},
-                               .gradients = {store->gradients()},
-                               .copy = {store->compute_copy()}});
+    optimizer->refresh_copies(
+        {.step = updates, .master = shards.master(), .copy = shards.copies()});
   }
   publish_weights();
 }
@@ -253,15 +254,13 @@ void RankState::start_average() {
   if (config.optim.ema_decay <= 0) return;
   const std::vector<FlatRange> owned = gradients->owned_ranges();
   ema = std::make_unique<WeightAverage>(device, store->params(), owned,
-                                        FlatSpan<const float>{store->master()},
+                                        read_only(gradients->shards().master()),
                                         config.optim.ema_decay);
 }
 
 void RankState::publish_weights() {
   store->raise_version();
-  const bool copies = store->compute() == Dtype::bf16;
-  gradients->gather_parameters(copies ? buffer_of(store->compute_copy())
-                                      : buffer_of(store->master()));
+  gradients->gather_parameters();
 }
 
 }  // namespace shoestring

@@ -86,6 +86,7 @@ void Reporter::print_forecast() {
                      ", activations ", text(most.activations), ", workspace ", text(most.workspace),
                      ", communication ", text(most.communication), ", checkpoint copy ",
                      text(most.checkpoint),
+                     most.shared_out > 0 ? cat(", shared out ", text(most.shared_out)) : "",
                      c.precision.on() ? cat(", FP8 weights ", text(most.weight_codes)) : "", ")"));
 }
 

@@ -134,7 +134,10 @@ struct ParallelSection {
             .min = 1,
             .max = 4096});
     v("zero_stage", zero_stage,
-      Field{.help = "1: each rank keeps its share of the optimiser's state", .min = 0, .max = 1});
+      Field{.help = "what data ranks share out: 1 masters and the optimiser's state, 2 gradients "
+                    "too, 3 weights too",
+            .min = 0,
+            .max = 3});
     v("bucket_mb", bucket_mb,
       Field{.help = "gradients are reduced in pieces of this size while the backward pass goes on",
             .unit = "MB",

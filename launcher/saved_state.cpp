@@ -112,11 +112,12 @@ TensorPiece piece_of(const Param& p, std::string name, FlatRange range, Dtype dt
           .box = part.box};
 }
 
-void add_masters(const ParamStore& store, const SavedShare& share,
+void add_masters(const ParamStore& store, const FlatSpan<float>& masters, const SavedShare& share,
                  std::vector<TensorPiece>& pieces) {
   for (const Param& p : store.params()) {
     for (const FlatRange& range : written_ranges(p, share)) {
-      const std::byte* data = store.master(p).raw() + range.begin * 4;
+      const float* from = masters.at({p.offset + range.begin, p.offset + range.end});
+      const auto* data = reinterpret_cast<const std::byte*>(from);
       pieces.push_back(piece_of(p, model_name(p.info.name), range, Dtype::f32, data));
     }
   }
@@ -182,22 +183,25 @@ std::vector<FlatRange> written_ranges(const Param& p, const SavedShare& share) {
   return written;
 }
 
-std::vector<TensorPiece> pieces_of(const ParamStore& store, std::span<const StateTensor> state,
-                                   const SavedShare& share) {
+std::vector<TensorPiece> pieces_of(const ParamStore& store, const FlatSpan<float>& masters,
+                                   std::span<const StateTensor> state, const SavedShare& share) {
   std::vector<TensorPiece> pieces;
-  add_masters(store, share, pieces);
+  add_masters(store, masters, share, pieces);
   add_model_states(store, share, pieces);
   for (const StateTensor& s : state) add_state(store, s, share, pieces);
   return pieces;
 }
 
-void restore_pieces(ParamStore& store, std::span<const StateTensor> state, const SavedShare& share,
+void restore_pieces(ParamStore& store, const FlatSpan<float>& masters,
+                    std::span<const StateTensor> state, const SavedShare& share,
                     const Checkpoint& checkpoint) {
   for (const Param& p : store.params()) {
     for (const OwnedRanges& owned : share.owned) {
       for (const FlatRange& range : inside(p, owned.ranges)) {
         checkpoint.read_box(model_name(p.info.name), {box_of(p.info), range.begin, range.end},
-                            Dtype::f32, store.master(p).raw() + range.begin * 4);
+                            Dtype::f32,
+                            reinterpret_cast<std::byte*>(
+                                masters.at({p.offset + range.begin, p.offset + range.end})));
       }
     }
   }

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/flat_span.h"
 #include "core/model/config.h"
 #include "core/param.h"
 #include "io/checkpoint.h"
@@ -65,13 +66,15 @@ class EarlierHolders {
 std::vector<FlatRange> written_ranges(const Param& p, const SavedShare& share);
 
 // What this rank writes: masters and states of the model ("model/<name>"), then the optimiser's
-// ("optim/<kind>/<name>"). The pieces point into `store` and `state`.
-std::vector<TensorPiece> pieces_of(const ParamStore& store, std::span<const StateTensor> state,
-                                   const SavedShare& share);
+// ("optim/<kind>/<name>"). The pieces point into `masters`, `store`
+// and `state`.
+std::vector<TensorPiece> pieces_of(const ParamStore& store, const FlatSpan<float>& masters,
+                                   std::span<const StateTensor> state, const SavedShare& share);
 
 // Puts back, whatever layout wrote them: the masters that this rank owns, the model's states and
 // `state`. The owners' compute copies and everybody's weights are the caller's.
-void restore_pieces(ParamStore& store, std::span<const StateTensor> state, const SavedShare& share,
+void restore_pieces(ParamStore& store, const FlatSpan<float>& masters,
+                    std::span<const StateTensor> state, const SavedShare& share,
                     const Checkpoint& checkpoint);
 
 // What a checkpoint of the model holds below "model/", whatever the layout, with its whole shapes.

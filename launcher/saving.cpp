@@ -52,13 +52,12 @@ void check_same_model(const ModelConfig& model, const Checkpoint& checkpoint) {
 
 SavedShare share_of(const RankState& rank) {
   const ModelPart& part = *rank.part;
-  const bool sharded = rank.config.parallel.zero_stage > 0;
   SavedShare share;
   for (const StepGradients::Owned& group : rank.gradients->owned_by_group()) {
-    share.owned.push_back({.ranges = group.ranges, .replica = sharded ? 0 : group.rank});
+    share.owned.push_back({.ranges = group.ranges, .replica = group.rank});
   }
   std::set<std::string> of_earlier_stages;
-  if (part.embedding_holders() != nullptr && part.place()[MeshAxis::pp] > 0) {
+  if (part.embedding_sharing() == SharedBy::ends && part.place()[MeshAxis::pp] > 0) {
     of_earlier_stages.insert("embedding.weight");
   }
   const int tp = part.place()[MeshAxis::tp], ranks = part.mesh().extent(MeshAxis::tp);
@@ -72,11 +71,12 @@ SavedShare share_of(const RankState& rank) {
 }
 
 CheckpointContent content_of(const RankState& rank, const SavedShare& share) {
-  return {.step = rank.step,
-          .config = dump_config(rank.config),
-          .state = facts_of(rank),
-          .pieces = pieces_of(*rank.store, all_state(rank), share),
-          .expected = saved_tensors(rank.config.model, rank.config.optim)};
+  return {
+      .step = rank.step,
+      .config = dump_config(rank.config),
+      .state = facts_of(rank),
+      .pieces = pieces_of(*rank.store, rank.gradients->shards().master(), all_state(rank), share),
+      .expected = saved_tensors(rank.config.model, rank.config.optim)};
 }
 
 CheckpointOptions checkpoint_options(const RankState& rank) {
@@ -134,7 +134,7 @@ void restore(RankState& rank, const Checkpoint& checkpoint, const SavedShare& sh
                     "; it was made with another optim section (optimizer, ema_decay)"));
     }
   }
-  restore_pieces(*rank.store, state, share, checkpoint);
+  restore_pieces(*rank.store, rank.gradients->shards().master(), state, share, checkpoint);
   rank.step = checkpoint.step();
   rank.updates = facts.at("updates").get<int64_t>();
   rank.refresh_copies();

@@ -62,11 +62,6 @@ std::vector<int64_t> blocks_of(const ModelConfig& model, const Chunk& chunk) {
   return blocks;
 }
 
-bool held_at_both_ends(const ModelConfig& model, const Placement& where) {
-  const bool copied = model.tied_embeddings || model.mtp.depth > 0;
-  return copied && where.ranks > 1 && where.order == StageOrder::loop;
-}
-
 // A gradient that is gathered before a product reads it stands beside its own rows.
 int64_t stream_gradient(const BlockSizes& b) { return b.gathered > b.d ? b.gathered + b.d : b.d; }
 
@@ -187,12 +182,8 @@ int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
   const BlockSizes b = r.sizes(r.model().layers - 1);
   const RankShare& share = in.share;
   int64_t most = r.bytes((share.tensor - 1) * b.d);
-  // An embedding on both ends: half of it, from the other.
-  for (const ParamInfo& p : share.dense.params) {
-    if (p.name == "embedding.weight" && held_at_both_ends(r.model(), share.where)) {
-      most = std::max(most, p.shape.elements() * 2);
-    }
-  }
+  // An embedding on two ranks: half of it, from the other.
+  if (share.holds_shared) most = std::max(most, share.groups[0].params[0].shape.elements() * 2);
   if (share.context > 1 && share.context_kind == ContextKind::ring) {
     const int64_t travelling = std::min<int64_t>(2, share.context - 1) * (b.k + b.v);
     most = std::max(most, r.bytes(travelling) + r.rows() * 3 * (b.k + b.v) * 4);

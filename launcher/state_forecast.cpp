@@ -1,6 +1,5 @@
 #include "launcher/state_forecast.h"
 
-#include "launcher/rank_state.h"
 #include "optim/muon.h"
 #include "optim/shard.h"
 
@@ -26,33 +25,47 @@ int64_t moment_bytes(const OptimConfig& optim, const std::vector<Param>& params,
   return bytes;
 }
 
-void add_group(const RunConfig& config, const RankShare::Group& group, StateForecast& sum) {
-  if (group.params.empty()) return;
-  const Dtype compute = dtype_from_name(config.train.dtype);
-  const FlatGroup flat = flat_group(config, group);
-  const int64_t all = flat.elements;
-  const bool copies = compute == Dtype::bf16;
-  sum.weights += all * static_cast<int64_t>(size_of(compute));
-  sum.master_weights += copies ? 4 * all : 0;
-  sum.gradients += 4 * all;
-  const DataParallelConfig sharing = sharing_of(config);
-  const std::vector<FlatRange> share = flat.layout.owned(group.rank);
-  if (sharing.exact) {
-    int64_t sums = 0;
-    for (const FlatRange& r : share) sums += r.elements();
-    sum.gradients += whole_lines(4 * sums);
-  }
-  const std::vector<FlatRange> everything = {{0, all}};
-  sum.moments +=
-      moment_bytes(config.optim, flat.params, sharing.zero_stage == 0 ? everything : share);
+int64_t elements_of(const std::vector<FlatRange>& ranges) {
+  int64_t elements = 0;
+  for (const FlatRange& r : ranges) elements += r.elements();
+  return elements;
+}
+
+// What groups have together, in elements.
+struct Elements {
+  int64_t all = 0, updated = 0;
+};
+
+void add_group(const RunConfig& config, const RankShare& share, const RankShare::Group& group,
+               StateForecast& sum, Elements& elements) {
+  const FlatGroup flat = flat_group(config, share, group);
+  const int64_t stage = config.parallel.zero_stage;
+  const std::vector<FlatRange> piece = flat.layout.owned(group.shard);
+  const std::vector<FlatRange> owned =
+      stage == 0 ? std::vector<FlatRange>{{0, flat.elements}} : piece;
+  elements.all += flat.elements;
+  elements.updated += elements_of(owned);
+  sum.moments += moment_bytes(config.optim, flat.params, owned);
+  if (config.train.exact && stage < 2) sum.gradients += whole_lines(4 * elements_of(piece));
+  if (flat.holds) sum.waiting_gradients += 4 * flat.elements * group.sources;
 }
 
 }  // namespace
 
 StateForecast forecast_state(const RunConfig& config, const RankShare& share) {
+  const int64_t stage = config.parallel.zero_stage;
+  const bool copies = config.train.dtype != "f32";
+  const int64_t width = copies ? 2 : 4;
   StateForecast sum;
-  add_group(config, share.dense, sum);
-  add_group(config, share.routed, sum);
+  Elements elements;
+  for (const RankShare::Group& group : share.groups) {
+    add_group(config, share, group, sum, elements);
+  }
+  const int64_t updated = whole_lines(4 * elements.updated);
+  sum.weights = stage < 3 ? width * elements.all : whole_lines(width * elements.updated);
+  if (copies) sum.master_weights = stage == 0 ? 4 * elements.all : updated;
+  sum.gradients += stage < 2 ? 4 * elements.all : updated;
+  if (stage == 3) sum.gathered_weights = width * elements.all;
   return sum;
 }
 

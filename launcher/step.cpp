@@ -21,12 +21,14 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 // The first weight that is not finite, if any: a cause rather than a consequence.
 std::string text_of_bad_weight(const RankState& rank) {
-  const ParamStore& store = *rank.store;
-  const auto bad = first_non_finite(store.params(), FlatSpan<const float>{store.master()},
-                                    {0, store.elements()});
-  return bad ? cat("tensor ", bad->name, " (element ", bad->element, " of the weight is ",
-                   bad->value, ")")
-             : "tensor logits";
+  const FlatSpan<const float> masters = read_only(rank.gradients->shards().master());
+  for (const FlatRange owned : rank.gradients->owned_ranges()) {
+    const auto bad = first_non_finite(rank.store->params(), masters, owned);
+    if (!bad) continue;
+    return cat("tensor ", bad->name, " (element ", bad->element, " of the weight is ", bad->value,
+               ")");
+  }
+  return "tensor logits";
 }
 
 }  // namespace
@@ -163,7 +165,7 @@ double StepRunner::gradient_norm(const Batch& batch) const {
 
 void StepRunner::fail_gradient(const Batch& batch) const {
   const StepShape shape = rank_.loader->schedule().at(batch.step);
-  const FlatSpan<const float> gradients{rank_.store->gradients()};
+  const FlatSpan<const float> gradients = rank_.gradients->gradients();
   for (FlatRange owned : rank_.gradients->owned_ranges()) {
     const auto bad = first_non_finite(rank_.store->params(), gradients, owned);
     if (!bad) continue;
@@ -180,15 +182,15 @@ void StepRunner::fail_gradient(const Batch& batch) const {
 
 void StepRunner::update(const StepReport& report) {
   const Span span(*this, "update");
-  ParamStore& store = *rank_.store;
+  const FlatSpan<float> masters = rank_.gradients->shards().master();
   rank_.optimizer->update(
       {.step = rank_.updates + 1,
        .lr = report.lr,
        .gradient_scale = clip_coefficient(report.gradient_norm, rank_.config.optim.clip),
-       .master = {store.master()},
-       .gradients = {store.gradients()},
-       .copy = {store.compute_copy()}});
-  if (rank_.ema) rank_.ema->update({store.master()});
+       .master = masters,
+       .gradients = rank_.gradients->gradients(),
+       .copy = rank_.gradients->shards().copies()});
+  if (rank_.ema) rank_.ema->update(read_only(masters));
   ++rank_.updates;
   rank_.publish_weights();
 }

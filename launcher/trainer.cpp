@@ -112,7 +112,9 @@ void Trainer::begin_from(const std::string& path) {
                 cat("train.init_from = \"", path,
                     "\" needs the model section that those weights belong to; set that, or begin "
                     "with the weights of another model"),
-                &rank_.config.model);
+                &rank_.config.model, rank_.gradients->shards().master(),
+                rank_.gradients->owned_ranges());
+  rank_.refresh_copies();
   rank_.start_average();
   if (rank_.ranks.rank() != 0) return;
   for (const std::string& line : other_uses_of_weights(first.model(), rank_.config.model)) {
@@ -278,13 +280,12 @@ RankState::Owed Trainer::due() const {
 // The average, where there is one, stands in for the weights while they are judged.
 void Trainer::with_average(const std::function<void()>& judge) {
   if (!rank_.ema) return judge();
-  rank_.ema->swap({rank_.store->master()});
-  for (FlatRange owned : rank_.gradients->owned_ranges()) {
-    rank_.store->refresh_compute(owned.begin, owned.end);
-  }
+  ParamShards& shards = rank_.gradients->shards();
+  rank_.ema->swap(shards.master());
+  shards.refresh_copies();
   rank_.publish_weights();
   judge();
-  rank_.ema->swap({rank_.store->master()});
+  rank_.ema->swap(shards.master());
   rank_.refresh_copies();
 }
 

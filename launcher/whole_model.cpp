@@ -44,18 +44,19 @@ struct Part {
   std::vector<std::byte> bytes;
 };
 
+template <class T>
 Part part_of(const RankState& rank, const std::vector<ParamRange>& counted, const std::string& name,
-             const std::function<Tensor(const Param&)>& local) {
+             const FlatSpan<T>& local) {
   Part part;
   for (const ParamRange& range : counted) {
     const Param& p = rank.store->params()[static_cast<size_t>(range.param)];
     if (p.info.name != name) continue;
-    const Tensor values = local(p);
-    const auto size = static_cast<int64_t>(size_of(values.dtype()));
     for (const Run& run : runs_of(p.info, range)) {
       part.table.insert(part.table.end(), {run.begin, run.count});
-      const std::byte* from = values.raw() + run.from * size;
-      part.bytes.insert(part.bytes.end(), from, from + run.count * size);
+      const int64_t begin = p.offset + run.from;
+      const std::span values(local.at({begin, begin + run.count}), static_cast<size_t>(run.count));
+      const auto bytes = std::as_bytes(values);
+      part.bytes.insert(part.bytes.end(), bytes.begin(), bytes.end());
     }
   }
   return part;
@@ -87,12 +88,12 @@ std::vector<std::vector<std::byte>> collect(RankState& rank, const std::vector<s
 
 }  // namespace
 
-void gather_whole(RankState& rank, const std::function<Tensor(const Param&)>& local,
+template <class T>
+void gather_whole(RankState& rank, const FlatSpan<T>& local,
                   const std::function<void(const ParamInfo&, const Tensor&)>& take) {
   const std::vector<ParamRange> counted = rank.gradients->counted();
   const ModelConfig& model = rank.config.model;
-  const Dtype dtype =
-      rank.store->params().empty() ? Dtype::f32 : local(rank.store->params()[0]).dtype();
+  const Dtype dtype = dtype_of<std::remove_const_t<T>>;
   const auto size = static_cast<int64_t>(size_of(dtype));
   for (const ParamInfo& whole : parameters_of(model, whole_model(model))) {
     const Part part = part_of(rank, counted, whole.name, local);
@@ -121,22 +122,35 @@ void gather_whole(RankState& rank, const std::function<Tensor(const Param&)>& lo
   }
 }
 
+template void gather_whole(RankState&, const FlatSpan<float>&,
+                           const std::function<void(const ParamInfo&, const Tensor&)>&);
+template void gather_whole(RankState&, const FlatSpan<const float>&,
+                           const std::function<void(const ParamInfo&, const Tensor&)>&);
+template void gather_whole(RankState&, const FlatSpan<BFloat16>&,
+                           const std::function<void(const ParamInfo&, const Tensor&)>&);
+
 WholeModel::WholeModel(RankState& rank) : store_(rank.store.get()) {
   const Mesh& mesh = rank.part->mesh();
   const bool here =
-      mesh.extent(MeshAxis::tp) * mesh.extent(MeshAxis::pp) * mesh.extent(MeshAxis::ep) == 1;
+      mesh.extent(MeshAxis::tp) * mesh.extent(MeshAxis::pp) * mesh.extent(MeshAxis::ep) == 1 &&
+      !rank.gradients->gathers_weights();
   const Chunk all = whole_model(rank.config.model);
-  const auto local = [&](const Param& p) { return rank.store->weight(p); };
   if (!here) {
     if (rank.ranks.rank() == 0) {
       own_ = std::make_unique<ParamStore>(rank.device, parameters_of(rank.config.model, all),
                                           rank.store->compute());
       store_ = own_.get();
     }
-    gather_whole(rank, local, [&](const ParamInfo& whole, const Tensor& values) {
+    const auto put = [&](const ParamInfo& whole, const Tensor& values) {
       const Tensor to = own_->weight(own_->param(whole.name));
       std::memcpy(to.raw(), values.raw(), to.bytes());
-    });
+    };
+    const ParamShards& shards = rank.gradients->shards();
+    if (rank.store->compute() == Dtype::bf16) {
+      gather_whole(rank, shards.copies(), put);
+    } else {
+      gather_whole(rank, shards.master(), put);
+    }
     gather_states(rank);
   }
   if (rank.ranks.rank() != 0) return;

@@ -11,10 +11,11 @@
 
 namespace shoestring {
 
-// For each parameter of the whole model, in its order: `local` gives this rank's part (of one type
-// everywhere; only what StepGradients::counted() names is read), and on the first rank `take` gets
-// all elements. Every rank calls; waits.
-void gather_whole(RankState& rank, const std::function<Tensor(const Param&)>& local,
+// For each parameter of the whole model, in its order: `local` has what StepGradients::counted()
+// names of this rank's part, and on the first rank `take` gets all elements. Every rank calls;
+// waits. f32 or bf16.
+template <class T>
+void gather_whole(RankState& rank, const FlatSpan<T>& local,
                   const std::function<void(const ParamInfo& whole, const Tensor& values)>& take);
 
 // All of the model on one rank, ready to run forward.

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/parallel_for.h"
+#include "core/param_index.h"
 #include "core/text.h"
 
 namespace shoestring {
@@ -41,11 +42,15 @@ Optimizer::Optimizer(Device& device, std::span<const Param> params, const OptimC
     if (updated_by_muon(param_of(slice).info, config)) continue;
     const int64_t n = slice.flat.elements();
     adams_.push_back({slice, zeros(n), zeros(n)});
-    // Chunks end where the upper half of the element index changes, for the rounding keys.
     for (int64_t begin = 0; begin < n;) {
-      const int64_t wrap = ((slice.begin + begin) | 0xffffffff) + 1 - slice.begin;
-      const int64_t end = std::min({n, begin + chunk_elements, wrap});
-      chunks_.push_back({adams_.size() - 1, begin, end});
+      // What is drawn at random depends on the place in the whole parameter. Chunks end where the
+      // upper half of that number changes, for the rounding keys.
+      const WholeRun run = config.stochastic_rounding
+                               ? whole_run(param_of(slice).info, slice.begin + begin, slice.end)
+                               : WholeRun{slice.begin + begin, n - begin};
+      const int64_t wrap = begin + (run.whole | 0xffffffff) + 1 - run.whole;
+      const int64_t end = std::min({begin + run.elements, begin + chunk_elements, wrap});
+      chunks_.push_back({adams_.size() - 1, begin, end, run.whole});
       begin = end;
     }
   }
@@ -68,10 +73,15 @@ AdamwCoefficients<float> Optimizer::coefficients(const Param& param,
                                    input.step);
 }
 
+// In the whole parameter, of which a rank may hold some of the matrices.
+int64_t Optimizer::index_of(const MuonMatrix& matrix) const {
+  const Param& p = params_[static_cast<size_t>(matrix.param)];
+  return whole_run(p.info, matrix.begin, p.elements).whole;
+}
+
 AdamwRun Optimizer::run_of(const Chunk& chunk, const UpdateInput& input) const {
   const Adam& adam = adams_[chunk.adam];
   const FlatRange flat{adam.slice.flat.begin + chunk.begin, adam.slice.flat.begin + chunk.end};
-  const int64_t index = adam.slice.begin + chunk.begin;
   const int64_t state = chunk.begin * static_cast<int64_t>(size_of(adam.m.dtype()));
   AdamwRun run{.elements = chunk.end - chunk.begin,
                .master = input.master.at(flat),
@@ -80,8 +90,8 @@ AdamwRun Optimizer::run_of(const Chunk& chunk, const UpdateInput& input) const {
                .v = adam.v.raw() + state,
                .moments = adam.m.dtype(),
                .stochastic = config_.stochastic_rounding,
-               .first = static_cast<uint32_t>(index)};
-  if (run.stochastic) run.keys = keys_of(seed_, param_of(adam.slice), input.step, index);
+               .first = static_cast<uint32_t>(chunk.index)};
+  if (run.stochastic) run.keys = keys_of(seed_, param_of(adam.slice), input.step, chunk.index);
   return run;
 }
 
@@ -109,8 +119,8 @@ void Optimizer::update(const UpdateInput& input) {
                  .gradient = input.gradients.at(matrix.flat),
                  .copy = input.copy.empty() ? nullptr : input.copy.at(matrix.flat),
                  .stochastic = config_.stochastic_rounding,
-                 .keys = keys_of(seed_, p, input.step, matrix.begin),
-                 .first = static_cast<uint32_t>(matrix.begin)});
+                 .keys = keys_of(seed_, p, input.step, index_of(matrix)),
+                 .first = static_cast<uint32_t>(index_of(matrix))});
   }
 }
 
@@ -126,8 +136,8 @@ void Optimizer::refresh_copies(const UpdateInput& input) const {
               .master = input.master.at(matrix.flat),
               .copy = input.copy.at(matrix.flat),
               .stochastic = config_.stochastic_rounding,
-              .keys = keys_of(seed_, p, input.step, matrix.begin),
-              .first = static_cast<uint32_t>(matrix.begin)});
+              .keys = keys_of(seed_, p, input.step, index_of(matrix)),
+              .first = static_cast<uint32_t>(index_of(matrix))});
   });
 }
 

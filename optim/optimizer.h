@@ -55,7 +55,9 @@ class Optimizer {
   struct Chunk {
     size_t adam;
     int64_t begin, end;  // within the slice
+    int64_t index;       // of the first element, in the whole parameter
   };
+  int64_t index_of(const MuonMatrix& matrix) const;
   AdamwRun run_of(const Chunk& chunk, const UpdateInput& input) const;
   AdamwCoefficients<float> coefficients(const Param& param, const UpdateInput& input) const;
   const Param& param_of(const Slice& slice) const;

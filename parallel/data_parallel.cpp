@@ -10,8 +10,6 @@
 namespace shoestring {
 namespace {
 
-constexpr size_t reductions_in_flight = 2;  // that hold gradients of their own
-
 double seconds(std::chrono::steady_clock::duration d) {
   return std::chrono::duration<double>(d).count();
 }
@@ -22,11 +20,6 @@ int64_t bucket_elements(const DataParallelConfig& config) {
                    config.zero_stage, "; buckets have bytes, and stages are 0 to 3"));
   }
   return std::max<int64_t>(config.bucket_bytes / static_cast<int64_t>(sizeof(float)), 1);
-}
-
-bool reduces_each_slot(const DataParallelConfig& config) {
-  if (config.exact || config.gradients == GradientLife::slot) return true;
-  return config.gradients == GradientLife::automatic && config.zero_stage > 1;
 }
 
 bool holds(const DataParallelConfig& config) {
@@ -47,15 +40,21 @@ std::vector<FlatRange> whole_params(FlatRange range, const std::vector<ParamExte
   return buckets;
 }
 
-ShardLayout layout_of(const DataParallelPlan& plan) {
-  const int64_t elements = bucket_elements(plan.config);
-  const int ranks = plan.shard.size();
-  if (!plan.units.empty()) return ShardLayout(plan.units, plan.params, ranks);
-  if (!holds(plan.config)) return ShardLayout(plan.range, plan.params, elements, ranks);
-  return ShardLayout(whole_params(plan.range, plan.params, elements), plan.params, ranks);
+}  // namespace
+
+bool reduces_each_slot(const DataParallelConfig& config) {
+  if (config.exact || config.gradients == GradientLife::slot) return true;
+  return config.gradients == GradientLife::automatic && config.zero_stage > 1;
 }
 
-}  // namespace
+ShardLayout shards_of(const DataParallelConfig& config, FlatRange range,
+                      const std::vector<ParamExtent>& params, const std::vector<FlatRange>& units,
+                      int64_t sources, int ranks) {
+  const int64_t elements = sources > 1 ? 1 : bucket_elements(config);
+  if (!units.empty()) return ShardLayout(units, params, ranks);
+  if (!holds(config)) return ShardLayout(range, params, elements, ranks);
+  return ShardLayout(whole_params(range, params, elements), params, ranks);
+}
 
 DataParallel::DataParallel(Communicator& communicator, Stream& stream,
                            const DataParallelConfig& config, int64_t elements,
@@ -74,23 +73,29 @@ DataParallel::DataParallel(const DataParallelPlan& plan)
       range_(plan.range),
       first_param_(plan.first_param),
       last_param_(plan.first_param + static_cast<int>(plan.params.size())),
+      sources_(plan.sources),
       each_slot_(reduces_each_slot(plan.config)),
       holds_(holds(plan.config)),
       host_(plan.host != nullptr),
       sums_(each_slot_ || holds_ || host_),
-      layout_(layout_of(plan)),
+      layout_(shards_of(plan.config, plan.range, plan.params, plan.units, plan.sources,
+                        plan.shard.size())),
       reduction_({.shard = plan.shard,
                   .replicate = plan.replicate,
                   .stream = plan.stream,
                   .layout = layout_,
                   .sums = sums_,
                   .exact = plan.config.exact,
-                  .host = plan.host}),
+                  .sources = plan.sources,
+                  .host = plan.host,
+                  .memory = plan.sums}),
       buckets_of_param_(plan.params.size()),
       params_in_bucket_(layout_.buckets().size()),
       last_added_(layout_.buckets().size(), -1) {
   data_ranks_ = plan.data_ranks > 0 ? plan.data_ranks : reduction_.ranks();
   data_rank_ = plan.data_ranks > 0 ? plan.data_rank : reduction_.rank();
+  check(sources_ == 1 || (config_.exact && holds_ && sources_ * reduction_.ranks() == data_ranks_),
+        "gradients of several sources are for exact sums of all data ranks");
   const std::vector<ShardLayout::Bucket>& buckets = layout_.buckets();
   if (host_ && config_.zero_stage == 0) {
     fail_usage(
@@ -109,6 +114,7 @@ DataParallel::DataParallel(const DataParallelPlan& plan)
       check(!holds_ || (extent.begin >= range.begin && extent.end <= range.end),
             "a parameter lies in two units");
     }
+    check(sources_ == 1 || params_in_bucket_[b] == 1, "a unit of two parameters of many sources");
   }
 }
 
@@ -139,10 +145,14 @@ int64_t DataParallel::own_slots() const {
   return count;
 }
 
+// The data ranks below this number have a micro-batch in the slot.
+int64_t DataParallel::active(int64_t slot) const {
+  return std::min(data_ranks_, micro_batches_ - slot * data_ranks_);
+}
+
 // The ranks below this number have gradients of the slot.
 int64_t DataParallel::senders(int64_t slot) const {
-  const int64_t active = std::min(data_ranks_, micro_batches_ - slot * data_ranks_);
-  return (active * reduction_.ranks() + data_ranks_ - 1) / data_ranks_;
+  return (active(slot) * reduction_.ranks() + data_ranks_ - 1) / data_ranks_;
 }
 
 void DataParallel::begin_slot(std::span<float> gradients, int64_t slot, int64_t micro_batches) {
@@ -183,8 +193,9 @@ Tensor& DataParallel::held(Round& round, size_t bucket) {
   Tensor& gradients = round.gradients.at(bucket);
   if (gradients) return gradients;
   wait_for_room();
-  gradients = Tensor::zeros(stream_.device(), {layout_.buckets()[bucket].range.elements()},
-                            Dtype::f32, MemoryKind::gradients);
+  gradients =
+      Tensor::zeros(stream_.device(), {sources_, layout_.buckets()[bucket].range.elements()},
+                    Dtype::f32, MemoryKind::gradients);
   return gradients;
 }
 
@@ -196,6 +207,7 @@ Tensor DataParallel::gradient(const Param& p, int64_t slot) {
     fail(cat("the gradient of ", p.info.name, " in slot ", slot, " was reduced before this use"));
   }
   const int64_t begin = p.offset - layout_.buckets()[bucket].range.begin;
+  if (sources_ > 1) return held(round, bucket);
   return Tensor(held(round, bucket).block(), static_cast<size_t>(begin) * sizeof(float),
                 p.info.shape, Dtype::f32);
 }
@@ -227,11 +239,12 @@ void DataParallel::launch_all(Round& round) {
   while (round.next < round.missing.size()) launch(round);
 }
 
-void DataParallel::end_slot(int64_t slot) {
+void DataParallel::end_slot(int64_t slot, const Event& computed) {
   const auto at = slots_.find(slot);
   check(at != slots_.end() && at->second.open, "end_slot() without begin_slot()");
   at->second.open = false;
   if (!works()) return;
+  if (!computed.happened()) stream_.wait(computed);
   if (each_slot_) {
     launch_all(round_of(slot));
     if (!holds_) wait_exposed();  // the next slot writes over what is still being sent
@@ -276,10 +289,9 @@ void DataParallel::wait_exposed() {
 // Gradients that are held here live until they are reduced: backward must not run away from links
 // that are slower.
 void DataParallel::wait_for_room() {
+  const auto room = static_cast<size_t>(config_.in_flight);
   const auto begin = Clock::now();
-  for (; in_flight_.size() >= reductions_in_flight; in_flight_.pop_front()) {
-    in_flight_.front().wait();
-  }
+  for (; room > 0 && in_flight_.size() >= room; in_flight_.pop_front()) in_flight_.front().wait();
   stats_.exposed_seconds += seconds(Clock::now() - begin);
 }
 
@@ -305,10 +317,10 @@ void DataParallel::launch(Round& round) {
   const FlatRange range = layout_.buckets()[b].range;
   const Buffer whole = !holds_ ? gradient_buffer(range)
                        : own   ? buffer_of(own.span<float>())
-                               : zeros(range.elements());
+                               : zeros(sources_ * range.elements());
   timed([&] {
     if (config_.exact) {
-      reduction_.add_each(b, whole, senders(round.slot));
+      reduction_.add_each(b, whole, sources_ == 1 ? senders(round.slot) : active(round.slot));
     } else {
       reduction_.reduce(b, whole);
       if (sums_) {
@@ -333,7 +345,7 @@ Buffer DataParallel::zeros(int64_t elements) {
     for (const auto& bucket : layout_.buckets()) {
       largest = std::max(largest, bucket.range.elements());
     }
-    zeros_ = Tensor(stream_.device(), {largest}, Dtype::f32, MemoryKind::gradients);
+    zeros_ = Tensor(stream_.device(), {sources_ * largest}, Dtype::f32, MemoryKind::gradients);
   }
   const Buffer part = buffer_of(zeros_.span<float>()).part(0, elements);
   stream_.run([part] { std::memset(part.data, 0, part.bytes()); });

@@ -50,7 +50,18 @@ struct DataParallelConfig {
   GradientLife gradients = GradientLife::automatic;
   // Pipelines: a slot may begin before the one before it ends; every slot has its own gradients.
   bool slots_overlap = false;
+  // Reductions under way whose gradients are held here, before the next gradients wait for one of
+  // them; 0: any number, for ranks whose reductions wait for what others do behind ours.
+  int64_t in_flight = 2;
 };
+
+// Whether gradients are reduced once a slot, not once a step.
+bool reduces_each_slot(const DataParallelConfig& config);
+
+// How `ranks` share a range out. `sources`, `units`: as below.
+ShardLayout shards_of(const DataParallelConfig& config, FlatRange range,
+                      const std::vector<ParamExtent>& params, const std::vector<FlatRange>& units,
+                      int64_t sources, int ranks);
 
 // What is reduced over whom. All outlive the DataParallel.
 struct DataParallelPlan {
@@ -65,8 +76,14 @@ struct DataParallelPlan {
   // Where ranks are not data ranks one to one: as many data ranks as micro-batches run at once, and
   // this rank's. Ranks of `shard` and `replicate` must ascend with them. 0: one to one.
   int64_t data_ranks = 0, data_rank = 0;
+  // Exact mode: of how many data ranks each rank has the gradients, apart (experts whose rows come
+  // from `sources` ranks): rank r has those of data ranks [r sources, (r + 1) sources). Every
+  // parameter is a bucket of its own then.
+  int64_t sources = 1;
   // Offload, from stage 1 on: sums of gradients lie there, where the optimiser reads them.
   Device* host = nullptr;
+  // From stage 2 on: memory for the gradients of owned_ranges(), f32, zeros; empty: of its own.
+  Tensor sums = {};
 };
 
 // Since the last reset.
@@ -103,7 +120,8 @@ class DataParallel {
   // on. Slots begin in order.
   void begin_slot(std::span<float> gradients, int64_t slot, int64_t micro_batches);
   int64_t last_slot() const { return slot_; }  // that began; -1 between steps
-  // f32 of the parameter's shape, to be added to; zeros at first. Lives until it is reduced.
+  // f32 of the parameter's shape, to be added to; zeros at first. Lives until it is reduced. Of
+  // several sources [sources, elements or more], each source's gradient in a row of its own.
   Tensor gradient(const Param& p, int64_t slot);
   // Once a parameter and slot, in any order. Later work of the reduction's stream starts after
   // `computed`. Parameters that were not announced count as ready in end_slot. Without a slot: the
@@ -113,7 +131,8 @@ class DataParallel {
   }
   void gradient_ready(int param, int64_t slot, const Event& computed);
   void end_slot() { end_slot(slot_); }
-  void end_slot(int64_t slot);
+  // Later work of the reduction's stream starts after `computed`.
+  void end_slot(int64_t slot, const Event& computed = {});
   void finish();
 
   // Ascending, in the flat numbering. Stage 0: everything. Outside of them, finish() leaves
@@ -151,6 +170,7 @@ class DataParallel {
   void launch_ready(Round& round);
   void launch_all(Round& round);
   int64_t own_slots() const;
+  int64_t active(int64_t slot) const;
   int64_t senders(int64_t slot) const;
   Round& round_of(int64_t slot) { return rounds_[each_slot_ ? slot : 0]; }
   Tensor& held(Round& round, size_t bucket);
@@ -168,7 +188,7 @@ class DataParallel {
   DataParallelConfig config_;
   FlatRange range_;
   int first_param_, last_param_;
-  int64_t data_ranks_, data_rank_;
+  int64_t data_ranks_, data_rank_, sources_;
   bool each_slot_, holds_, host_, sums_;
   ShardLayout layout_;
   GradientReduction reduction_;

@@ -26,7 +26,7 @@ GatheredWeights::GatheredWeights(const GatherPlan& plan)
                                     : Stream::immediate(plan.store.device())) {
   const std::vector<ShardLayout::Bucket>& buckets = layout_.buckets();
   check(buckets.size() == plan.units.size(), "a layout of other units");
-  int64_t at = 0;
+  int64_t at = plan.first;
   for (size_t u = 0; u < plan.units.size(); ++u) {
     const size_t bucket = buckets.size() - 1 - u;  // they descend
     const ParamUnit& unit = plan.units[u];
@@ -39,7 +39,7 @@ GatheredWeights::GatheredWeights(const GatherPlan& plan)
   if (plan.units.empty()) return;
   first_param_ = plan.units.front().first;
   last_param_ = plan.units.back().last;
-  check(shards_.weights().elements() == at, "shards of another layout");
+  check(shards_.weights().elements() >= at, "shards of another layout");
 }
 
 GatheredWeights::~GatheredWeights() {
@@ -170,6 +170,7 @@ void WeightPass::drop(int unit) {
 
 void WeightPass::turn_back() {
   if (backward_) return;
+  in_kept_ |= weights_.kept_;
   if (!weights_.kept_) {
     for (; next_ < weights_.units();) {  // that the forward pass did not use
       const int unit = next_;
@@ -185,6 +186,7 @@ void WeightPass::turn_back() {
 }
 
 void WeightPass::need(int unit) {
+  in_kept_ |= weights_.kept_;
   if (!weights_.kept_) {
     const int ahead = unit + (backward_ ? -1 : 1);
     sweep(std::clamp(ahead, 0, weights_.units() - 1));
@@ -199,8 +201,9 @@ void WeightPass::done(int unit) {
   if (!weights_.kept_ && !weights_.units_[static_cast<size_t>(unit)].held) drop(unit);
 }
 
+// What was kept for the pass may be let go before it ends: weight gradients read no weights.
 void WeightPass::finish() {
-  if (!weights_.kept_) {
+  if (!weights_.kept_ && !in_kept_) {
     const int end = backward_ ? -1 : weights_.units();
     while (next_ != end) {
       const int unit = next_;

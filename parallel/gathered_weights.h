@@ -24,6 +24,7 @@ struct GatherPlan {
   const ShardLayout& layout;  // its buckets are the units
   const ParamShards& shards;
   const std::vector<ParamUnit>& units;
+  int64_t first = 0;  // the element of shards.weights() that the units' shards begin at
 };
 
 // Since the last reset.
@@ -120,7 +121,7 @@ class WeightPass {
   GatheredWeights& weights_;
   Stream& compute_;
   std::vector<bool> mine_;  // acquired here
-  bool backward_ = false;
+  bool backward_ = false, in_kept_ = false;
   int next_ = 0;
   int exceptions_ = std::uncaught_exceptions();
 };

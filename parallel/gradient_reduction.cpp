@@ -38,13 +38,17 @@ GradientReduction::GradientReduction(const ReductionPlan& plan) : plan_(plan) {
   if (!plan.sums) return;
   Device& device = plan.stream.device();
   Device& memory = plan.host == nullptr ? device : *plan.host;
-  sums_ = Tensor::zeros(memory, {owned}, Dtype::f32, MemoryKind::gradients);
+  check(!plan.memory || plan.memory.elements() == owned, "memory for other sums");
+  sums_ =
+      plan.memory ? plan.memory : Tensor::zeros(memory, {owned}, Dtype::f32, MemoryKind::gradients);
   const auto staging = [&](Device& where, int64_t pieces) {
     return Tensor(where, {pieces, largest}, Dtype::f32, MemoryKind::communication);
   };
-  if (plan.exact && plan.shard.size() > 1) inside_ = staging(device, plan.shard.size());
-  if (plan.exact && replicas() > 1) all_ = staging(device, ranks());
-  if (plan.host != nullptr) landing_ = staging(memory, plan.exact ? ranks() : 1);
+  if (plan.exact && plan.shard.size() > 1) {
+    inside_ = staging(device, plan.sources * plan.shard.size());
+  }
+  if (plan.exact && replicas() > 1) all_ = staging(device, plan.sources * ranks());
+  if (plan.host != nullptr) landing_ = staging(memory, plan.exact ? plan.sources * ranks() : 1);
 }
 
 int GradientReduction::rank() const {
@@ -102,17 +106,18 @@ Tensor GradientReduction::view_of_piece(Buffer piece) const {
 }
 
 // Copies what is to be added to the host.
-std::span<float> GradientReduction::land(Buffer piece) {
-  const Tensor to(landing_.block(), 0, {piece.count}, Dtype::f32);
+std::byte* GradientReduction::land(Buffer piece, int64_t source) {
+  const size_t at = static_cast<size_t>(source) * landing_.bytes() / sources();
+  const Tensor to(landing_.block(), at, {piece.count}, Dtype::f32);
   transfer(plan_.stream, to, view_of_piece(piece));
-  return to.span<float>();
+  return to.raw();
 }
 
 void GradientReduction::add_own(size_t bucket, Buffer whole) {
   const std::span<float> sum = sum_of(bucket);
   std::span<float> own = floats_of(own_piece(bucket, whole));
   if (plan_.host != nullptr) {
-    own = land(own_piece(bucket, whole));
+    own = {reinterpret_cast<float*>(land(own_piece(bucket, whole), 0)), own.size()};
   }
   const bool first = !begun_[bucket];
   begun_[bucket] = true;
@@ -125,9 +130,20 @@ void GradientReduction::add_own(size_t bucket, Buffer whole) {
   });
 }
 
-// Leaves `own` elements of each sender one behind the other, in the order of the ranks: in inside_
-// with one level, in all_ with two.
-void GradientReduction::collect(size_t bucket, Buffer whole, int64_t senders, int64_t own) {
+// The ranks below this number have a gradient of this source among the first `terms`.
+int64_t GradientReduction::senders_of(int64_t source, int64_t terms) const {
+  return std::max<int64_t>(terms - source + plan_.sources - 1, 0) / plan_.sources;
+}
+
+// The own piece of each sender, one behind the other in the order of the ranks; `whole`: what this
+// rank has of the source.
+std::byte* GradientReduction::collect(size_t bucket, Buffer whole, int64_t senders,
+                                      int64_t source) {
+  const auto own = static_cast<int64_t>(sum_of(bucket).size());
+  if (ranks() == 1) return whole.data;
+  const auto staged = [&](const Tensor& staging) {
+    return staging.raw() + static_cast<size_t>(source) * staging.bytes() / sources();
+  };
   const int64_t n = plan_.shard.size();
   const auto here = [&](int64_t replica) {
     return std::clamp(senders - replica * n, int64_t{0}, n);
@@ -144,30 +160,37 @@ void GradientReduction::collect(size_t bucket, Buffer whole, int64_t senders, in
     } else {
       in.count = 0;
     }
-    received = {inside_.raw(), own * here(replica), Dtype::f32};
+    received = {staged(inside_), own * here(replica), Dtype::f32};
     plan_.shard.all_to_all(in, in_counts, received, out_counts, plan_.stream);
   }
-  if (replicas() == 1) return;
+  if (replicas() == 1) return received.data;
   std::vector<int64_t> counts;
   for (int64_t r = 0; r < replicas(); ++r) counts.push_back(own * here(r));
   received.count = own * here(replica);
   bytes_sent_ += bytes_to_others(received, *plan_.replicate);
-  plan_.replicate->all_gather(received, counts, {all_.raw(), own * senders, Dtype::f32},
+  plan_.replicate->all_gather(received, counts, {staged(all_), own * senders, Dtype::f32},
                               plan_.stream);
+  return staged(all_);
 }
 
-void GradientReduction::add_each(size_t bucket, Buffer whole, int64_t senders) {
+void GradientReduction::add_each(size_t bucket, Buffer whole, int64_t terms) {
   const std::span<float> sum = sum_of(bucket);
   const auto own = static_cast<int64_t>(sum.size());
-  if (ranks() > 1) collect(bucket, whole, senders, own);
-  std::byte* from = ranks() == 1 ? whole.data : replicas() > 1 ? all_.raw() : inside_.raw();
-  if (plan_.host != nullptr && own * senders > 0) {
-    land({from, own * senders, Dtype::f32});
-    from = landing_.raw();
+  const int64_t elements = whole.count / plan_.sources;
+  std::vector<const float*> from;  // by source
+  for (int64_t s = 0; s < plan_.sources; ++s) {
+    const int64_t senders = senders_of(s, terms);
+    std::byte* pieces = collect(bucket, whole.part(s * elements, elements), senders, s);
+    if (plan_.host != nullptr && own * senders > 0) {
+      pieces = land({pieces, own * senders, Dtype::f32}, s);
+    }
+    from.push_back(reinterpret_cast<const float*>(pieces));
   }
-  plan_.stream.run([sum, from, senders] {
-    const float* x = reinterpret_cast<const float*>(from);
-    for (int64_t r = 0; r < senders; ++r, x += sum.size()) add_into(sum, {x, sum.size()});
+  plan_.stream.run([sum, from, terms] {
+    const size_t sources = from.size();
+    for (size_t t = 0; t < static_cast<size_t>(terms); ++t) {
+      add_into(sum, {from[t % sources] + t / sources * sum.size(), sum.size()});
+    }
   });
 }
 

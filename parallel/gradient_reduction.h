@@ -24,7 +24,9 @@ struct ReductionPlan {
   const ShardLayout& layout;  // of the ranks of `shard`
   bool sums = false;          // keeps a sum of the owned elements in f32
   bool exact = false;
+  int64_t sources = 1;     // exact: `whole` has this many rows, of data ranks in ascending order
   Device* host = nullptr;  // where the sum lies; null: with the stream's device
+  Tensor memory = {};      // of the sum; empty: of its own
 };
 
 class GradientReduction {
@@ -41,9 +43,9 @@ class GradientReduction {
   void gather(size_t bucket, Buffer whole);
   // sum += own piece of `whole`; the first since clear() is taken as it is.
   void add_own(size_t bucket, Buffer whole);
-  // sum += the own piece of the gradients of the ranks below `senders`, one by one. The others send
-  // nothing: adding their zeros could change -0.
-  void add_each(size_t bucket, Buffer whole, int64_t senders);
+  // sum += the own piece of the first `terms` gradients, one by one; rank r has `sources` of them
+  // from term r sources on. The others are not sent: adding their zeros could change -0.
+  void add_each(size_t bucket, Buffer whole, int64_t terms);
   // The own piece of `whole` gets the sum.
   void write_back(size_t bucket, Buffer whole);
   // Sets the sum to zero.
@@ -55,18 +57,20 @@ class GradientReduction {
   void reset_bytes() { bytes_sent_ = 0; }
 
  private:
+  size_t sources() const { return static_cast<size_t>(plan_.sources); }
   int replicas() const { return plan_.replicate == nullptr ? 1 : plan_.replicate->size(); }
   Buffer own_piece(size_t bucket, Buffer whole) const;
   std::span<float> sum_of(size_t bucket) const;
   Tensor view_of_piece(Buffer piece) const;
-  std::span<float> land(Buffer piece);
-  void collect(size_t bucket, Buffer whole, int64_t senders, int64_t own);
+  std::byte* land(Buffer piece, int64_t source);
+  int64_t senders_of(int64_t source, int64_t terms) const;
+  std::byte* collect(size_t bucket, Buffer whole, int64_t senders, int64_t source);
 
   ReductionPlan plan_;
   std::vector<int64_t> sum_begin_, sum_end_;  // of each bucket
   std::vector<bool> begun_;
   Tensor sums_;
-  // Exact mode: what the ranks of this replica sent, then what all sent.
+  // Exact mode, by source: what the ranks of this replica sent, then what all sent.
   Tensor inside_, all_;
   Tensor landing_;  // host only: the own piece before it is added
   int64_t bytes_sent_ = 0;

@@ -54,6 +54,12 @@ class Rules {
   void attention() {
     const int64_t tp = mesh_.tp, cp = mesh_.cp, kv = model_.kv_heads;
     need_divisor("tp", tp, model_.heads, "query heads");
+    for (const auto& [key, size] : {std::pair("tp", tp), std::pair("etp", mesh_.etp)}) {
+      need(!model_.whole_matrices || size == 1, key, [&] {
+        return cat("= ", size, " cuts matrices, which Muon orthogonalises whole; use pp, ep or ",
+                   "dp_shard instead, or optim.optimizer = \"adamw\"");
+      });
+    }
     need(kv == 0 || divides(tp, kv) || divides(kv, tp), "tp", [&] {
       return cat("= ", tp, " neither divides the ", counted(kv, "key-value head"),
                  " nor is a multiple of them");

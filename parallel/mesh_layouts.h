@@ -41,6 +41,8 @@ struct ModelFacts {
   // Data ranks must take the same number of micro-batches (ZeRO-3, which gathers together). So
   // they must with pipelines and with experts in any case.
   bool equal_batches = false;
+  // The optimiser needs whole matrices (Muon), which tensor axes would cut.
+  bool whole_matrices = false;
   ScheduleNeeds schedule = {};
 };
 

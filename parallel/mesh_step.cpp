@@ -11,7 +11,12 @@ namespace shoestring {
 
 MeshStep::MeshStep(ModelPart& part, ParamStore& store, StepGradients& gradients, Stream& compute,
                    const ModelStagesOptions& options)
-    : part_(part), store_(store), gradients_(gradients), compute_(compute), options_(options) {
+    : part_(part),
+      store_(store),
+      source_(store),
+      gradients_(gradients),
+      compute_(compute),
+      options_(options) {
   options_.attention = part.attention();
   options_.tokens = part.experts();
   // A pipeline's order depends on the number of micro-batches, which the first step tells.
@@ -34,9 +39,11 @@ void MeshStep::prepare(int micros) {
     schedule_.where = part_.where();
     schedule_.where.micros = 0;
   } else {
-    schedule_ = add_transfers(schedule_of(part_.config(), micros));
+    schedule_ =
+        add_sharding(add_transfers(schedule_of(part_.config(), micros)), gradients_.instructions());
   }
   ModelStagesOptions options = options_;
+  options.sharding = &gradients_.sharding();
   options.forward_begins = [this](Tape& tape, int stage, int micro) {
     part_.begin_micro_batch(sequences_.at(place_of(micro, 0)));
     if (hooks_->forward_begins) hooks_->forward_begins(tape, stage, place_of(micro, round_first_));
@@ -60,7 +67,7 @@ void MeshStep::prepare(int micros) {
                                                     .rank = part_.place()[MeshAxis::pp],
                                                     .boundaries = part_.boundaries(),
                                                     .row_ranks = row_ranks},
-                                          store_, gradients_, compute_, std::move(options));
+                                          store_, source_, compute_, std::move(options));
   if (micros > 0) {
     engine_ = std::make_unique<PipelineEngine>(part_.group(MeshGroup::pp), compute_, schedule_);
   }
@@ -126,19 +133,18 @@ bool MeshStep::run(const StepInput& input, const Hooks& hooks) {
   const size_t count = input.micros.size();
   results_.assign(count, {});
   gradients_.begin_step(input.global_micro_batches);
-  const bool pipeline = part_.where().ranks > 1;
+  const size_t each = part_.where().ranks > 1 ? count : 1;
   size_t next = 0;
-  for (int64_t slot = 0; slot < gradients_.slots(); ++slot) {
-    if (slot > 0 && input.stop && input.stop()) return false;
-    gradients_.begin_slot(slot);
-    if (pipeline) {
-      run_round(input, 0, count, hooks);
-    } else if (gradients_.has_micro_batch(slot)) {
-      run_round(input, next++, 1, hooks);
-    } else if (hooks.no_micro_batch) {
-      hooks.no_micro_batch();
+  for (int64_t round = 0; round < gradients_.rounds(); ++round) {
+    if (round > 0 && input.stop && input.stop()) return false;
+    if (gradients_.has_micro_batch(round)) {
+      gradients_.begin_round(round);
+      run_round(input, next, each, hooks);
+      next += each;
+      continue;
     }
-    gradients_.end_slot();
+    if (hooks.no_micro_batch) hooks.no_micro_batch();
+    gradients_.skip_round(round);
   }
   return true;
 }

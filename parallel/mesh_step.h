@@ -66,6 +66,7 @@ class MeshStep {
 
   ModelPart& part_;
   ParamStore& store_;
+  StoreSource source_;  // of evaluation
   StepGradients& gradients_;
   Stream& compute_;
   ModelStagesOptions options_;

@@ -23,9 +23,7 @@ PartConfig laid_out(PartConfig config, int ranks) {
   return config;
 }
 
-constexpr MeshGroup used_groups[] = {MeshGroup::tp,    MeshGroup::cp, MeshGroup::dp_cp,
-                                     MeshGroup::stage, MeshGroup::pp, MeshGroup::ends,
-                                     MeshGroup::ep,    MeshGroup::edp};
+constexpr MeshGroup used_groups[] = {MeshGroup::tp, MeshGroup::cp, MeshGroup::pp, MeshGroup::ep};
 
 // A stack of experts as the part of it that one rank of the group holds.
 void keep_experts(ParamInfo& info, int64_t experts, int rank, int ranks) {
@@ -47,6 +45,7 @@ ModelPart::ModelPart(const ModelConfig& model, const PartConfig& config, Communi
                      Device& device)
     : model_(model),
       config_(laid_out(config, world.size())),
+      world_(world),
       mesh_(config_.mesh, world.size()),
       rank_(world.rank()),
       groups_(mesh_.split(world, used_groups)),
@@ -62,27 +61,53 @@ ModelPart::ModelPart(const ModelConfig& model, const PartConfig& config, Communi
       shoestring::cut(model_, config_.blocks.empty() ? even_split(model_, stages) : config_.blocks);
   stages_ = stages_of(where_, place()[MeshAxis::pp]);
   std::sort(stages_.begin(), stages_.end());
-  split_copies(world);
+  // Where a schedule has copies of a stage, on ranks s and p - 1 - s of a pipeline: with both.
+  const int pp = place()[MeshAxis::pp], other = both_ways_ ? where_.ranks - 1 - pp : pp;
+  statistics_ = world.split(std::min(pp, other), (pp > other ? mesh_.size(MeshGroup::stage) : 0) +
+                                                     mesh_.index_in(MeshGroup::stage, rank_));
   list_parameters();
   make_context(world, device);
   make_experts(world);
 }
 
-// Where a schedule has copies of a stage, on ranks s and p - 1 - s of a pipeline: those with all
-// their data ranks.
-void ModelPart::split_copies(Communicator& world) {
-  const int pp = place()[MeshAxis::pp], other = both_ways_ ? where_.ranks - 1 - pp : pp;
-  const int pair = std::min(pp, other), copy = pp > other ? 1 : 0;
-  const auto together = [&](MeshGroup g, int apart) {
-    const int size = mesh_.size(g);
-    return world.split(pair * mesh_.ranks() + apart, copy * size + mesh_.index_in(g, rank_));
+Replicas ModelPart::split_replicas(int stage, bool experts, bool takes_part) const {
+  const MeshGroup same = experts ? MeshGroup::edp : MeshGroup::dp_cp;
+  const int size = mesh_.size(same), stage_ranks = mesh_.size(MeshGroup::stage);
+  const int replicated = mesh_.extent(experts ? MeshAxis::edp_replicate : MeshAxis::dp_replicate);
+  const int apart = experts ? mesh_.index_in(MeshGroup::stage, rank_) % (stage_ranks / size)
+                            : place()[MeshAxis::tp];
+  // The copy of a stage that runs the second half of the micro-batches stands behind the first.
+  const int copy = both_ways_ && stage != place()[MeshAxis::pp] ? 1 : 0;
+  const int place = copy * size + mesh_.index_in(same, rank_);
+  const int color = stage * mesh_.ranks() + apart;
+  // One level: all places are less than this.
+  const int shards = replicated > 1 ? size / replicated : 2 * size;
+  const auto split = [&](int within, int cut) {
+    return world_.split(takes_part ? color * 2 * size + cut : -1, within);
   };
-  statistics_ = together(MeshGroup::stage, 0);
-  if (!both_ways_) return;
-  const int stage_size = mesh_.size(MeshGroup::stage);
-  dense_copies_ = together(MeshGroup::dp_cp, place()[MeshAxis::tp]);
-  expert_copies_ = together(MeshGroup::edp, mesh_.index_in(MeshGroup::stage, rank_) %
-                                                (stage_size / mesh_.size(MeshGroup::edp)));
+  Replicas replicas;
+  replicas.data_ranks = data_ranks() * (both_ways_ ? 2 : 1);
+  replicas.data_rank = copy * data_ranks() + data_rank();
+  replicas.shard = split(place, place / shards);
+  if (replicated > 1) replicas.replicate = split(place, place % shards);
+  return replicas;
+}
+
+SharedBy embedding_sharing(const ModelConfig& model, const Placement& where,
+                           const std::vector<int>& stages) {
+  const bool copied = model.tied_embeddings || model.mtp.depth > 0;
+  const int last = where.stages() - 1;
+  const bool has_first = stages.front() == 0, has_last = stages.back() == last;
+  if (last == 0 || !copied || (!has_first && !has_last)) return SharedBy::nobody;
+  if (where.order == StageOrder::both_ways) return SharedBy::mirrored;
+  return has_first && has_last ? SharedBy::here : SharedBy::ends;
+}
+
+std::unique_ptr<Communicator> ModelPart::split_sharers() const {
+  const SharedBy sharing = embedding_sharing();
+  const bool takes_part = sharing == SharedBy::ends || sharing == SharedBy::mirrored;
+  return world_.split(takes_part ? mesh_.index_in(MeshGroup::stage, rank_) : -1,
+                      place()[MeshAxis::pp]);
 }
 
 void ModelPart::list_parameters() {
@@ -91,6 +116,10 @@ void ModelPart::list_parameters() {
     if (is_of_experts(info)) {
       keep_experts(info, model_.moe.experts, place()[MeshAxis::ep], mesh_.extent(MeshAxis::ep));
     }
+  }
+  if (embedding_sharing() != SharedBy::nobody) {
+    std::stable_partition(parameters_.begin(), parameters_.end(),
+                          [](const ParamInfo& p) { return p.name == "embedding.weight"; });
   }
   const auto experts = std::stable_partition(parameters_.begin(), parameters_.end(),
                                              [](const ParamInfo& p) { return !is_of_experts(p); });
@@ -120,12 +149,6 @@ void ModelPart::make_experts(Communicator& world) {
     experts.inside = expert_nodes_.inside.get();
   }
   exchange_ = std::make_unique<ExpertExchange>(experts);
-}
-
-Communicator* ModelPart::embedding_holders() const {
-  const bool apart = where_.order == StageOrder::loop && where_.ranks > 1;
-  const bool copied = model_.tied_embeddings || model_.mtp.depth > 0;
-  return apart && copied && groups_.has(MeshGroup::ends) ? &group(MeshGroup::ends) : nullptr;
 }
 
 Boundaries ModelPart::boundaries() const {
@@ -159,7 +182,7 @@ int64_t ModelPart::rows_of(const BatchTensors& batch) const {
 
 std::vector<FlatRange> ModelPart::counted(const ParamInfo& info) const {
   const int64_t all = info.shape.elements();
-  const bool copy = info.name == "embedding.weight" && embedding_holders() != nullptr &&
+  const bool copy = info.name == "embedding.weight" && embedding_sharing() == SharedBy::ends &&
                     place()[MeshAxis::pp] != 0;
   if (copy) return {};
   const int tp = place()[MeshAxis::tp];

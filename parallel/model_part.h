@@ -16,6 +16,7 @@
 #include "parallel/mesh_communicators.h"
 #include "parallel/mesh_layouts.h"
 #include "parallel/sequence_edges.h"
+#include "parallel/stage_sharding.h"
 #include "parallel/tensor_parallel.h"
 
 namespace shoestring {
@@ -28,8 +29,24 @@ struct PartConfig {
   ContextKind context = ContextKind::ring;
 };
 
+// Ranks that hold the same parameters and other tokens, in the order of their micro-batches: their
+// gradients are summed.
+struct Replicas {
+  // With mesh.dp_replicate: the ranks that share their state out, and those with equal shares.
+  // Else all, and null.
+  std::unique_ptr<Communicator> shard, replicate;
+  int data_ranks = 1, data_rank = 0;  // micro-batches that all of them run at once, and this rank's
+
+  int ranks() const { return shard->size() * (replicate ? replicate->size() : 1); }
+};
+
 // The order of one step of `micros` micro-batches on each data rank, without transfers.
 Schedule schedule_of(const PartConfig& config, int micros);
+
+// How a pipeline's first and last stage share the embedding's matrix, where a rank of these stages
+// (ascending) has it.
+SharedBy embedding_sharing(const ModelConfig& model, const Placement& where,
+                           const std::vector<int>& stages);
 
 class ModelPart {
  public:
@@ -53,21 +70,21 @@ class ModelPart {
   const std::vector<Chunk>& chunks() const { return chunks_; }
   const std::vector<int>& stages() const { return stages_; }  // of this rank, ascending
 
-  // What this rank holds: dense parameters by stage, then routed experts.
+  // What this rank holds: an embedding that stages share, dense parameters by stage, then routed
+  // experts by stage.
   const std::vector<ParamInfo>& parameters() const { return parameters_; }
   size_t dense_parameters() const { return dense_; }  // how many stand before the experts
-  // Ranks that hold the same dense parameters (experts) and other tokens: their gradients are
-  // summed. With the two copies of a stage where a schedule has them.
-  Communicator& replicas() const { return both_ways_ ? *dense_copies_ : group(MeshGroup::dp_cp); }
-  Communicator& expert_replicas() const {
-    return both_ways_ ? *expert_copies_ : group(MeshGroup::edp);
+  SharedBy embedding_sharing() const {
+    return shoestring::embedding_sharing(model_, where_, stages_);
   }
+  // All ranks call the next two in the same order, each for any of its stages. Blocks.
+  // Of a stage's dense parameters (experts), with its copies where a schedule has them.
+  // `takes_part` false: another rank needs this call.
+  Replicas split_replicas(int stage, bool experts, bool takes_part = true) const;
+  // The two ranks of embedding_sharing() ends and mirrored; else null.
+  std::unique_ptr<Communicator> split_sharers() const;
   // All ranks that see tokens of the same stages: for counts of tokens while a step is under way.
   Communicator& statistics() const { return *statistics_; }
-  // The ranks that hold a copy of the embedding apart from the first stage's; null: none does, or
-  // this rank is not among them.
-  Communicator* embedding_holders() const;
-
   TensorParallel& tensor() { return *tensor_; }
   // Of a stage's layers; valid until the next call of begin_micro_batch().
   Boundaries boundaries() const;
@@ -82,7 +99,7 @@ class ModelPart {
   int64_t rows_of(const BatchTensors& batch) const;
 
   // Elements of a parameter of this rank, relative to its first, that no other rank counts: for
-  // norms, and for who writes what. Ranks of replicas() share these out.
+  // norms, and for who writes what. Replicas share these out.
   std::vector<FlatRange> counted(const ParamInfo& info) const;
   // Whether the figures of a whole sequence (a router's) are this rank's to tell; its ranks have
   // the same ones.
@@ -91,13 +108,13 @@ class ModelPart {
   bool tells_losses() const { return place()[MeshAxis::tp] == 0; }
 
  private:
-  void split_copies(Communicator& world);
   void list_parameters();
   void make_experts(Communicator& world);
   void make_context(Communicator& world, Device& device);
 
   ModelConfig model_;
   PartConfig config_;
+  Communicator& world_;
   Mesh mesh_;
   int rank_;
   MeshCommunicators groups_;
@@ -107,7 +124,7 @@ class ModelPart {
   std::vector<int> stages_;
   std::vector<ParamInfo> parameters_;
   size_t dense_ = 0;
-  std::unique_ptr<Communicator> dense_copies_, expert_copies_, statistics_, ring_;
+  std::unique_ptr<Communicator> statistics_, ring_;
   std::unique_ptr<TensorParallel> tensor_;
   std::unique_ptr<SequenceEdges> sequences_;
   std::unique_ptr<RingAttention> ring_attention_;

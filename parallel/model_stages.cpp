@@ -134,7 +134,8 @@ void ModelStages::forward_parts(int stage, int micro, const Tensor& input, PartG
   Held& h = held(stage);
   Run& run = h.runs.at(m);
   check(run.tape == nullptr, "a micro-batch's forward pass runs twice");
-  run.parted = std::make_unique<PartedSource>(source_, h.segments);
+  if (options_.sharding != nullptr) run.source = options_.sharding->source(stage, micro);
+  run.parted = std::make_unique<PartedSource>(run.source ? *run.source : source_, h.segments);
   run.parted->set_gate(&gate);
   run.tape = std::make_unique<Tape>(gate.stream(), *run.parted, Tape::Mode::training);
   gate.give(run_forward(h, m, input));
@@ -182,7 +183,11 @@ Residual ModelStages::run_blocks(const Held& h, LayerContext& context, const Val
 Tensor ModelStages::evaluate(int stage, const BatchTensors& batch, const Tensor& input,
                              StageResult& result) {
   const Held& h = held(stage);
-  Tape tape(compute_, source_, Tape::Mode::inference);
+  std::unique_ptr<ParamSource> gathered;
+  if (options_.sharding != nullptr && options_.sharding->gathers_weights()) {
+    gathered = options_.sharding->source_of_evaluation(stage);
+  }
+  Tape tape(compute_, gathered ? *gathered : source_, Tape::Mode::inference);
   LayerContext context{.tape = tape,
                        .batch = batch,
                        .attention = options_.attention,

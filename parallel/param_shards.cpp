@@ -35,14 +35,14 @@ ParamShards::ParamShards(ParamShardsPlan plan) : plan_(std::move(plan)) {
                          : masters_;
 }
 
-ShardSpan<float> ParamShards::master() const {
-  if (!masters_) return {plan_.store.master(), {}};
-  return {masters_.span<float>(), plan_.owned};
+FlatSpan<float> ParamShards::master() const {
+  if (!masters_) return {plan_.store.master()};
+  return {masters_.span<float>(), 0, plan_.owned};
 }
 
-ShardSpan<BFloat16> ParamShards::copies() const {
-  if (!copies_) return {plan_.store.compute_copy(), {}};
-  return {copies_.span<BFloat16>(), plan_.owned};
+FlatSpan<BFloat16> ParamShards::copies() const {
+  if (!copies_) return {plan_.store.compute_copy()};
+  return {copies_.span<BFloat16>(), 0, plan_.owned};
 }
 
 void ParamShards::initialise(uint64_t seed) {
@@ -65,8 +65,8 @@ void ParamShards::initialise(uint64_t seed) {
 }
 
 void ParamShards::refresh_copies() {
-  const ShardSpan<float> from = master();
-  const ShardSpan<BFloat16> to = copies();
+  const FlatSpan<float> from = master();
+  const FlatSpan<BFloat16> to = copies();
   if (to.values.empty()) return;
   int64_t at = 0;
   for (const FlatRange& range : plan_.owned) {

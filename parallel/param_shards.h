@@ -10,23 +10,15 @@
 //   3                          owned          shards, gathered unit by unit
 //   host, 1 and 2              owned          the store's arrays
 
-#include <span>
 #include <vector>
 
+#include "core/flat_span.h"
 #include "core/param.h"
 
 namespace shoestring {
 
 // Which arrays the store itself has memory for.
 ParamMemory memory_of_stage(int64_t zero_stage, Dtype compute, bool offloaded);
-
-// Values of `ranges` of the flat numbering, one behind the other; without ranges, of the whole
-// store (FlatSpan of optim/shard.h has the same members).
-template <class T>
-struct ShardSpan {
-  std::span<T> values = {};
-  std::span<const FlatRange> ranges = {};
-};
 
 struct ParamShardsPlan {
   ParamStore& store;             // with memory_of_stage()
@@ -40,8 +32,8 @@ class ParamShards {
   explicit ParamShards(ParamShardsPlan plan);
 
   // For the optimiser. Copies: empty when compute is f32.
-  ShardSpan<float> master() const;
-  ShardSpan<BFloat16> copies() const;
+  FlatSpan<float> master() const;
+  FlatSpan<BFloat16> copies() const;
   const std::vector<FlatRange>& owned() const { return plan_.owned; }
 
   // The store's initial_values in all that is held here, and in the store.

@@ -10,20 +10,22 @@ ReducingSource::ReducingSource(ParamStore& store, const std::vector<ParamGroup>&
     : StoreSource(store), compute_(&compute), slot_(slot) {
   for (const ParamGroup& g : groups) {
     groups_.push_back(
-        {g.gradients, g.weights, g.announce,
-         g.weights == nullptr ? nullptr : std::make_unique<WeightPass>(*g.weights, compute)});
+        {g, g.weights == nullptr ? nullptr : std::make_unique<WeightPass>(*g.weights, compute)});
   }
 }
 
 ReducingSource::Group& ReducingSource::group_of(const Param& p) {
   for (Group& g : groups_) {
-    if (g.gradients != nullptr ? g.gradients->has(p.index) : g.weights->has(p.index)) return g;
+    const ParamGroup& plan = g.plan;
+    if (plan.gradients != nullptr ? plan.gradients->has(p.index) : plan.weights->has(p.index)) {
+      return g;
+    }
   }
   fail(cat(p.info.name, " is in no group of parameters"));
 }
 
 int64_t ReducingSource::slot_of(const Group& group) const {
-  return slot_ < 0 ? group.gradients->last_slot() : slot_;
+  return slot_ < 0 ? group.plan.gradients->last_slot() : slot_;
 }
 
 void ReducingSource::acquire(int segment, Phase phase) {
@@ -45,23 +47,26 @@ void ReducingSource::release(int segment, Phase phase) {
 
 Tensor ReducingSource::weight(const Param& p) {
   Group& group = group_of(p);
-  if (group.weights == nullptr) return StoreSource::weight(p);
-  const int unit = group.weights->unit_of(p.index);
+  if (group.plan.weights == nullptr) return StoreSource::weight(p);
+  const int unit = group.plan.weights->unit_of(p.index);
   group.pass->need(unit);
   if (!open_.empty()) units_[open_.back()].insert({&group, unit});
-  return group.weights->weight(p);
+  return group.plan.weights->weight(p);
 }
 
 Tensor ReducingSource::gradient(const Param& p) {
   Group& group = group_of(p);
-  if (!group.gradients->holds_gradients()) return StoreSource::gradient(p);
-  return group.gradients->gradient(p, slot_of(group));
+  if (group.plan.gradient) return group.plan.gradient(p);
+  if (!group.plan.gradients->holds_gradients()) return StoreSource::gradient(p);
+  return group.plan.gradients->gradient(p, slot_of(group));
 }
 
 void ReducingSource::gradient_ready(const Param& p) {
   Group& group = group_of(p);
-  if (!group.announce) return;
-  group.gradients->gradient_ready(p.index, slot_of(group), compute_->record());
+  if (!group.plan.announce) return;
+  const int64_t slot = slot_of(group);
+  if (group.plan.complete) group.plan.complete(p, gradient(p), slot);
+  group.plan.gradients->gradient_ready(p.index, slot, compute_->record());
 }
 
 }  // namespace shoestring

@@ -3,6 +3,7 @@
 // as soon as the tape has finished them; weights of ZeRO stage 3 are gathered when the tape asks
 // for them and let go where its segments end.
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -21,6 +22,10 @@ struct ParamGroup {
   DataParallel* gradients = nullptr;   // null: evaluation
   GatheredWeights* weights = nullptr;  // null: the store has them
   bool announce = true;                // else end_slot() says that gradients are complete
+  // Where this micro-batch's gradient is added up, if not where `gradients` says.
+  std::function<Tensor(const Param&)> gradient = nullptr;
+  // In front of every announcement: sums over tensor ranks.
+  std::function<void(const Param&, const Tensor& gradient, int64_t slot)> complete = nullptr;
 };
 
 class ReducingSource : public StoreSource {
@@ -40,9 +45,7 @@ class ReducingSource : public StoreSource {
 
  private:
   struct Group {
-    DataParallel* gradients;
-    GatheredWeights* weights;
-    bool announce;
+    ParamGroup plan;
     std::unique_ptr<WeightPass> pass;  // where weights are gathered
   };
   Group& group_of(const Param& p);

@@ -4,24 +4,36 @@
 // seeds are divided by the labels of the whole step.
 //
 //   gradients.begin_step(micro_batches);
-//   for (slot = 0; slot < gradients.slots(); ++slot) {
-//     gradients.begin_slot(slot);
-//     if (gradients.has_micro_batch(slot)) forward and backward, with this as the tape's source
-//     gradients.end_slot();
+//   for (round = 0; round < gradients.rounds(); ++round) {
+//     if (gradients.has_micro_batch(round)) {
+//       gradients.begin_round(round);
+//       run a schedule whose tapes have gradients.sharding()'s sources
+//     } else {
+//       gradients.skip_round(round);
+//     }
 //   }
 //   gradients.finish();
 //   optimiser on owned_ranges(); gather_parameters(...)
 //
-// Without pipelines a slot is a micro-batch of this rank; a pipeline has one slot, in which all its
-// micro-batches run. Sums over tensor ranks come first, as soon as a gradient is complete, then
+// Without pipelines a round is one micro-batch of this rank; a pipeline has one round, in which all
+// its micro-batches run. Sums over tensor ranks come first, as soon as a gradient is complete, then
 // those over replicas (parallel/data_parallel.h), dense parameters and routed experts apart.
+//
+// Plain sums add a rank's micro-batches where they are, and ranks once a step. Exact ones add each
+// micro-batch's own gradient, complete over stages and experts, in the order of micro-batches: the
+// bits of one rank under any number of data, expert and pipeline ranks.
 
+#include <functional>
 #include <memory>
 #include <vector>
 
-#include "core/seams.h"
 #include "parallel/data_parallel.h"
+#include "parallel/gathered_weights.h"
 #include "parallel/model_part.h"
+#include "parallel/param_shards.h"
+#include "parallel/param_units.h"
+#include "parallel/sharding_pass.h"
+#include "parallel/stage_sharding.h"
 
 namespace shoestring {
 
@@ -31,28 +43,38 @@ struct ParamRange {
   int64_t begin = 0, end = 0;
 };
 
-class StepGradients : public StoreSource {
+class StepGradients {
  public:
   struct Config {
     DataParallelConfig sharing = {};
     std::function<bool(const Param&)> whole = nullptr;  // parameters that no border may cut
   };
-  // `store` was built from part.parameters(). All outlive this. `compute`: the tapes' stream.
+  // `store` was built from part.parameters() with memory_of_stage(). All outlive this. `compute`:
+  // the tapes' stream. All ranks of the mesh construct at once.
   StepGradients(ModelPart& part, ParamStore& store, Stream& compute, const Config& config);
 
-  void begin_step(int64_t micro_batches);  // of all data ranks
-  int64_t slots() const { return slots_; }
-  bool has_micro_batch(int64_t slot) const;
-  void begin_slot(int64_t slot);
-  void end_slot();
-  void finish();
+  // Where the tapes of a step find parameters, and the instructions that the schedule needs.
+  StageSharding& sharding() { return *sharding_; }
+  ShardingOptions instructions() const;
+  // Masters and weights of what this rank owns (ZeRO; parallel/param_shards.h).
+  ParamShards& shards() { return *shards_; }
+  const ParamShards& shards() const { return *shards_; }
+  // Does no rank hold all of its stages' weights (stage 3)? Then forward passes gather them, and
+  // all replicas run as many.
+  bool gathers_weights() const { return zero_stage_ > 2; }
 
-  // ParamSource: every tape of the slot announces each of its parameters once.
-  void gradient_ready(const Param& p) override;
+  void begin_step(int64_t micro_batches);  // of all data ranks
+  int64_t rounds() const { return rounds_; }
+  bool has_micro_batch(int64_t round) const;
+  void begin_round(int64_t round);
+  void skip_round(int64_t round) { sharding_->idle(round); }
+  void finish();
+  // Behind it, of owned_ranges(): the sums of gradients.
+  FlatSpan<const float> gradients() const;
 
   // Of the flat numbering, ascending: what this rank updates.
   std::vector<FlatRange> owned_ranges() const;
-  // The same by group of parameters, with this rank's number among those that hold the same.
+  // The same by group of parameters, with this rank's number among those that update the same.
   struct Owned {
     std::vector<FlatRange> ranges = {};
     int rank = 0;
@@ -60,8 +82,8 @@ class StepGradients : public StoreSource {
   std::vector<Owned> owned_by_group() const;
   // What this rank's share of a sum over all parameters is, each counted once in the world.
   std::vector<ParamRange> counted() const;
-  // Parameters that others updated: parallel/data_parallel.h. Waits.
-  void gather_parameters(Buffer store);
+  // Behind the update of what is owned: every rank gets what its passes read. Waits.
+  void gather_parameters();
 
   DataParallelStats stats() const;
   void reset_stats();
@@ -69,32 +91,38 @@ class StepGradients : public StoreSource {
  private:
   struct Group {
     size_t first = 0, last = 0;  // parameters
-    int64_t begin = 0, end = 0;  // elements
+    std::vector<int> stages = {};
+    std::vector<ParamUnit> units = {};  // from stage 2 on
+    DataParallelConfig config = {};
+    std::vector<ParamExtent> params = {};
+    std::vector<FlatRange> owned = {};
+    int64_t sources = 1;
+    bool shared = false, experts = false;
+    FlatRange range = {};
+    Replicas ranks = {};
     std::unique_ptr<Stream> stream = {};
     std::unique_ptr<DataParallel> sharing = {};  // null: no such parameters
-    int64_t micro_batches = 0;                   // as `sharing` counts them
+    std::unique_ptr<GatheredWeights> weights = {};
+    int replica() const;
   };
-  Group make_group(size_t first, size_t last, Communicator& ranks, const Config& config);
-  Group& group_of(const Param& p) { return groups_[p.index < split_ ? 0 : 1]; }
-  template <class F>
-  void each_group(F&& f) const;
-  Communicator& ranks_of(const Group& group) const;
-  void count_uses();
-  bool complete_in_slot() const { return exact_ || slot_ + 1 == slots_; }
-  void sum_over_tensor_ranks(const Param& p);
-  void sum_embedding();
-  void announce(const Param& p);
+  void list_groups();
+  void lay_out(Group& group, const Config& config);
+  void make_group(Group& group, int64_t first_owned);
+  StageGroup plan_of(Group& group);
+  void zero_gradients();
 
   ModelPart& part_;
   ParamStore& store_;
   Stream& compute_;
-  bool exact_;
-  int split_;  // index of the first parameter of routed experts
-  std::array<Group, 2> groups_;
-  std::vector<int64_t> uses_;  // tapes of a slot that use each parameter, per micro-batch
-  std::vector<int64_t> left_;  // of the slot in progress
-  std::vector<bool> summed_;   // over tensor ranks, in this step (exact mode: slot)
-  int64_t micro_batches_ = 0, slots_ = 0, slot_ = -1;
+  int64_t zero_stage_;
+  bool each_slot_;  // a reduction follows each micro-batch
+  std::vector<Group> groups_;
+  Tensor sums_;  // of gradients, from stage 2 on
+  std::unique_ptr<ParamShards> shards_;
+  std::unique_ptr<Communicator> sharers_;  // of the embedding
+  std::unique_ptr<StageSharding> sharding_;
+  std::vector<int64_t> left_;  // plain sums: announcements of each parameter in this step
+  int64_t micro_batches_ = 0, rounds_ = 0;
 };
 
 }  // namespace shoestring

@@ -234,8 +234,7 @@ std::vector<ParamInfo> TensorParallel::shard(std::vector<ParamInfo> whole) const
   return shard_parameters(model_, std::move(whole), group_.rank(), group_.size());
 }
 
-void TensorParallel::sum_gradient(ParamStore& store, const Param& p, Stream& stream) {
-  const Tensor g = store.gradient(p);
+void TensorParallel::sum_gradient(const Param& p, const Tensor& g, Stream& stream) {
   const Buffer whole{g.raw(), g.elements(), g.dtype()};
   switch (gradient_sum_of(model_, p.info, group_.size())) {
     case GradientSum::none:

@@ -50,8 +50,8 @@ class TensorParallel {
   Communicator& group() { return group_; }
   const Boundaries& boundaries() const { return boundaries_; }
   std::vector<ParamInfo> shard(std::vector<ParamInfo> whole) const;
-  // Adds up what gradient_sum_of says, in place, in rank order.
-  void sum_gradient(ParamStore& store, const Param& p, Stream& stream);
+  // Adds up what gradient_sum_of says of a parameter, in place, in rank order.
+  void sum_gradient(const Param& p, const Tensor& gradient, Stream& stream);
 
  private:
   class Vocabulary;

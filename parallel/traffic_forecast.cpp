@@ -1,7 +1,6 @@
 #include "parallel/traffic_forecast.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/check.h"
 #include "core/fp8/experts.h"
@@ -9,6 +8,7 @@
 #include "core/ops/head_loss.h"
 #include "core/text.h"
 #include "parallel/context_cut.h"
+#include "parallel/gradient_traffic.h"
 #include "parallel/model_stages.h"
 
 namespace shoestring {
@@ -60,7 +60,7 @@ class StepTraffic {
     add_borders();
     add_first_keys();
     add_loads();
-    for (int rank = 0; rank < p_; ++rank) add_gradients(rank);
+    add_gradient_traffic(f_, mesh_, schedule_, chunks_, sum_);
     return sum_;
   }
 
@@ -201,115 +201,15 @@ class StepTraffic {
     add(Op::all_gather, gathers * t_ * (c_ - 1) * tokens_ * number);
   }
 
-  bool both_ways() const { return schedule_.where.order == StageOrder::both_ways; }
-  // How many ranks of a pipeline hold a rank's stages, and whether it is the first of them.
-  int copies(int rank) const { return both_ways() && rank != p_ - 1 - rank ? 2 : 1; }
-  bool first_copy(int rank) const { return !both_ways() || rank <= p_ - 1 - rank; }
-
   void add_loads() {
     if (!f_.loads || !m_.moe.on()) return;
     const auto blocks = static_cast<int64_t>(states_of(m_, whole_model(m_)).size());
     const int64_t sums = blocks * (m_.moe.experts + 1);
     for (int rank = 0; rank < p_; ++rank) {
-      if (!first_copy(rank)) continue;
-      const int64_t ranks = copies(rank) * mesh_.size(MeshGroup::stage);
+      if (!is_first_copy(schedule_.where, rank)) continue;
+      const int64_t ranks = copies_of(schedule_.where, rank) * mesh_.size(MeshGroup::stage);
       const int64_t times = p_ == 1 ? slots_ : passes_of(rank).all;
       add(Op::all_reduce, times * 2 * sums * (ranks - 1) * figure);
-    }
-  }
-
-  void add_gradients(int rank) {
-    std::vector<int> stages = stages_of(schedule_.where, rank);
-    std::sort(stages.begin(), stages.end());
-    const std::vector<ParamInfo> whole = parameters_of(m_, chunks_, stages);
-    for (int r = 0; r < t_; ++r) {
-      const std::vector<ParamInfo> held = shard_parameters(m_, whole, r, static_cast<int>(t_));
-      std::vector<ParamInfo> dense, experts;
-      for (const ParamInfo& p : held) (is_of_experts(p) ? experts : dense).push_back(p);
-      if (r == 0) add_tensor_sums(dense);
-      add_end(rank, dense);
-      if (!first_copy(rank)) continue;
-      const int copies = this->copies(rank);
-      add_reduction(dense, {.ranks = copies * mesh_.size(MeshGroup::dp_cp),
-                            .micro_batches = f_.micro_batches * c_});
-      if (r > 0 || experts.empty()) continue;
-      for (ParamInfo& p : experts) p.shape.set(0, p.shape[0] / e_);
-      const int stage = mesh_.size(MeshGroup::stage), edp = mesh_.size(MeshGroup::edp);
-      add_reduction(experts, {.ranks = copies * edp,
-                              .micro_batches = f_.micro_batches * t_ * c_ / e_,
-                              .groups = stage / edp});
-    }
-  }
-
-  // Parameters of which all tensor ranks hold as much.
-  void add_tensor_sums(const std::vector<ParamInfo>& params) {
-    int64_t sums = 0;  // elements, times the ranks that each is sent to
-    for (const ParamInfo& p : params) {
-      const int64_t elements = p.shape.elements();
-      switch (gradient_sum_of(m_, p, static_cast<int>(t_))) {
-        case GradientSum::none:
-          break;
-        case GradientSum::group:
-          sums += elements * (t_ - 1);
-          break;
-        case GradientSum::shared_heads:
-          sums += elements / p.shape[0] * (p.shape[0] - p.shard.rows[1].local) * (t_ - m_.kv_heads);
-          break;
-      }
-    }
-    const int64_t times = f_.sharing.exact ? slots_ : 1;
-    add(Op::all_reduce, times * 2 * sums * number * mesh_.size(MeshGroup::dp_cp));
-  }
-
-  // What the first and the last rank of a pipeline add up.
-  void add_end(int rank, const std::vector<ParamInfo>& params) {
-    const bool copied = m_.tied_embeddings || m_.mtp.depth > 0;
-    if (rank > 0 || p_ == 1 || !copied || schedule_.where.order != StageOrder::loop) return;
-    for (const ParamInfo& p : params) {
-      if (p.name != "embedding.weight") continue;
-      add(Op::all_reduce, 2 * p.shape.elements() * number * mesh_.size(MeshGroup::dp_cp));
-    }
-  }
-
-  struct Replicas {
-    int64_t ranks = 1, micro_batches = 1, groups = 1;
-  };
-  void add_reduction(const std::vector<ParamInfo>& params, const Replicas& of) {
-    if (of.ranks == 1) return;
-    std::vector<ParamExtent> extents;
-    int64_t elements = 0;
-    for (const ParamInfo& info : params) {
-      const Param p{.info = info, .offset = elements, .elements = info.shape.elements()};
-      extents.push_back({elements, elements + p.elements, f_.whole != nullptr && f_.whole(p)});
-      elements +=
-          (p.elements + ParamStore::alignment - 1) / ParamStore::alignment * ParamStore::alignment;
-    }
-    const int64_t all = elements * (of.ranks - 1) * of.groups;
-    if (f_.sharing.exact) {
-      add_exact(ShardLayout(FlatRange{0, elements}, extents,
-                            std::max<int64_t>(f_.sharing.bucket_bytes / number, 1),
-                            static_cast<int>(of.ranks)),
-                of);
-    } else {
-      add(Op::reduce_scatter, all * number);
-    }
-    if (f_.sharing.zero_stage == 0) {
-      add(Op::all_gather, all * number);
-    } else if (f_.updates) {
-      add(Op::all_gather, all * (f_.dtype == Dtype::bf16 ? width_ : number));
-    }
-  }
-
-  // In the last slot some ranks may have no micro-batch to send.
-  void add_exact(const ShardLayout& layout, const Replicas& of) {
-    const int64_t micros = p_ > 1 ? of.ranks : of.micro_batches;
-    for (int64_t slot = 0; slot < slots_; ++slot) {
-      const int64_t senders = std::min(of.ranks, micros - slot * of.ranks);
-      for (const ShardLayout::Bucket& bucket : layout.buckets()) {
-        const auto begin = bucket.counts.begin();
-        const int64_t kept = std::accumulate(begin, begin + senders, int64_t{0});
-        add(Op::all_to_all, (senders * bucket.range.elements() - kept) * number * of.groups);
-      }
     }
   }
 

@@ -35,17 +35,25 @@
 //   activations up, gradients down         w d T / t each, from the rank that has made them
 //
 // and in a step, g being elements of its f32 gradients, r = c D (experts: t c D / e), twice as many
-// where a schedule has two copies of a stage, N the elements of the store's dense part (experts'
-// part), padding included
-//   tensor, all_reduce                     8 g (t-1)/t of parameters that all hold; 8 g (s-1)/s of
-//                                          keys and values that s = t/n_kv ranks share. In exact
-//                                          mode once a micro-batch of this rank (pipelines: a step)
-//   ends, all_reduce                       4 g of the embedding on the first and the last rank of a
-//                                          pipeline that both have it
-//   data        plain                      reduce_scatter 4 N (r-1)/r
-//               exact                      all_to_all 4 N (r-1)/r once a micro-batch (a step)
-//               stage 0                    all_gather 4 N (r-1)/r
-//               stage 1, with the update   all_gather w' N (r-1)/r, w' = 2 of bf16 copies, else 4
+// where a schedule has two copies of a stage, N the elements of a group of parameters, padding
+// included (parallel/step_gradients.h: dense ones and experts; in exact mode and from stage 2 on
+// those of each stage of the pipeline apart), k reductions of each bucket: 1, in exact mode and
+// from stage 2 on one a micro-batch of this rank
+//   tensor, all_reduce                     k 8 g (t-1)/t of parameters that all hold; k 8 g (s-1)/s
+//                                          of keys and values that s = t/n_kv ranks share
+//   ends, all_reduce                       k 4 g of the embedding on the first and the last rank of
+//                                          a pipeline that both have it; with two copies of a stage
+//                                          reduce_scatter k 4 g, and nothing where k = 1
+//   data        plain                      reduce_scatter k 4 N (r-1)/r
+//               exact                      all_to_all k 4 N (r-1)/r; of experts e times as much in
+//                                          all, for each of their rows' ranks apart
+//               two levels, r = n R        reduce_scatter k 4 N (n-1)/n and all_reduce
+//                                          k 8 N (R-1)/(n R); exact all_to_all k 4 N (n-1)/n and
+//                                          all_gather k 4 N
+//               stage 0                    all_gather 4 N (n-1)/n
+//               1 and 2, with the update   all_gather w' N (n-1)/n, w' = 2 of bf16 copies, else 4
+//               3                          the same a gather of weights: two a micro-batch, one of
+//                                          what is held between; in pipelines one a G instruction
 //   loads, all_reduce                      16 (E + 1) (blocks with experts) (n-1)/n a forward pass
 //                                          of a stage, n ranks of the stage (twice with copies)
 //

@@ -5,6 +5,7 @@
 #include "core/check.h"
 #include "core/fp8/packed_rows.h"
 #include "core/ops/convert.h"
+#include "core/ops/grouped_linear.h"
 
 namespace shoestring {
 
@@ -44,20 +45,27 @@ Fp8Segments Fp8Experts::codes_of(const Tensor& rows, int64_t columns, const Fp8E
   return {apart.codes, apart.scales, encoding, borders_};
 }
 
+// Where the product of one segment of rows goes.
+Tensor Fp8Experts::matrix_gradient(const Tensor& dw, int64_t segment) const {
+  const auto matrix = static_cast<size_t>(matrix_of(segment));
+  return gradient_of_source(dw, {matrices_.back(), inputs_}, segment % sources_, sources_)
+      .rows(matrices_[matrix], matrices_[matrix + 1]);
+}
+
 void Fp8Experts::multiply(Form form, const Tensor& c, const Fp8Segments& a,
                           const Fp8Segments& b) const {
   for (int64_t e = 0; e < a.count(); ++e) {
-    const auto at = static_cast<size_t>(e), matrix = static_cast<size_t>(matrix_of(e));
+    const auto at = static_cast<size_t>(e);
     if (borders_[at] == borders_[at + 1]) continue;
     const bool weight = form == Form::weight;
-    fp8_product(stream_, {.c = weight ? c.rows(matrices_[matrix], matrices_[matrix + 1])
-                                      : c.rows(borders_[at], borders_[at + 1]),
-                          .a = a.segment(e),
-                          .b = b.segment(weight ? e : matrix_of(e)),
-                          .transpose_a = form == Form::weight,
-                          .transpose_b = form == Form::forward,
-                          .accumulate = form == Form::weight,
-                          .arithmetic = layer_.recipe().arithmetic});
+    fp8_product(stream_,
+                {.c = weight ? matrix_gradient(c, e) : c.rows(borders_[at], borders_[at + 1]),
+                 .a = a.segment(e),
+                 .b = b.segment(weight ? e : matrix_of(e)),
+                 .transpose_a = form == Form::weight,
+                 .transpose_b = form == Form::forward,
+                 .accumulate = form == Form::weight,
+                 .arithmetic = layer_.recipe().arithmetic});
   }
 }
 
@@ -66,10 +74,10 @@ void Fp8Experts::multiply_full(Form form, const Tensor& c, const Tensor& a, cons
     if (borders_[e] == borders_[e + 1]) continue;
     const auto tokens = [&](const Tensor& x) { return x.rows(borders_[e], borders_[e + 1]); };
     const auto at = static_cast<size_t>(matrix_of(static_cast<int64_t>(e)));
-    const auto matrix = [&](const Tensor& x) { return x.rows(matrices_[at], matrices_[at + 1]); };
     const bool weight = form == Form::weight;
-    const Tensor ce = weight ? matrix(c) : tokens(c), ae = tokens(a);
-    const Tensor be = weight ? tokens(b) : matrix(b);
+    const Tensor ce = weight ? matrix_gradient(c, static_cast<int64_t>(e)) : tokens(c);
+    const Tensor ae = tokens(a);
+    const Tensor be = weight ? tokens(b) : b.rows(matrices_[at], matrices_[at + 1]);
     const MatmulSpec spec = {.transpose_a = weight,
                              .transpose_b = form == Form::forward,
                              .accumulate = weight,

@@ -33,7 +33,7 @@ class Fp8Experts {
   Tensor forward(const Tensor& x, const Tensor& w, Fp8Kept* kept);
   // dx, and in `owed` all that the weight gradient reads of dy.
   Tensor input_gradient(const Tensor& dy, const Tensor& w, Fp8Kept& owed);
-  // Adds to dw, each expert's finished product at once.
+  // Adds to dw, each expert's finished product at once. dw: core/ops/grouped_linear.h.
   void weight_gradient(const Fp8Kept& dy, const Fp8Kept& kept, const Tensor& dw);
   // The same from an input that was made again instead of kept.
   void weight_gradient(const Fp8Kept& dy, const Fp8Layer::MadeAgain& x, const Tensor& dw);
@@ -52,6 +52,7 @@ class Fp8Experts {
                            const Tensor& dw);
   void tell(LinearProduct product, const Tensor& x, const Fp8Segments& x8);
   void compare_weight(const Tensor& before, const Tensor& dy, const Tensor& full, const Tensor& dw);
+  Tensor matrix_gradient(const Tensor& dw, int64_t segment) const;
   Tensor rows_like(const Tensor& x, int64_t columns) const;
   Fp8Segments codes_of(const Tensor& rows, int64_t columns, const Fp8Encoding& encoding,
                        MemoryKind kind) const;

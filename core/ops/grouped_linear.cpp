@@ -126,15 +126,21 @@ void row_products_cpu(Stream& stream, const Job& arguments) {
 void matrix_products_cpu(Stream& stream, const Job& arguments) {
   stream.run([&device = stream.device(), job = arguments] {
     check_offsets(job.offsets, job.a.rows());
-    const int64_t experts = job.experts(), height = job.c.rows() / experts;
-    const MatrixView c(job.c), a(job.a), b(job.b);
+    const int64_t experts = job.experts(), height = job.a.columns();
+    const Shape shape = {experts * height, job.b.columns()};
+    std::vector<MatrixView> c;  // by source
+    for (int64_t s = 0; s < job.sources; ++s) {
+      c.emplace_back(gradient_of_source(job.c, shape, s, job.sources));
+    }
+    const MatrixView a(job.a), b(job.b);
     const std::vector<Piece> pieces = pieces_of_outputs(device, job, height);
-    const int64_t work = job.border(experts) * job.c.columns() * height;
+    const int64_t work = job.border(experts) * job.b.columns() * height;
     run_pieces(device, pieces, work, [&](const Piece& p) {
-      const MatrixView to = c.slice_rows(p.expert * height + p.begin, p.expert * height + p.end);
       for (int64_t s = 0; s < job.sources; ++s) {
         const int64_t first = job.border(p.expert, s), last = job.border(p.expert, s + 1);
         if (first == last) continue;
+        const MatrixView to = c[static_cast<size_t>(s)].slice_rows(p.expert * height + p.begin,
+                                                                   p.expert * height + p.end);
         matmul(device, to, a.slice_rows(first, last).slice_columns(p.begin, p.end),
                b.slice_rows(first, last), job.spec);
       }
@@ -161,6 +167,16 @@ void check_weight(const Tensor& x, const Tensor& offsets, const Tensor& w, int64
 }
 
 }  // namespace
+
+Tensor gradient_of_source(const Tensor& dw, const Shape& shape, int64_t source, int64_t sources) {
+  if (sources == 1 || dw.shape() == shape) return dw;
+  if (dw.shape().rank() != 2 || dw.rows() != sources || dw.columns() < shape.elements()) {
+    fail(cat("[grouped_linear] dw ", dw.text(), " has neither one matrix of ", shape.elements(),
+             " elements nor a row for each of ", sources, " sources"));
+  }
+  const Tensor row = dw.rows(source, source + 1).reshape({dw.columns()});
+  return row.rows(0, shape.elements()).reshape(shape);
+}
 
 Tensors<1> GroupedLinear::forward(Stream& stream, const Attributes& attributes,
                                   const Tensors<2>& inputs, const Tensors<1>& w, InputSaved& input,
@@ -206,7 +222,8 @@ void GroupedLinear::grad_weight(Stream& stream, const Attributes& attributes,
   const Tensor& x = weight.x;
   const int64_t experts = experts_of(weight.offsets, attributes.sources);
   check_tensor(name, "dy", dy[0], {x.rows(), dy[0].columns()}, x.dtype());
-  check_tensor(name, "dw", dw[0], {experts * dy[0].columns(), x.columns()},
+  const Shape shape = {experts * dy[0].columns(), x.columns()};
+  check_tensor(name, "dw", gradient_of_source(dw[0], shape, 0, attributes.sources), shape,
                x.dtype() == Dtype::f64 ? Dtype::f64 : Dtype::f32);
   const MatmulSpec spec = {.transpose_a = true, .accumulate = true, .exact = true};
   on<const Job&>(stream, name, matrix_products_cpu, nullptr,

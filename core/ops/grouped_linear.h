@@ -13,10 +13,15 @@
 // pieces of experts, so uneven loads keep them all busy. An element depends on its row, its column
 // and the rows of its expert alone, and the finished product is added to dw with one rounding:
 // exact mode (core/matmul.h) is the only one that trains.
+// dw may keep the sources apart, for sums over ranks in the order of micro-batches: then it is
+// [sources, E O I or more], a row for each source's matrices.
 
 #include "core/op.h"
 
 namespace shoestring {
+
+// The gradient of one source's rows in a dw of either form; `shape`: that of w.
+Tensor gradient_of_source(const Tensor& dw, const Shape& shape, int64_t source, int64_t sources);
 
 struct GroupedLinear {
   static constexpr std::string_view name = "grouped_linear";

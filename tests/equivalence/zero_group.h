@@ -124,8 +124,8 @@ class ZeroGroup {
                                      static_cast<size_t>(range_.elements()));
   }
   void update(int64_t step, Stream& stream) {
-    const ShardSpan<float> master = shards_->master();
-    const ShardSpan<BFloat16> copies = shards_->copies();
+    const FlatSpan<float> master = shards_->master();
+    const FlatSpan<BFloat16> copies = shards_->copies();
     FlatSpan<const float> gradients{.values = store_.gradients(), .ranges = {}};
     if (plan_.stage > 1 || plan_.host) gradients = {dp_->owned_gradients(), 0, shards_->owned()};
     optimizer_->update({.step = step,
@@ -143,7 +143,7 @@ class ZeroGroup {
   }
   // What this rank owns.
   int64_t report(ZeroOutcome& outcome) const {
-    const ShardSpan<float> master = shards_->master();
+    const FlatSpan<float> master = shards_->master();
     const FlatSpan<float> values{master.values, 0, master.ranges};
     int64_t owned = 0;
     for (const FlatRange& r : shards_->owned()) {

@@ -2,6 +2,7 @@
 
 #include <zstd.h>
 
+#include "core/text.h"
 #include "tests/io/store_fixture.h"
 
 namespace shoestring {
@@ -100,7 +101,7 @@ TEST(TextSource, ReadsEveryKind) {
 
 TEST(TextSource, CutsLargeDocuments) {
   ScratchFolder folder;
-  write_file(folder / "a.txt", std::string(100000, 'x') + " " + std::string(100000, 'y'));
+  write_file(folder / "a.txt", cat(std::string(100000, 'x'), " ", std::string(100000, 'y')));
   TextOptions options;
   options.piece_bytes = 3000;
   TextCounts counts;

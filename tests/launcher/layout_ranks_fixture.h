@@ -67,7 +67,8 @@ class TestRanks {
         writers[r]->save({.step = step,
                           .config = config,
                           .state = "{}",
-                          .pieces = pieces_of(ranks_[r]->store(), state, ranks_[r]->share()),
+                          .pieces = pieces_of(ranks_[r]->store(), {ranks_[r]->store().master()},
+                                              state, ranks_[r]->share()),
                           .last = true,
                           .expected = expected_});
         writers[r]->finish();
@@ -83,7 +84,8 @@ class TestRanks {
     for (auto& rank : ranks_) {
       rank->spoil();
       const int64_t before = checkpoint.bytes_read();
-      restore_pieces(rank->store(), rank->state(), rank->share(), checkpoint);
+      restore_pieces(rank->store(), {rank->store().master()}, rank->state(), rank->share(),
+                     checkpoint);
       EXPECT_EQ(checkpoint.bytes_read() - before, rank->bytes_owned());
     }
   }

@@ -26,6 +26,23 @@ TEST(Parity, LayoutsHoldIt) {
   EXPECT_TRUE(deep.met()) << text_of(deep);
 }
 
+// Pipelines with data ranks, an embedding that stages share and experts on several groups included.
+TEST(Parity, OfStagesAndExpertsInExactModeIsEquality) {
+  const ScratchFolder folder;
+  RunConfig config = parity_config(folder);
+  config.train.exact = true;
+  config.parallel.data_parallel = 4;
+  config.mesh.ep = 2;
+  for (const char* schedule : {"1f1b", "zb-v", "dualpipe"}) {
+    config.mesh.pp = std::string(schedule) == "1f1b" ? 1 : 2;
+    config.parallel.data_parallel = config.mesh.pp == 1 ? 4 : 2;
+    config.pipeline.schedule = schedule;
+    const ParityResult r = parity_of(config);
+    EXPECT_TRUE(r.met()) << text_of(r);
+    EXPECT_EQ(r.error_limit, 0) << schedule;
+  }
+}
+
 TEST(Parity, OfDataRanksInExactModeIsEquality) {
   const ScratchFolder folder;
   RunConfig config = parity_config(folder);
@@ -68,10 +85,11 @@ TEST(Parity, BytesAreThoseOfTheFormula) {
 
 // Bugs that layouts have had, planted in what ranks say to one another: each shows by a figure.
 //
-// Splits of the world in the order in which ModelPart makes them; the last: the ring of a context
-// group, where one stage has one copy.
-const PlantedFault::Place world = {}, tp = {0}, sharers = {0, 0}, cp = {1}, dp_cp = {2}, pp = {4},
-                          ends = {5}, ep = {6}, edp = {7}, statistics = {8}, ring = {9};
+// Splits of the world in the order in which ModelPart and then StepGradients make them, where one
+// stage has one copy; the ring of a context group comes between the two.
+const PlantedFault::Place world = {}, tp = {0}, key_heads = {0, 0}, cp = {1}, pp = {2}, ep = {3},
+                          statistics = {4}, dense = {6}, routed = {7}, ends = {8}, ring = {5},
+                          dense_of_ring = {7};
 
 constexpr int64_t d = 32, router = 4 * d;  // elements of gradients
 
@@ -145,29 +163,30 @@ void expect_caught(const std::vector<Planted>& faults) {
 using What = PlantedFault::What;
 
 TEST(ParityFaults, SumsOfGradients) {
-  expect_caught({{"norm gains and routers not summed", {tensor}, {tp, What::no_sum}},
-                 {"norm gains counted twice", {tensor}, {tp, What::twice}},
-                 {"parts of sums not added up", {tensor}, {tp, What::own_piece}},
-                 {"a key head's gradient left with each holder",
-                  {one_key_head, [](RunConfig& c) { c.mesh.tp = 4; }},
-                  {sharers, What::no_sum},
-                  Shows::numbers,
-                  "qkv"},
-                 {"gradients of context ranks averaged", {context}, {dp_cp, What::mean}},
-                 {"gradients of context ranks not summed", {context}, {dp_cp, What::own_piece}},
-                 {"a tied embedding not summed over the ends", {pipeline}, {ends, What::no_sum}},
-                 {"a tied embedding counted twice", {pipeline}, {ends, What::twice}},
-                 {"gradients averaged over data ranks", {data}, {dp_cp, What::mean}},
-                 {"a missing sum over replicas", {data}, {dp_cp, What::own_piece}},
-                 {"a missing sum over replicas, shared state", {zero}, {dp_cp, What::own_piece}},
-                 {"a missing sum over replicas of experts",
-                  {experts},
-                  {edp, What::own_piece},
-                  Shows::numbers,
-                  "experts"},
-                 {"loads of experts left with each rank",
-                  {tensor, global_loss},
-                  {statistics, What::no_sum, false, 0, Dtype::f64}}});
+  expect_caught(
+      {{"norm gains and routers not summed", {tensor}, {tp, What::no_sum}},
+       {"norm gains counted twice", {tensor}, {tp, What::twice}},
+       {"parts of sums not added up", {tensor}, {tp, What::own_piece}},
+       {"a key head's gradient left with each holder",
+        {one_key_head, [](RunConfig& c) { c.mesh.tp = 4; }},
+        {key_heads, What::no_sum},
+        Shows::numbers,
+        "qkv"},
+       {"gradients of context ranks averaged", {context}, {dense_of_ring, What::mean}},
+       {"gradients of context ranks not summed", {context}, {dense_of_ring, What::own_piece}},
+       {"a tied embedding not summed over the ends", {pipeline}, {ends, What::no_sum}},
+       {"a tied embedding counted twice", {pipeline}, {ends, What::twice}},
+       {"gradients averaged over data ranks", {data}, {dense, What::mean}},
+       {"a missing sum over replicas", {data}, {dense, What::own_piece}},
+       {"a missing sum over replicas, shared state", {zero}, {dense, What::own_piece}},
+       {"a missing sum over replicas of experts",
+        {experts},
+        {routed, What::own_piece},
+        Shows::numbers,
+        "experts"},
+       {"loads of experts left with each rank",
+        {tensor, global_loss},
+        {statistics, What::no_sum, false, 0, Dtype::f64}}});
 }
 
 TEST(ParityFaults, ValuesOnTheirWay) {
@@ -185,14 +204,14 @@ TEST(ParityFaults, ValuesOnTheirWay) {
 TEST(ParityFaults, Bytes) {
   expect_caught(
       {{"sums over tensor ranks made twice", {tensor}, {tp, What::sent_twice}, Shows::bytes},
-       {"gradients reduced twice", {data}, {dp_cp, What::sent_twice}, Shows::bytes},
+       {"gradients reduced twice", {data}, {dense, What::sent_twice}, Shows::bytes},
        {"the embedding summed twice", {pipeline}, {ends, What::sent_twice}, Shows::bytes},
-       {"experts' gradients reduced twice", {experts}, {edp, What::sent_twice}, Shows::bytes}});
+       {"experts' gradients reduced twice", {experts}, {routed, What::sent_twice}, Shows::bytes}});
 }
 
 TEST(ParityFaults, Memory) {
   expect_caught({{"staging of tensor ranks stays", {tensor}, {tp, What::leak}, Shows::memory},
-                 {"staging of data ranks stays", {data}, {dp_cp, What::leak}, Shows::memory}});
+                 {"staging of data ranks stays", {data}, {dense, What::leak}, Shows::memory}});
 }
 
 // Real bugs by their trackers' numbers (M Megatron-LM, "!" an internal request, T torchtitan, TE
@@ -214,9 +233,11 @@ TEST(ParityFaults, Memory) {
 TEST(ParityFaults, MuseumOfTokensAndHeads) {
   const int64_t rope_rows = 16 * (12 + 4);
   expect_caught(
-      {{"M #7513, !1923, D #5555: a factor of c at stage 0", {context}, {dp_cp, What::mean}},
-       {"the same with all-to-all", {heads}, {dp_cp, What::mean}},
-       {"M #906: loss times c, divided by D only", {context, data}, {dp_cp, What::twice}},
+      {{"M #7513, !1923, D #5555: a factor of c at stage 0",
+        {context},
+        {dense_of_ring, What::mean}},
+       {"the same with all-to-all", {heads}, {dense, What::mean}},
+       {"M #906: loss times c, divided by D only", {context, data}, {dense_of_ring, What::twice}},
        {"M #5047: the router's gradient short by t",
         {tensor},
         {tp, What::mean, false, router},
@@ -239,12 +260,12 @@ TEST(ParityFaults, MuseumOfExpertsAndStages) {
         {world, What::stale, true, 0, Dtype::f64}},
        {"D #6546, M !2564: experts' gradients divided by their copies",
         {experts},
-        {edp, What::mean},
+        {routed, What::mean},
         Shows::numbers,
         "experts"},
        {"T #1551: experts' gradients counted twice",
         {experts},
-        {edp, What::twice},
+        {routed, What::twice},
         Shows::numbers,
         "experts"},
        {"M !2824: rows mis-sorted on their way home (t, e and local experts above 1)",
@@ -265,7 +286,7 @@ TEST(ParityFaults, MuseumOfExpertsAndStages) {
         "router.bias"},
        {"D #5664, T #3206, #3681: heads scrambled on their way", {heads}, {cp, What::swapped}},
        {"TE #3331: keys of the ring dropped", {context}, {ring, What::silent}},
-       {"D #7967: only the first micro-batch is kept", {data, exact}, {dp_cp, What::only_first}},
+       {"D #7967: only the first micro-batch is kept", {data, exact}, {dense, What::only_first}},
        {"D #8154, T #1732: a stage's gradients scaled", {pipeline}, {pp, What::mean}},
        {"C #4926: norm gains not summed",
         {tensor},

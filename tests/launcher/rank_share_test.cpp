@@ -33,19 +33,21 @@ TEST(RankShare, IsThePartThatARankHolds) {
     config.mesh.dp_shard = 2;
     config.pipeline.schedule = schedule;
     const int ranks = 4 * tp;
-    run_ranks(ranks, [&, name = schedule](Communicator& world) {
+    run_ranks(ranks, [&, name = schedule, tp = tp](Communicator& world) {
       Device device(DeviceKind::cpu, 0, 1);
       const ModelPart part(config.model, part_config_of(config, ranks), world, device);
       const RankShare share = share_of(config, ranks, world.rank(), 4);
-      const auto dense = static_cast<int64_t>(part.dense_parameters());
-      const auto split = part.parameters().begin() + dense;
+      std::vector<ParamInfo> all;
+      for (const RankShare::Group& group : share.groups) {
+        all.insert(all.end(), group.params.begin(), group.params.end());
+      }
       const std::string what = cat(name, " rank ", world.rank());
-      EXPECT_EQ(text_of(share.dense.params), text_of({part.parameters().begin(), split})) << what;
-      EXPECT_EQ(text_of(share.routed.params), text_of({split, part.parameters().end()})) << what;
-      EXPECT_EQ(share.dense.ranks, part.replicas().size()) << what;
-      EXPECT_EQ(share.dense.rank, part.replicas().rank()) << what;
-      EXPECT_EQ(share.routed.ranks, part.expert_replicas().size()) << what;
-      EXPECT_EQ(share.routed.rank, part.expert_replicas().rank()) << what;
+      EXPECT_EQ(text_of(all), text_of(part.parameters())) << what;
+      const bool mirrored = name == std::string("dualpipe");
+      for (const RankShare::Group& group : share.groups) {
+        EXPECT_EQ(group.ranks(), (group.routed ? tp : 2) * (mirrored ? 2 : 1)) << what;
+        EXPECT_LT(group.shard, group.shards) << what;
+      }
       const auto forward = std::count_if(share.program.begin(), share.program.end(),
                                          [](const Instruction& i) { return i.what == Do::F; });
       EXPECT_EQ(forward, name == std::string("zb-v") ? 8 : 4) << what;

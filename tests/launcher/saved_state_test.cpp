@@ -109,7 +109,7 @@ TEST(SavedState, PiecesAreBoxesOfTheWhole) {
   TestRank rank(test, layout, mesh, 1);
   const std::vector<StateTensor> state = rank.state();
   std::map<std::string, std::vector<TensorPiece>> pieces;
-  for (TensorPiece& p : pieces_of(rank.store(), state, rank.share())) {
+  for (TensorPiece& p : pieces_of(rank.store(), {rank.store().master()}, state, rank.share())) {
     pieces[p.name].push_back(std::move(p));
   }
   EXPECT_FALSE(pieces.contains("model/final_norm.gain"));  // the first rank's

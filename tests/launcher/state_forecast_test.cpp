@@ -11,8 +11,9 @@ TEST(StateForecast, ByHand) {
   RunConfig config;
   config.train.dtype = "bf16";
   RankShare share;
-  share.dense.params = {{.name = "a.weight", .shape = {100, 10}},
-                        {.name = "b.gain", .shape = {70}}};
+  share.groups.push_back({});
+  share.groups[0].params = {{.name = "a.weight", .shape = {100, 10}},
+                            {.name = "b.gain", .shape = {70}}};
   const int64_t n = 1024 + 128;  // to whole lines of 64 elements
   StateForecast f = forecast_state(config, share);
   EXPECT_EQ(f.weights, 2 * n);

@@ -1,6 +1,7 @@
 #pragma once
 // A run of a few steps on real text with a real tokenizer: what generate, eval and logits read.
 
+#include "core/text.h"
 #include "launcher/data_pack_command.h"
 #include "launcher/loaded_model.h"
 #include "tests/launcher/training_fixture.h"
@@ -8,7 +9,7 @@
 namespace shoestring {
 
 inline std::string test_data(const std::string& name) {
-  return std::string(SHOESTRING_SOURCE_DIR) + "/tests/data/" + name;
+  return cat(SHOESTRING_SOURCE_DIR, "/tests/data/", name);
 }
 
 // Trains into folder/run and returns that path.

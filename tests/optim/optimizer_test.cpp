@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/param_index.h"
 #include "tests/optim/support.h"
 
 namespace shoestring {
@@ -82,6 +83,39 @@ TEST(Optimizer, ShardsAndThreadsChangeNoBit) {
       EXPECT_TRUE(same_bits(whole.copy, sharded.copy))
           << config.optimizer << config.moments.value_or("");
     }
+  }
+}
+
+// What rounding draws depends on the element of the whole matrix, whoever holds it.
+TEST(Optimizer, CutMatricesRoundAsTheWholeOne) {
+  OptimConfig config;
+  config.moments = "bf16";
+  config.stochastic_rounding = true;
+  const std::vector<Param> whole = make_params({info("w", {16, 12})});
+  ParamInfo part = info("w", {8, 6});
+  part.shard = {
+      .whole = {16, 12},
+      .rows = {{.local = 0, .global = 4, .count = 3}, {.local = 3, .global = 9, .count = 5}},
+      .first_column = 6};
+  const std::vector<Param> cut = make_params({part});
+  Flat all(whole, 1), some(cut, 1);
+  Device device;
+  Optimizer a(device, whole, config, {{{0, 192}}}, seed), b(device, cut, config, {{{0, 48}}}, seed);
+  std::vector<size_t> places;
+  for (int64_t i = 0; i < 48; ++i) {
+    const WholeRun run = whole_run(part, i, i + 1);
+    places.push_back(static_cast<size_t>(run.whole));
+    some.master[static_cast<size_t>(i)] = all.master[places.back()];
+  }
+  for (int64_t t = 1; t <= 3; ++t) {
+    all.set_gradients(whole, 2, t);
+    for (size_t i = 0; i < 48; ++i) some.gradients[i] = all.gradients[places[i]];
+    a.update(input_of(all, t));
+    b.update(input_of(some, t));
+  }
+  for (size_t i = 0; i < 48; ++i) {
+    EXPECT_EQ(some.master[i], all.master[places[i]]) << i;
+    EXPECT_EQ(static_cast<float>(some.copy[i]), static_cast<float>(all.copy[places[i]])) << i;
   }
 }
 

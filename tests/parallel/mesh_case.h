@@ -62,8 +62,8 @@ inline std::vector<MicroBatch> mesh_micro_batches(const MeshCase& c) {
 }
 
 // Puts elements [begin, end) of a rank's part into the whole parameter.
-inline void put_elements(const Param& p, const float* part, const ParamRange& range,
-                         MeshOutcome& outcome) {
+inline void put_elements(const Param& p, const FlatSpan<const float>& values,
+                         const ParamRange& range, MeshOutcome& outcome) {
   const ParamShard& s = p.info.shard;
   const bool vector = p.info.shape.rank() == 1;
   const int64_t here = vector ? 1 : p.info.shape.columns();
@@ -71,6 +71,7 @@ inline void put_elements(const Param& p, const float* part, const ParamRange& ra
   const int64_t rows = s.cut() ? s.whole[0] : p.info.shape[0];
   std::vector<float>& whole = outcome.gradients[p.info.name];
   std::vector<char>& counts = outcome.counts[p.info.name];
+  const float* from = values.at({p.offset + range.begin, p.offset + range.end});
   whole.resize(static_cast<size_t>(rows * all));
   counts.resize(whole.size());
   for (int64_t i = range.begin; i < range.end; ++i) {
@@ -81,7 +82,7 @@ inline void put_elements(const Param& p, const float* part, const ParamRange& ra
       break;
     }
     const auto to = static_cast<size_t>(row * all + s.first_column + i % here);
-    whole[to] = part[i];
+    whole[to] = from[i - range.begin];
     ++counts[to];
   }
 }
@@ -91,8 +92,8 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
   Device device(DeviceKind::cpu, 0, 1);
   Stream compute = Stream::immediate(device);
   ModelPart part(c.model, c.part, world, device);
-  ParamStore store(device, part.parameters(), c.dtype);
-  store.initialise(1);
+  ParamStore store(device, part.parameters(), c.dtype,
+                   memory_of_stage(c.zero_stage, c.dtype, false));
   std::unique_ptr<Fp8Plan> plan;
   if (c.precision != "bf16") {
     PrecisionConfig precision;
@@ -103,6 +104,7 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
   StepGradients gradients(
       part, store, compute,
       {.sharing = {.bucket_bytes = 8192, .zero_stage = c.zero_stage, .exact = c.exact}});
+  gradients.shards().initialise(1);
   MeshStep step(
       part, store, gradients, compute,
       {.recompute = c.recompute, .fp8 = plan.get(), .exact = c.exact, .z_loss = c.z_loss});
@@ -118,8 +120,8 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
                c.hooks ? c.hooks(part, compute) : MeshStep::Hooks()));
   gradients.finish();
   if (c.updates) {
-    gradients.gather_parameters(c.dtype == Dtype::bf16 ? buffer_of(store.compute_copy())
-                                                       : buffer_of(store.master()));
+    store.raise_version();
+    gradients.gather_parameters();
   }
   const std::lock_guard lock(mutex);
   if (part.exchange() != nullptr) {
@@ -139,7 +141,7 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
   }
   for (const ParamRange& range : gradients.counted()) {
     const Param& p = store.params()[static_cast<size_t>(range.param)];
-    put_elements(p, store.gradient(p).data<float>(), range, outcome);
+    put_elements(p, gradients.gradients(), range, outcome);
   }
 }
 

@@ -33,6 +33,12 @@ inline MeshConfig mesh(int64_t tp, int64_t cp, int64_t pp, int64_t ep = 1) {
   return m;
 }
 
+// The layout with its data ranks in two levels.
+inline Layout replicated(Layout l, int64_t times) {
+  l.part.mesh.dp_replicate = times;
+  return l;
+}
+
 inline ModelConfig deep(ModelConfig model) {
   model.layers = 4;
   return model;
@@ -53,6 +59,9 @@ inline std::vector<Layout> dense_layouts() {
           layout("dualpipe", 2, mesh(1, 1, 2), "dualpipe"),
           layout("dualpipe 4", 4, mesh(1, 1, 4), "dualpipe"),
           layout("dualpipev", 2, mesh(1, 1, 2), "dualpipev"),
+          replicated(layout("dp 2 x 2", 4, mesh(1, 1, 1)), 2),
+          replicated(layout("dualpipe dp 1 x 2", 4, mesh(1, 1, 2), "dualpipe"), 2),
+          replicated(layout("cp 2 dp 1 x 2", 4, mesh(1, 2, 1)), 2),
           layout("tp 2 dp 2", 4, mesh(2, 1, 1)),
           layout("tp 2 cp 2", 4, mesh(2, 2, 1)),
           layout("tp 2 pp 2", 4, mesh(2, 1, 2)),
@@ -66,6 +75,7 @@ inline std::vector<Layout> sparse_layouts() {
   return {layout("dp 2", 2, mesh(1, 1, 1)),
           layout("ep 2", 2, mesh(1, 1, 1, 2)),
           layout("ep 2 dp 4", 4, mesh(1, 1, 1, 2)),
+          replicated(layout("ep 2 dp 2 x 2", 4, mesh(1, 1, 1, 2)), 2),
           layout("ep 2 tp 2", 2, mesh(2, 1, 1, 2)),
           layout("tp 2", 2, mesh(2, 1, 1)),
           layout("cp 2", 2, mesh(1, 2, 1)),

@@ -58,6 +58,19 @@ std::string advice_of(const LayoutQuestion& question) {
   return c.items().empty() ? "" : c.items().back().message;
 }
 
+TEST(MeshLayouts, MuonNeedsWholeMatrices) {
+  ModelFacts model = easy_experts();
+  MeshConfig config;
+  config.tp = 2;
+  EXPECT_EQ(reasons(ask(config, 2, model)), "");
+  model.whole_matrices = true;
+  EXPECT_NE(reasons(ask(config, 2, model)).find("tp = 2 cuts matrices"), std::string::npos);
+  config.tp = 1, config.etp = 2;
+  EXPECT_NE(reasons(ask(config, 2, model)).find("etp = 2 cuts matrices"), std::string::npos);
+  config.etp = 1, config.ep = 2;
+  EXPECT_EQ(reasons(ask(config, 2, model)), "");
+}
+
 TEST(MeshLayouts, Heads) {
   ModelFacts model = easy();
   model.heads = 12;

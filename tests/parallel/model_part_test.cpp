@@ -43,9 +43,8 @@ TEST(ModelPart, HoldsItsStagesHeadsAndExperts) {
     }
     EXPECT_NE(part.experts(), nullptr);
     EXPECT_EQ(part.attention(), nullptr);
-    EXPECT_EQ(part.expert_replicas().size(), 1);
     EXPECT_EQ(part.statistics().size(), 2);
-    EXPECT_NE(part.embedding_holders(), nullptr) << "the prediction module reads it too";
+    EXPECT_EQ(part.embedding_sharing(), SharedBy::ends) << "the prediction module reads it too";
   });
   EXPECT_EQ(shapes[0].at("embedding.weight"), (Shape{25, 24}));
   EXPECT_FALSE(shapes[0].contains("head.weight"));
@@ -69,10 +68,13 @@ TEST(ModelPart, EveryElementIsCountedOnce) {
       int64_t counted = 0;
       each_part(model, config, 8, [&](ModelPart& part) {
         // Both copies of a stage are replicas of one another, which share elements out.
-        if (part.replicas().rank() > 0) return;
+        const int stage = part.stages().front();
+        const Replicas dense = part.split_replicas(stage, false);
+        const Replicas experts = part.split_replicas(stage, true);
+        if (dense.shard->rank() > 0) return;
         const std::lock_guard lock(mutex);
         for (const ParamInfo& p : part.parameters()) {
-          if (is_of_experts(p) && part.expert_replicas().rank() > 0) continue;
+          if (is_of_experts(p) && experts.shard->rank() > 0) continue;
           for (const FlatRange r : part.counted(p)) counted += r.elements();
         }
       });

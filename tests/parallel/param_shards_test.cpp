@@ -32,7 +32,7 @@ struct Case {
 
 // Value `i` of the numbering, wherever it lies.
 template <class T>
-T value_at(const ShardSpan<T>& span, int64_t i) {
+T value_at(const FlatSpan<T>& span, int64_t i) {
   if (span.ranges.empty()) return span.values[static_cast<size_t>(i)];
   int64_t at = 0;
   for (const FlatRange& r : span.ranges) {

@@ -82,7 +82,7 @@ Outcome run_group(const ModelConfig& model, int t, Dtype dtype,
     const HeadLoss::Result result =
         transformer.run(context, {.loss_scale = 0.05, .z_loss = 1e-2, .predictions = &predictions});
     tape.backward();
-    for (const Param& p : store.params()) parallel.sum_gradient(store, p, stream);
+    for (const Param& p : store.params()) parallel.sum_gradient(p, store.gradient(p), stream);
     const std::lock_guard lock(mutex);
     if (group.rank() == 0) {
       outcome.loss = result.loss_sum + result.penalty_sum;

@@ -163,6 +163,28 @@ TEST(TrafficForecast, AllToAllInPipelines) {
   expect_forecast(c, "a stage without blocks");
 }
 
+// Gradients of stage 2 are reduced once a micro-batch, weights of stage 3 gathered for each pass.
+TEST(TrafficForecast, SharedGradientsAndWeights) {
+  const ModelConfig tied = deep(families()[1]), sparse = deep(families().back());
+  for (const bool exact : {false, true}) {
+    for (const int64_t zero : {2, 3}) {
+      for (const char* schedule : {"1f1b", "zb-v", "dualpipe"}) {
+        for (const Layout& l : {layout("dp 2", 2, mesh(1, 1, 1)),
+                                replicated(layout("tp 2 dp 2 x 2", 8, mesh(2, 1, 1)), 2),
+                                layout("dp 2", 4, mesh(1, 1, 2), schedule),
+                                layout("ep 2 dp 2", 4, mesh(1, 1, 2, 2), schedule)}) {
+          MeshCase c = case_of(l.part.mesh.ep > 1 ? sparse : tied, l);
+          c.dtype = Dtype::bf16, c.exact = exact, c.zero_stage = zero, c.updates = true;
+          expect_forecast(c, cat(l.name, ", ", schedule));
+        }
+        MeshCase c = case_of(sparse, layout("ep 2 dp 4", 4, mesh(1, 1, 1, 2)));
+        c.exact = exact, c.zero_stage = zero, c.updates = true;
+        expect_forecast(c, "ep 2 dp 4");
+      }
+    }
+  }
+}
+
 TEST(TrafficForecast, SharedStateOfTheOptimiser) {
   ModelConfig tied = deep(families()[1]);
   ModelConfig sparse = deep(families().back());
