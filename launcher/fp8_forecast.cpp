@@ -32,8 +32,9 @@ struct Case {
   Fp8Recipe recipe;
   std::set<std::string> narrow;  // names of the matrices that are multiplied in FP8
   Recompute policy;
-  int64_t tokens, width;  // of a micro-batch; bytes of train.dtype
-  const Device& device;   // its threads
+  int64_t tokens, width;            // rows of a micro-batch; bytes of train.dtype
+  int64_t tensor, experts, slices;  // ranks
+  const Device& device;             // its threads
   bool probed = false;
 
   int64_t values(int64_t columns) const { return tokens * columns * width; }
@@ -55,7 +56,15 @@ class Matrix {
     if (name.ends_with("experts.gate_up.weight")) input_ = r.dispatch;
     if (name.ends_with("experts.down.weight")) gradient_ = r.combine_gradient;
     if (!r.wgrad || !narrow_) copy_ = Fp8Copy::full;
-    if (experts > 1) rows_ = c.tokens * c.model().moe.chosen;
+    // Each of an expert's slices meets the rows of all.
+    const bool routed = name.find("moe.experts.") != std::string::npos;
+    if (routed) rows_ = c.tokens * c.model().moe.chosen * c.slices;
+    // All tensor ranks' rows meet a part of the matrix.
+    const bool columns = name.ends_with("attention.output.weight") || name.ends_with("down.weight");
+    const bool latent = name.ends_with("q_down.weight") || name.ends_with("kv_down.weight");
+    if (routed || latent) return;
+    rows_ *= c.tensor;
+    (columns ? in_ : out_) /= c.tensor;
   }
   bool narrow() const { return narrow_; }
   Fp8Copy copy() const { return copy_; }
@@ -105,7 +114,8 @@ class Matrix {
   // Experts go one by one; of an uneven load one has some times the mean.
   int64_t rows_at_once() const {
     const int64_t uneven = watched() ? 3 : 2;  // a comparison peaks with the longest
-    return experts_ > 1 ? std::min(c_.tokens, uneven * ceiling(rows_, experts_)) : rows_;
+    return experts_ > 1 ? std::min(c_.tokens * c_.slices, uneven * ceiling(rows_, experts_))
+                        : rows_;
   }
   // One product: `operands` codes as bf16, which the fast accumulator reads, and its panels.
   int64_t multiplied(const PanelSizes& sizes, int64_t operands) const {
@@ -166,7 +176,8 @@ Part mlp_part(const Case& c, const Matrix& up, const Matrix& down, int64_t f, in
 
 Part dense_part(const Case& c, const std::string& at, int64_t f) {
   const int64_t d = c.model().hidden;
-  return mlp_part(c, {c, at + "gate_up.weight", d, 2 * f}, {c, at + "down.weight", f, d}, f, 0);
+  return mlp_part(c, {c, at + "gate_up.weight", d, 2 * f}, {c, at + "down.weight", f, d},
+                  f / c.tensor, 0);
 }
 
 // The router reads the normalised values in train.dtype; the experts' outputs are kept for the
@@ -175,9 +186,10 @@ Part sparse_part(const Case& c, const std::string& block) {
   const MoeConfig& m = c.model().moe;
   const int64_t d = c.model().hidden, rows = c.values(m.chosen * d);
   const std::string at = block + "moe.";
-  const Matrix up(c, at + "experts.gate_up.weight", d, 2 * m.ffn, m.experts);
-  const Matrix down(c, at + "experts.down.weight", m.ffn, d, m.experts);
-  const Part experts = mlp_part(c, up, down, m.ffn, rows);
+  const int64_t width = m.ffn / c.slices, here = m.experts / c.experts;
+  const Matrix up(c, at + "experts.gate_up.weight", d, 2 * width, here);
+  const Matrix down(c, at + "experts.down.weight", width, d, here);
+  const Part experts = mlp_part(c, up, down, width, rows);
   Part shared = m.shared > 0 ? dense_part(c, at + "shared.", m.shared * m.ffn) : Part();
   // A probe keeps the input that the router keeps anyway.
   const Matrix common(c, at + "shared.gate_up.weight", d, 2 * m.ffn);
@@ -322,6 +334,18 @@ int64_t codes_of_weight(const Fp8Recipe& r, const ParamInfo& info, int64_t exper
 
 }  // namespace
 
+int64_t forecast_codes(const RunConfig& config, const std::vector<ParamInfo>& params,
+                       int64_t experts, const std::vector<std::string>& fallen) {
+  const Fp8Recipe recipe = resolve(config.precision);
+  int64_t bytes = 0;
+  for (const ParamInfo& p : params) {
+    if (!multiplies_in_fp8(recipe, p, config.model.layers)) continue;
+    if (std::find(fallen.begin(), fallen.end(), p.name) != fallen.end()) continue;
+    bytes += codes_of_weight(recipe, p, experts);
+  }
+  return bytes;
+}
+
 Fp8Forecast forecast_fp8(const RunConfig& config, const Fp8ForecastInput& in) {
   const ModelConfig& m = config.model;
   const Device device(DeviceKind::cpu, 0, in.threads);
@@ -329,34 +353,33 @@ Fp8Forecast forecast_fp8(const RunConfig& config, const Fp8ForecastInput& in) {
          .recipe = resolve(config.precision),
          .narrow = {},
          .policy = recompute_from_name(config.train.recompute),
-         .tokens = in.sequences * in.length,
+         .tokens = in.rows,
          .width = static_cast<int64_t>(size_of(dtype_from_name(config.train.dtype))),
+         .tensor = in.tensor,
+         .experts = in.experts,
+         .slices = in.slices,
          .device = device,
          .probed = in.probed};
-  Fp8Forecast most;
-  for (const ParamInfo& p : parameters_of(m, whole_model(m))) {
+  for (const ParamInfo& p : parameters_of(m, in.chunk)) {
     if (!multiplies_in_fp8(c.recipe, p, m.layers)) continue;
     if (std::find(in.fallen.begin(), in.fallen.end(), p.name) != in.fallen.end()) continue;
     c.narrow.insert(p.name);
-    most.weight_codes += codes_of_weight(c.recipe, p, m.moe.experts);
   }
   // Blocks from the first one on, their modules' own values with them; each one's gradients are
   // made while all before it are kept, the last one's beside the head's.
-  const int64_t head = c.values(4 * m.hidden) + in.head_workspace;
-  // The batch: five i32 a token, of a module four; the roots of the last norms.
-  int64_t kept = 4 * c.tokens * (6 + 5 * m.mtp.depth), peak = 0;
-  for (int64_t i = 0; i < m.layers + m.mtp.depth; ++i) {
+  const int64_t modules = in.chunk.head ? m.mtp.depth : 0;
+  Fp8Forecast all;
+  int64_t kept = 4 * c.tokens * (1 + modules);  // the roots of the last norms
+  for (int64_t i = in.chunk.first_block; i < in.chunk.last_block + modules; ++i) {
     const BlockBytes block(c, i, in.attention_workspace);
     if (i >= m.layers) kept += module_extra(c);
-    peak = std::max(peak, kept + block.peak());
+    all.backward = std::max(all.backward, kept + block.peak());
     kept += block.kept();
   }
-  most.activations = std::max(peak, kept + head);
-  // Told apart for the reader alone: what is inside an op at the worst moment.
-  most.workspace = kept + head >= peak ? in.head_workspace : in.attention_workspace;
-  most.workspace = std::min(most.workspace, most.activations);
-  most.activations -= most.workspace;
-  return most;
+  all.forward = kept;
+  if (in.chunk.head) all.forward += c.values((2 + 2 * c.tensor) * m.hidden) + in.head_workspace;
+  all.kept = kept + c.values(m.hidden);
+  return all;
 }
 
 }  // namespace shoestring

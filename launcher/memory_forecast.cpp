@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <map>
 
 #include "core/check.h"
 #include "core/counted.h"
@@ -17,117 +18,16 @@
 #include "core/ops/head_loss.h"
 #include "core/panel_product.h"
 #include "core/text.h"
+#include "launcher/block_memory.h"
 #include "launcher/fp8_forecast.h"
+#include "launcher/mesh_layout.h"
 #include "launcher/progress.h"
+#include "launcher/stage_memory.h"
+#include "launcher/state_forecast.h"
+#include "parallel/mesh.h"
 
 namespace shoestring {
 namespace {
-
-// Sizes of one block in values a token. d hidden, f ffn; q, k, v and o: widths of all heads; of a
-// sparse block E experts, K chosen of inner width m, and the width of the shared ones.
-struct BlockSizes {
-  int64_t d, f, q, k, v, o;
-  int64_t latents, raw_latents;  // what latent attention keeps before q, k and v; without its norms
-  int64_t head_norms;            // normalised q and k
-  int64_t roots;                 // f32: inverse roots of norms and logarithms of heads' sums
-  int64_t experts = 0, chosen = 0, inner = 0, shared = 0;  // chosen is 0 in a dense block
-
-  // What the ops of each half save (core/ops): the sum and the normalised sum; q, k, v and the
-  // output of attention; gate, up and their product.
-  int64_t core() const { return q + k + v + o + head_norms + latents; }
-  int64_t attention() const { return 2 * d + core(); }
-  // Of a sparse block also the rows that its experts read and write.
-  int64_t product() const { return chosen > 0 ? chosen * inner + shared : f; }
-  int64_t mlp() const { return 2 * d + 3 * product() + 2 * chosen * d; }
-  // While the gradient of gate and up is made: what was dropped is back, the product is gone; three
-  // f of gradients and the stream's. In a sparse block the shared mlp's gradient may need most,
-  // that of the experts' outputs, or that of their gates and ups.
-  int64_t mlp_backward() const {
-    if (chosen == 0) return mlp() + 2 * f + d;
-    const int64_t outputs = 3 * chosen * (d + inner), gates = chosen * (d + 5 * inner);
-    return std::max({mlp() + 2 * shared, 2 * d + outputs, 2 * d + gates}) + 2 * d;
-  }
-  // 32 bits each: two inverse roots, ...; the router's logits, the chosen ones, gates and rows.
-  int64_t statistics() const { return 2 + roots + experts + 3 * chosen; }
-};
-
-BlockSizes sizes_of_latent(const ModelConfig& m) {
-  const MlaConfig& a = m.mla;
-  const int64_t q = m.heads * a.qk_dim(), v = m.heads * a.v_dim;
-  return {.d = m.hidden,
-          .f = m.ffn,
-          .q = q,
-          .k = q,
-          .v = v,
-          .o = v,
-          .latents = 2 * (a.kv_latent + a.q_latent),
-          .raw_latents = a.kv_latent + a.rope_dim + a.q_latent,
-          .head_norms = 0,
-          .roots = m.heads + 2};
-}
-
-BlockSizes sizes_of_grouped(const ModelConfig& m) {
-  const int64_t hd = m.dim_of_head(), q = m.heads * hd, kv = m.kv_heads * hd;
-  return {.d = m.hidden,
-          .f = m.ffn,
-          .q = q,
-          .k = kv,
-          .v = kv,
-          .o = q,
-          .latents = 0,
-          .raw_latents = 0,
-          .head_norms = m.qk_norm ? q + kv : 0,
-          .roots = m.heads + (m.qk_norm ? m.heads + m.kv_heads : 0)};
-}
-
-// A prediction module's block is of the last block's kind.
-BlockSizes sizes_of(const ModelConfig& m, int64_t block) {
-  BlockSizes sizes = m.mla.on() ? sizes_of_latent(m) : sizes_of_grouped(m);
-  if (!m.moe.sparse(std::min(block, m.layers - 1))) return sizes;
-  sizes.experts = m.moe.experts;
-  sizes.chosen = m.moe.chosen;
-  sizes.inner = m.moe.ffn;
-  sizes.shared = m.moe.shared * m.moe.ffn;
-  return sizes;
-}
-
-// What each half keeps under the policy.
-struct Kept {
-  int64_t attention, mlp;
-};
-Kept kept_under(Recompute policy, const BlockSizes& b) {
-  Kept kept{b.attention(), b.mlp()};
-  if (policy == Recompute::swiglu) kept.mlp -= b.product();
-  if (policy == Recompute::norms) {
-    kept = {b.attention() - b.d - b.latents / 2, b.mlp() - b.d - b.product()};
-  }
-  if (policy == Recompute::attention) kept.attention -= b.core() - b.raw_latents;
-  if (policy == Recompute::block) kept = {b.d, 0};
-  return kept;
-}
-
-// What a region of recomputation holds, besides what ops save, until its ops are done
-// (core/tape.cpp): in the mlp the product, but not yet what the norm made; in attention the fused
-// q, k and v.
-struct Held {
-  int64_t attention, mlp;
-};
-Held held_under(Recompute policy, const BlockSizes& b) {
-  const bool whole = policy == Recompute::block;
-  const int64_t fused = b.latents > 0 ? 0 : b.q + b.k + b.v, product = b.chosen > 0 ? 0 : b.f;
-  Held held{.attention = whole || policy == Recompute::attention ? fused : 0, .mlp = 0};
-  // Of a sparse block the shared product, and what experts and shared mlp put out.
-  if (whole) held.mlp = (b.chosen > 0 ? b.shared + 2 * b.d : product) + fused;
-  if (policy == Recompute::swiglu) held.mlp = product;
-  if (policy == Recompute::norms) held.mlp = product > 0 ? product - b.d : 0;
-  return held;
-}
-
-// What a prediction module keeps beside its block: the embedding and what it is joined to, the sum
-// and the normalised sum before the head, and the gradient that the head made in the forward pass.
-int64_t module_extra(Recompute policy, const BlockSizes& b) {
-  return (policy == Recompute::block ? 5 : 6) * b.d;
-}
 
 int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
@@ -137,7 +37,11 @@ int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / mult
 int64_t attention_workspace(const RunConfig& config, const ForecastInput& in) {
   constexpr int64_t rows = attention::block_rows, keys = attention::block_keys;
   const ModelConfig& m = config.model;
-  const int64_t kv_heads = m.mla.on() ? m.heads : m.kv_heads, group = m.heads / kv_heads;
+  const bool ring = in.share.context_kind == ContextKind::ring;
+  const int64_t cut = in.share.tensor * (ring ? 1 : in.share.context);  // of the heads
+  const int64_t length = ring ? in.length / in.share.context : in.length;
+  const int64_t all = m.mla.on() ? m.heads : m.kv_heads, heads = m.heads / cut;
+  const int64_t kv_heads = std::max<int64_t>(all / cut, 1), group = heads / kv_heads;
   const int64_t k = m.mla.on() ? m.mla.qk_dim() : m.dim_of_head();
   const int64_t v = m.mla.on() ? m.mla.v_dim : k;
   const bool pairs = config.train.dtype == "bf16" && has_bf16_products();
@@ -148,7 +52,7 @@ int64_t attention_workspace(const RunConfig& config, const ForecastInput& in) {
   const int64_t v_wide = round_up(v, attention::word_multiple);
   const int64_t head = rows * (words(k) + words(v) + 2 * k_wide + 2 * v_wide + 2);
   const int64_t panel = words(k) + words(v) + 2 * k_wide + v_wide;  // of one key
-  const int64_t floats = 5 * rows * keys + group * head + round_up(in.length, keys) * panel +
+  const int64_t floats = 5 * rows * keys + group * head + round_up(length, keys) * panel +
                          keys * std::max(words(k), words(v));
   const int64_t passes = std::min<int64_t>(in.threads, in.sequences * kv_heads);
   return passes * floats * 4;
@@ -159,19 +63,13 @@ int64_t routing_bytes(const ModelConfig& m, int64_t sequences) {
   return m.moe.on() ? (m.layers + m.mtp.depth) * (sequences + 8) * m.moe.experts * 8 : 0;
 }
 
-// Of a weight's gradient, where core/matmul.cpp makes it of panels.
-int64_t weight_product_bytes(const RunConfig& config, const Device& device,
-                             const PanelSizes& sizes) {
-  const Dtype dtype = dtype_from_name(config.train.dtype);
-  const bool elsewhere = dtype == Dtype::f32 && instruction_set().starts_with("avx512");
-  return elsewhere && !config.train.exact ? 0 : panel_product_bytes(device, sizes, dtype);
-}
-
 // A chunk of logits (core/ops/head_loss.cpp), the packed operands of the product at work and, in
 // exact mode, the weight gradient by itself.
-int64_t head_workspace(const RunConfig& config, const Device& device, int64_t tokens) {
+int64_t head_workspace(const RunConfig& config, const Device& device, const ForecastInput& in) {
   const Dtype dtype = dtype_from_name(config.train.dtype);
-  const int64_t v = config.model.vocabulary, d = config.model.hidden;
+  const int64_t tokens = in.sequences * in.length / in.share.context;
+  const int64_t v = even_counts(config.model.vocabulary, static_cast<int>(in.share.tensor))[0];
+  const int64_t d = config.model.hidden;
   const int64_t rows = std::min(tokens, HeadLoss::chunk_rows({}, v, dtype));
   const int64_t stride = ((v + 15) / 16 | 1) * 16;
   const int64_t product = std::max({panel_product_bytes(device, {rows, v, d}, dtype),
@@ -242,113 +140,150 @@ double batch_bytes(const LoadSegment& s, int ranks) {
   return 2 * 16 * static_cast<double>(micro_batches) * tokens_of(s);
 }
 
-int64_t bucket_bytes(const RunConfig& config, const ForecastInput& in) {
-  const int64_t bucket =
-      std::min(in.gradient_elements * 4, static_cast<int64_t>(config.parallel.bucket_mb * 1e6));
-  return bucket / in.ranks * (in.ranks - 1);
-}
-
-// Whether the watchdog compares in any step to come.
-bool is_probed(const RunConfig& config, int64_t steps_done) {
-  const int64_t every = config.precision.watchdog.every;
-  return every > 0 && config.train.steps / every > steps_done / every;
-}
-
-MemoryForecast forecast_narrow(const RunConfig& config, const ForecastInput& in) {
-  const Device device(DeviceKind::cpu, 0, in.threads);
-  const Fp8Forecast f = forecast_fp8(
-      config, {.sequences = in.sequences,
-               .length = in.length,
-               .threads = in.threads,
-               .probed = is_probed(config, in.steps_done),
-               .fallen = in.fallen,
-               .head_workspace = head_workspace(config, device, in.sequences * in.length),
-               .attention_workspace = attention_workspace(config, in)});
-  return {.activations = f.activations + routing_bytes(config.model, in.sequences),
-          .workspace = f.workspace,
-          .communication = bucket_bytes(config, in),
-          .checkpoint = in.checkpoint_bytes,
-          .weight_codes = f.weight_codes};
-}
-
 // `state`: bytes of the weights and all that belongs to them.
 double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineShare& machine,
                   double state) {
   // One value a hidden unit and block is kept under every policy, and one block's others exist at
   // once. Where that or the weights alone are too much the forecast might overflow.
   const ModelConfig& m = config.model;
-  const BlockSizes last = sizes_of(m, m.layers - 1);
-  const double kept = static_cast<double>(m.hidden) * static_cast<double>(m.layers);
+  const BlockSizes last = sizes_of_block(m, m.layers - 1, {});
+  const auto cut = static_cast<double>(config.mesh.tp * config.mesh.cp);
+  const double kept = static_cast<double>(m.hidden) * static_cast<double>(m.layers) /
+                      static_cast<double>(config.mesh.pp);
   const double once = static_cast<double>(last.q) + static_cast<double>(last.product());
-  const double least = tokens_of(s) * 2 * (kept + once);
+  const double least = tokens_of(s) / cut * 2 * (kept + once);
   if (std::max(least, state) > static_cast<double>(machine.memory_bytes)) return least;
-  return static_cast<double>(forecast_memory(config, {.sequences = s.sequences,
-                                                      .length = s.length,
-                                                      .threads = machine.threads,
-                                                      .ranks = machine.ranks})
-                                 .total());
+  // The stages of a pipeline differ.
+  const int world = std::max(machine.world, machine.ranks);
+  const Mesh mesh(mesh_of(config, world), world);
+  int64_t most = 0;
+  for (const int rank : mesh.members(MeshGroup::pp, 0)) {
+    const ForecastInput input{
+        .sequences = s.sequences,
+        .length = s.length,
+        .threads = machine.threads,
+        .share = share_of(config, world, rank, s.micro_batches / machine.ranks)};
+    most = std::max(most, forecast_memory(config, input).total());
+  }
+  return static_cast<double>(most);
+}
+
+// Reductions of gradients, which go on beside the backward pass: as many pieces of this rank's
+// share of a bucket as others send, in exact mode a place for its own as well.
+int64_t sharing_communication(const RunConfig& config, const RankShare& share) {
+  int64_t bytes = 0;
+  for (const RankShare::Group& group : share.groups) {
+    if (group.ranks() == 1) continue;
+    int64_t largest = 0;
+    const FlatGroup flat = flat_group(config, share, group);
+    for (const ShardLayout::Bucket& b : flat.layout.buckets()) {
+      largest = std::max(largest, b.counts[static_cast<size_t>(group.shard)]);
+    }
+    if (config.train.exact) {
+      const int64_t inside = group.shards > 1 ? group.shards : 0;
+      const int64_t across = group.replicas > 1 ? group.ranks() : 0;
+      bytes += 4 * largest * group.sources * (inside + across);
+    } else {
+      // Of the sum over replicas each has a part.
+      const int64_t across = group.replicas > 1 ? largest : 0;
+      bytes += 4 * std::max(largest * (group.shards - 1), across);
+    }
+  }
+  return bytes;
+}
+
+// The program over what each stage takes: what lies there when an instruction runs, and its own
+// moments on top.
+class Walk {
+ public:
+  explicit Walk(const MemoryForecast& around) : around_(around), most_(around) {}
+
+  void run(Do what, const StageMemory& stage) {
+    if (what == Do::F) {
+      meet(stage.forward, 0);
+      there_ += stage.kept;
+    } else if (what == Do::W) {
+      meet({{}}, around_.communication);
+      there_ -= stage.owed;
+    } else {
+      there_ -= stage.kept;
+      meet(what == Do::B ? stage.backward : stage.input, around_.communication);
+      there_ += what == Do::I ? stage.owed : 0;
+    }
+  }
+  const MemoryForecast& most() const { return most_; }
+
+ private:
+  void meet(const std::vector<PassMoment>& moments, int64_t communication) {
+    for (const PassMoment& m : moments) {
+      MemoryForecast now = around_;
+      now.activations += there_ + m.activations;
+      now.workspace = m.workspace;
+      now.communication = communication;
+      MemoryForecast::Peaks peaks = most_.peaks;
+      peaks.activations = std::max(peaks.activations, there_ + m.activations);
+      peaks.workspace = std::max(peaks.workspace, m.workspace);
+      if (now.total() > most_.total()) most_ = now;
+      most_.peaks = peaks;
+    }
+  }
+
+  MemoryForecast around_, most_;
+  int64_t there_ = 0;
+};
+
+// i32 tables of the micro-batches under way: four a token, documents' beginnings and, of each
+// prediction module, what it reads and predicts.
+int64_t batch_tables(const RunConfig& config, const ForecastInput& in) {
+  const RankShare& share = in.share;
+  const int64_t tokens = in.sequences * in.length / share.context;
+  // With heads in the place of tokens, of whole rows.
+  const bool heads = share.context > 1 && share.context_kind == ContextKind::all_to_all;
+  return share.where.micros * tokens * 4 * (5 + 5 * config.model.mtp.depth) +
+         (heads ? in.sequences * in.length * 4 : 0);
+}
+
+RankShare alone(const RunConfig& config) {
+  RankShare share;
+  share.program = {{.what = Do::F}, {.what = Do::B}};
+  share.chunks = {whole_model(config.model)};
+  share.groups = {{.params = parameters_of(config.model, whole_model(config.model))}};
+  return share;
 }
 
 }  // namespace
 
-MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& in) {
-  if (config.precision.on()) return forecast_narrow(config, in);
-  const int64_t tokens = in.sequences * in.length, modules = config.model.mtp.depth;
-  const int64_t layers = config.model.layers + modules;
-  const BlockSizes b = sizes_of(config.model, layers - 1);  // the last one
-  const Dtype dtype = dtype_from_name(config.train.dtype);
-  const auto width = static_cast<int64_t>(size_of(dtype));
-  const Recompute policy = recompute_from_name(config.train.recompute);
-  const Kept kept = kept_under(policy, b);
-  const Held held = held_under(policy, b);
-  // Of the blocks below the last; of a module also what it hands on to the next.
-  int64_t before = modules * module_extra(policy, b) + (modules > 0 ? b.d : 0);
-  int64_t statistics = b.statistics() * 4;
-  for (int64_t i = 0; i + 1 < layers; ++i) {
-    const BlockSizes other = sizes_of(config.model, i);
-    before += kept_under(policy, other).attention + kept_under(policy, other).mlp;
-    if (policy != Recompute::block) statistics += other.statistics() * 4;
-  }
-  const int64_t labels = (5 + 5 * modules) * 4;  // a batch: five i32 a token; roots of modules
-  auto bytes = [&](int64_t values) { return tokens * (values * width + statistics + labels); };
-
-  // Five moments compete. The head's loss: every block's values, the last norm's and its gradient.
+MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& input) {
+  ForecastInput in = input;
+  if (in.share.program.empty()) in.share = alone(config);
   const Device device(DeviceKind::cpu, 0, in.threads);
-  const int64_t root = tokens * 4;  // the last norm's
-  const MemoryForecast head{
-      .activations = bytes(before + kept.attention + kept.mlp + 4 * b.d) + root,
-      .workspace = head_workspace(config, device, tokens)};
-  // The gradient of the last block's mlp.
-  const bool whole = policy == Recompute::block;
-  const int64_t attention_then = whole ? b.attention() : kept.attention;
-  const MemoryForecast mlp{.activations = bytes(before + attention_then + b.mlp_backward() +
-                                                held.mlp + (whole ? b.d : 0)),
-                           .workspace = 0};
-  // The gradient of a dense mlp's second weight, with its rows packed: those of gate and up are to
-  // come.
-  MemoryForecast down = mlp;
-  if (b.chosen == 0) {
-    down.activations -= tokens * 2 * b.f * width;
-    down.workspace = weight_product_bytes(config, device, {b.d, b.f, tokens});
+  const OpWorkspaces workspaces{.head = head_workspace(config, device, in),
+                                .attention = attention_workspace(config, in)};
+  MemoryForecast around{
+      .activations = batch_tables(config, in) + routing_bytes(config.model, in.sequences),
+      .communication = sharing_communication(config, in.share),
+      .checkpoint = in.checkpoint_bytes};
+  if (config.precision.on()) {
+    const int64_t experts = config.model.moe.experts / in.share.experts;
+    for (const RankShare::Group& group : in.share.groups) {
+      around.weight_codes += forecast_codes(config, group.params, experts, in.fallen);
+    }
   }
-  // The gradient of attention: the mlp is done; gradients of q, k, v, o and the stream.
-  const MemoryForecast attention{
-      .activations = bytes(before + b.attention() + b.q + b.k + b.v + b.o + b.d + held.attention +
-                           (whole ? b.d : 0)),
-      .workspace = attention_workspace(config, in)};
-  // Gradients are shared during the backward pass.
-  const int64_t communication = bucket_bytes(config, in);
-  // The gradient of the mlp's input: few rows take less than the packed weight.
-  const MemoryForecast input{
-      .activations = bytes(before + attention_then + 4 * b.d + 2 * b.f + held.attention),
-      .workspace = panel_product_bytes(device, {tokens, b.d, 2 * b.f}, dtype)};
-  MemoryForecast most = head;
-  for (MemoryForecast other : {mlp, down, input, attention}) {
-    other.communication = communication;
-    if (other.total() > most.total()) most = other;
+  std::map<int, StageMemory> stages;
+  Walk walk(around);
+  for (const Instruction& i : in.share.program) {
+    if (!stages.contains(i.stage)) {
+      const Chunk& chunk = in.share.chunks.at(static_cast<size_t>(i.stage));
+      stages[i.stage] = stage_memory(config, in, chunk, workspaces);
+    }
+    walk.run(i.what, stages.at(i.stage));
   }
-  most.activations += routing_bytes(config.model, in.sequences);
-  most.checkpoint = in.checkpoint_bytes;
+  MemoryForecast most = walk.most();
+  const int64_t rows = row_communication(config, in);
+  most.peaks.communication = around.communication + rows;
+  // One micro-batch comes before the one before it has gone.
+  most.peaks.data = batch_tables(config, in) * (in.share.slots > 1 ? 2 : 1);
+  most.communication += rows;
   return most;
 }
 
@@ -358,9 +293,7 @@ void require_memory(const RunConfig& config, const std::vector<LoadSegment>& seg
   const auto available = static_cast<double>(machine.memory_bytes);
   for (const LoadSegment& s : segments) {
     const double batches = batch_bytes(s, machine.ranks);
-    LoadSegment here = s;  // of the tokens that this rank has
-    here.length = std::max<int64_t>(s.length / (config.mesh.tp * config.mesh.cp), 1);
-    const double step = step_bytes(config, here, machine, state);
+    const double step = step_bytes(config, s, machine, state);
     const double needed = machine.ranks_here * (state + batches + step);
     if (needed <= available) continue;
     const bool sharable = machine.ranks > 1 && config.parallel.zero_stage == 0;

@@ -7,16 +7,16 @@
 #include <vector>
 
 #include "io/batch_schedule.h"
+#include "launcher/rank_share.h"
 #include "launcher/run_config.h"
 
 namespace shoestring {
 
-// One micro-batch on one rank.
+// Whole micro-batches, and what of them and of the model one rank has.
 struct ForecastInput {
   int64_t sequences = 0, length = 0;
   int threads = 1;
-  int ranks = 1;
-  int64_t gradient_elements = 0;         // of the flat store
+  RankShare share = {};                  // without a program: all of the model, on one rank
   int64_t checkpoint_bytes = 0;          // of the copy that is written while training goes on
   int64_t steps_done = 0;                // the watchdog of FP8 may compare in the later ones
   std::vector<std::string> fallen = {};  // matrices that have left FP8
@@ -29,15 +29,22 @@ struct MemoryForecast {
   int64_t communication = 0;  // staging of a bucket's reduction
   int64_t checkpoint = 0;     // the copy; kept from its first use on
   int64_t weight_codes = 0;   // of an FP8 recipe; kept from the first step on
+  int64_t shared_out = 0;     // ZeRO: gradients of a micro-batch and weights while they are whole
   int64_t total() const {
-    return activations + workspace + communication + checkpoint + weight_codes;
+    return activations + workspace + communication + checkpoint + weight_codes + shared_out;
   }
+  // Each kind at its own worst moment, which these are not together; `activations` above has
+  // `data` with it.
+  struct Peaks {
+    int64_t activations = 0, workspace = 0, communication = 0, data = 0;
+  } peaks = {};
 };
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& input);
 
 // Where a run will work: data ranks of the whole run, and all ranks on this machine.
 struct MachineShare {
   int ranks = 1, ranks_here = 1, threads = 1;
+  int world = 0;  // ranks of all axes; 0: data ranks alone
   int64_t memory_bytes = 0;
 };
 // Usage error when the run needs more memory than the machine has: weights, gradients, moments, the

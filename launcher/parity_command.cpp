@@ -109,13 +109,45 @@ class References {
 struct Row {
   ParityLayout layout;
   ParityResult result;
-  std::array<int64_t, num_call_ops> bytes;
+  std::array<int64_t, num_call_ops> sent, formula;
+  std::array<MemoryFigure, num_memory_kinds> memory;
   int64_t ranks = 1, peak = 0;
 };
 
 std::string short_figure(double x) {
   char text[32];
   std::snprintf(text, sizeof text, "%.2g", x);
+  return text;
+}
+
+// "2.50 MiB", or "2.50 MiB of 3.00 MiB" where the latter was expected.
+std::string text_of_pair(int64_t is, int64_t expected) {
+  const std::string text = text_of_bytes(static_cast<double>(is));
+  return is == expected ? text : cat(text, " of ", text_of_bytes(static_cast<double>(expected)));
+}
+
+std::string text_of_traffic(const Row& row) {
+  std::string text;
+  bool equal = true;
+  for (size_t op = 0; op < num_call_ops; ++op) {
+    if (row.sent[op] == 0 && row.formula[op] == 0) continue;
+    equal &= row.sent[op] == row.formula[op];
+    append(text, text.empty() ? "" : ", ", name_of(static_cast<Call::Op>(op)), " ",
+           text_of_pair(row.sent[op], row.formula[op]));
+  }
+  return text.empty() || !equal ? text : text + "; by formula the same";
+}
+
+std::string text_of_memory(const Row& row) {
+  std::string text;
+  for (size_t kind = 0; kind < num_memory_kinds; ++kind) {
+    const MemoryFigure& f = row.memory[kind];
+    if (f.peak == 0 && f.forecast == 0) continue;
+    const auto name = name_of(static_cast<MemoryKind>(kind));
+    append(text, text.empty() ? "" : ", ", name, " ",
+           f.band.bounded() ? text_of_pair(f.peak, f.forecast)
+                            : text_of_bytes(static_cast<double>(f.peak)));
+  }
   return text;
 }
 
@@ -135,13 +167,13 @@ void print_table(const std::vector<Row>& rows, std::ostream& out) {
         << padded(short_figure(r.error), 7) << "  "
         << padded(text_of_bytes(static_cast<double>(row.peak)), 10) << "  " << r.worst
         << (r.met() ? "" : "  MISSED") << "\n";
-    std::string sent;
-    for (size_t op = 0; op < num_call_ops; ++op) {
-      if (row.bytes[op] == 0) continue;
-      append(sent, sent.empty() ? "" : ", ", name_of(static_cast<Call::Op>(op)), " ",
-             text_of_bytes(static_cast<double>(row.bytes[op])));
+    const std::string margin = padded("", width) + "  ";
+    const std::string sent = text_of_traffic(row);
+    if (!sent.empty()) out << margin << "sent: " << sent << "\n";
+    out << margin << "memory: " << text_of_memory(row) << "\n";
+    for (const auto* misses : {&r.bytes, &r.memory}) {
+      for (const std::string& miss : *misses) out << margin << "MISSED " << miss << "\n";
     }
-    if (!sent.empty()) out << padded("", width) << "  sent: " << sent << "\n";
   }
 }
 
@@ -162,8 +194,24 @@ std::vector<Measurement> measurements_of(const std::vector<Row>& rows) {
     add(cat("worst/", r.worst), r.error, "relative", r.error_limit);
     add("peak_memory", static_cast<double>(row.peak), "bytes", {});
     for (size_t op = 0; op < num_call_ops; ++op) {
-      add(cat("sent/", name_of(static_cast<Call::Op>(op))), static_cast<double>(row.bytes[op]),
-          "bytes", {});
+      const auto name = name_of(static_cast<Call::Op>(op));
+      const int64_t beside = std::abs(row.sent[op] - row.formula[op]);
+      add(cat("sent/", name), static_cast<double>(row.sent[op]), "bytes", {});
+      add(cat("sent_beside_formula/", name), static_cast<double>(beside), "bytes", 0);
+    }
+    for (size_t i = 0; i < num_memory_kinds; ++i) {
+      const auto kind = static_cast<MemoryKind>(i);
+      const MemoryFigure& f = row.memory[i];
+      const auto peak = static_cast<double>(f.peak), forecast = static_cast<double>(f.forecast);
+      const auto slack = static_cast<double>(f.band.slack);
+      std::optional<double> most, least;
+      if (f.band.bounded()) {
+        most = std::max(f.band.most * forecast, forecast + slack);
+        least = std::min(f.band.least * forecast, forecast - slack);
+      }
+      add(cat("memory/", name_of(kind)), peak, "bytes", most);
+      if (!least) continue;
+      add(cat("memory_below_forecast/", name_of(kind)), std::max(0.0, *least - peak), "bytes", 0);
     }
   }
   return list;
@@ -227,9 +275,11 @@ bool run_parity(const ParityOptions& options, std::ostream& out) {
     Row row{
         .layout = layouts[i],
         .result = compare_steps(config, step, references.one(config), references.oracle(config)),
-        .bytes = step.bytes,
+        .sent = step.sent,
+        .formula = step.formula,
+        .memory = step.memory,
         .ranks = ranks_of(config)};
-    for (const int64_t bytes : step.peak_memory) row.peak += bytes;
+    for (const MemoryFigure& f : step.memory) row.peak += f.peak;
     rows.push_back(std::move(row));
     if (!options.json) print_table({rows.back()}, out);
   }

@@ -21,12 +21,6 @@ namespace {
 // Embedding rows are rounded up so that products have even tiles and shards are equal.
 constexpr int64_t vocabulary_multiple = 64;
 
-DataParallelConfig sharing_of(const RunConfig& config) {
-  return {.bucket_bytes = static_cast<int64_t>(config.parallel.bucket_mb * 1e6),
-          .zero_stage = config.parallel.zero_stage,
-          .exact = config.train.exact};
-}
-
 ModelStagesOptions stage_options(RankState& rank) {
   const TrainSection& t = rank.config.train;
   return {.recompute = recompute_from_name(t.recompute),
@@ -124,6 +118,7 @@ Inputs open_inputs(RunConfig& config, MachineShare machine) {
   for (const auto& store : stores) inputs.store_marks.push_back(mark_of(*store));
   inputs.token_ids = fill_in_vocabulary(config, stores);
   require_layout(config, machine.ranks, load_segments(config));
+  machine.world = machine.ranks;
   machine.ranks = static_cast<int>(mesh_of(config, machine.ranks).dp());
   machine.memory_bytes = memory_of_machine();
   require_memory(config, load_segments(config), machine);
@@ -158,6 +153,12 @@ void require_exact_products(const RunConfig& config, const std::function<bool()>
        no_place);
 }
 
+DataParallelConfig sharing_of(const RunConfig& config) {
+  return {.bucket_bytes = static_cast<int64_t>(config.parallel.bucket_mb * 1e6),
+          .zero_stage = config.parallel.zero_stage,
+          .exact = config.train.exact};
+}
+
 void check_inputs(const RunConfig& config, int ranks) {
   RunConfig filled_in = config;
   open_inputs(filled_in, {.ranks = ranks, .ranks_here = ranks});
@@ -173,7 +174,11 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
       guard(run.optim.skip) {
   Inputs inputs =
       open_inputs(config, {.ranks = ranks.size(), .ranks_here = ranks_here, .threads = threads});
-  require_exact_products(config, [&] { return products_are_row_independent(device, true); });
+  // Elsewhere: what the check takes is no part of the run's memory.
+  require_exact_products(config, [&] {
+    Device aside(DeviceKind::cpu, 0, threads);
+    return products_are_row_independent(aside, true);
+  });
   tokenizer = std::move(inputs.tokenizer);
   if (tokenizer) token_bytes = bytes_of_tokens(*tokenizer);
   tokenizer_hash = std::move(inputs.tokenizer_hash);

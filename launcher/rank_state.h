@@ -29,6 +29,9 @@ namespace shoestring {
 // where `independent` finds that they do. Asked only in exact mode.
 void require_exact_products(const RunConfig& config, const std::function<bool()>& independent);
 
+// How data ranks share gradients and the optimiser's state.
+DataParallelConfig sharing_of(const RunConfig& config);
+
 // Throws what building the RankStates of `ranks` threads would throw because config, stores,
 // tokenizer and machine do not fit, at the cost of opening the files.
 void check_inputs(const RunConfig& config, int ranks);

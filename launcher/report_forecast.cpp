@@ -53,20 +53,22 @@ MemoryForecast Reporter::forecast_widest() const {
   const int64_t end = rank_.loader->schedule().at(c.train.steps).first_token;
   for (const LoadSegment& s : rank_.loader->schedule().segments()) {
     if (s.from_tokens > shape.first_token && s.from_tokens < end) {
-      shapes.push_back({.sequences = s.sequences, .length = s.length});
+      shapes.push_back(
+          {.micro_batches = s.micro_batches, .sequences = s.sequences, .length = s.length});
     }
   }
-  const int64_t copy = bytes_of_copy();
+  const int64_t copy = bytes_of_copy(), shares = rank_.part->data_ranks();
+  const int world = rank_.ranks.size();
   MemoryForecast most;
   for (const StepShape& s : shapes) {
-    const MemoryForecast f = forecast_memory(c, {.sequences = s.sequences,
-                                                 .length = s.length,
-                                                 .threads = rank_.device.threads(),
-                                                 .ranks = rank_.ranks.size(),
-                                                 .gradient_elements = rank_.store->elements(),
-                                                 .checkpoint_bytes = copy,
-                                                 .steps_done = rank_.step,
-                                                 .fallen = fallen()});
+    const MemoryForecast f = forecast_memory(
+        c, {.sequences = s.sequences,
+            .length = s.length,
+            .threads = rank_.device.threads(),
+            .share = share_of(c, world, rank_.ranks.rank(), s.micro_batches / shares),
+            .checkpoint_bytes = copy,
+            .steps_done = rank_.step,
+            .fallen = fallen()});
     if (f.total() > most.total()) most = f;
   }
   return most;
@@ -84,6 +86,7 @@ void Reporter::print_forecast() {
                      ", activations ", text(most.activations), ", workspace ", text(most.workspace),
                      ", communication ", text(most.communication), ", checkpoint copy ",
                      text(most.checkpoint),
+                     most.shared_out > 0 ? cat(", shared out ", text(most.shared_out)) : "",
                      c.precision.on() ? cat(", FP8 weights ", text(most.weight_codes)) : "", ")"));
 }
 

@@ -36,8 +36,8 @@
 // pipeline (exchange), where two stages that follow one another stand on different ranks
 //   activations up, gradients down         w d T / t each, from the rank that has made them
 //
-// and in a step, g being elements of its f32 gradients, r = c D (experts: t c D / (e s)), twice as many
-// where a schedule has two copies of a stage, N the elements of a group of parameters, padding
+// and in a step, g being elements of its f32 gradients, r = c D (experts: t c D / (e s)), twice as
+// many where a schedule has two copies of a stage, N the elements of a group of parameters, padding
 // included (parallel/step_gradients.h: dense ones and experts; in exact mode and from stage 2 on
 // those of each stage of the pipeline apart), k reductions of each bucket: 1, in exact mode and
 // from stage 2 on one a micro-batch of this rank

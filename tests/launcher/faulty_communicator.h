@@ -2,6 +2,8 @@
 // A world in which one kind of call of one group goes wrong: planted faults, as bugs of layouts
 // are.
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -12,110 +14,173 @@
 
 namespace shoestring {
 
-// The n-th communicator that is split off the world (0 first), or all of them.
 struct PlantedFault {
-  int split = -1;
+  // The communicator: {2} is the third that is split off the world, {0, 0} the first that is split
+  // off the first one. With it all that are split off it; `alone`: without. {}: the world.
+  struct Place {
+    int split = -1, again = -1;
+    size_t depth() const { return split < 0 ? 0 : again < 0 ? 1 : 2; }
+  } where = {};
   enum class What : uint8_t {
-    no_sum,        // an all_reduce leaves everybody's own
-    twice,         // an all_reduce counts everything twice
-    mean,          // an all_reduce or reduce_scatter divides by the ranks
-    own_piece,     // a reduce_scatter gives this rank's own part of its piece
-    stale,         // an all_gather gives the first rank's piece to all places
-    swapped,       // an all_to_all's pieces arrive in another order
-    silent_sends,  // an exchange delivers zeros
+    no_sum,      // an all_reduce leaves everybody's own
+    twice,       // a sum counts everything twice
+    mean,        // a sum is divided by the ranks, what arrives in an exchange too
+    own_piece,   // a reduce_scatter gives this rank's own part of its piece
+    stale,       // an all_gather gives the first rank's piece to all places
+    wider,       // of an all_gather's records of four the first value is ln(ranks) more
+    rotated,     // an all_gather's pieces stand one place further
+    swapped,     // an all_to_all's pieces arrive in another order
+    only_first,  // all_to_alls after the first deliver zeros
+    silent,      // an exchange delivers zeros
+    sent_twice,  // every sum and every gather is made twice; the numbers are right
+    leak,        // every sum and every gather leaves a buffer behind
   } what = What::no_sum;
+  bool alone = false;
+  int64_t elements = 0;  // only calls that leave so many here
+  Dtype dtype = Dtype::f32;
 };
 
 class FaultyCommunicator : public Communicator {
  public:
-  FaultyCommunicator(Communicator& inner, PlantedFault fault, bool here)
-      : inner_(inner), fault_(fault), here_(here) {}
-  FaultyCommunicator(std::unique_ptr<Communicator> inner, PlantedFault fault, bool here)
-      : owned_(std::move(inner)), inner_(*owned_), fault_(fault), here_(here) {}
+  using What = PlantedFault::What;
+
+  FaultyCommunicator(Communicator& inner, PlantedFault fault)
+      : inner_(inner), fault_(std::move(fault)) {}
 
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
   const std::string& name() const override { return inner_.name(); }
 
   void all_reduce(Buffer x, Reduce reduce, Stream& stream) override {
-    const bool sums = x.dtype == Dtype::f32 && reduce == Reduce::sum;
-    if (is(PlantedFault::What::no_sum) && sums) return;
+    const bool here = reduce == Reduce::sum && meant(x);
+    if (here && fault_.what == What::no_sum) return;
+    if (here && fault_.what == What::sent_twice) {
+      const Buffer copy = scratch(x, stream);
+      stream.run([copy, x] { std::memcpy(copy.data, x.data, x.bytes()); });
+      inner_.all_reduce(copy, reduce, stream);
+    }
     inner_.all_reduce(x, reduce, stream);
-    if (!sums) return;
-    if (is(PlantedFault::What::twice)) scale(x, 2, stream);
-    if (is(PlantedFault::What::mean)) scale(x, 1.0f / static_cast<float>(size()), stream);
+    if (here) spoil_sum(x, stream);
   }
   void reduce_scatter(View in, std::span<const int64_t> counts, Buffer out, Reduce reduce,
                       Stream& stream) override {
-    if (is(PlantedFault::What::own_piece)) {
+    const bool here = meant(out);
+    if (here && fault_.what == What::own_piece) {
       int64_t begin = 0;
       for (int r = 0; r < rank(); ++r) begin += counts[static_cast<size_t>(r)];
       const View own = in.part(begin, out.count);
       stream.run([own, out] { std::memmove(out.data, own.data, out.bytes()); });
       return;
     }
-    inner_.reduce_scatter(in, counts, out, reduce, stream);
-    const bool f32 = out.dtype == Dtype::f32;
-    if (is(PlantedFault::What::mean) && f32) {
-      scale(out, 1.0f / static_cast<float>(size()), stream);
+    if (here && fault_.what == What::sent_twice) {
+      inner_.reduce_scatter(in, counts, scratch(out, stream), reduce, stream);
     }
+    inner_.reduce_scatter(in, counts, out, reduce, stream);
+    if (here) spoil_sum(out, stream);
   }
   void all_gather(View in, std::span<const int64_t> counts, Buffer out, Stream& stream) override {
+    const bool here = meant(out);
+    if (here && fault_.what == What::sent_twice) {
+      inner_.all_gather(in, counts, scratch(out, stream), stream);
+    }
     inner_.all_gather(in, counts, out, stream);
-    const bool floats = out.dtype == Dtype::f32 || out.dtype == Dtype::f64;
-    if (!is(PlantedFault::What::stale) || !floats) return;
-    const std::vector<int64_t> sizes(counts.begin(), counts.end());
-    stream.run([sizes, out] {
-      int64_t at = sizes[0];
-      for (size_t r = 1; r < sizes.size(); ++r) {
-        if (sizes[r] == sizes[0]) {
-          std::memcpy(out.part(at, sizes[r]).data, out.data, out.part(0, sizes[0]).bytes());
+    if (here && fault_.what == What::leak) scratch(out, stream);
+    if (!here) return;
+    if (fault_.what == What::stale) {
+      std::vector<size_t> sizes;
+      for (const int64_t count : counts) sizes.push_back(out.part(0, count).bytes());
+      stream.run([out, sizes] {
+        size_t at = sizes[0];
+        for (size_t r = 1; r < sizes.size(); at += sizes[r++]) {
+          std::memcpy(out.data + at, out.data, std::min(sizes[0], sizes[r]));
         }
-        at += sizes[r];
-      }
-    });
+      });
+    }
+    if (fault_.what == What::rotated) {
+      const size_t piece = out.part(0, counts[0]).bytes();
+      stream.run([out, piece] {
+        std::rotate(out.data, out.data + out.bytes() - piece, out.data + out.bytes());
+      });
+    }
+    if (fault_.what == What::wider) {
+      stream.run([out, more = std::log(size())] {
+        auto* x = reinterpret_cast<double*>(out.data);
+        for (int64_t i = 0; i < out.count; i += 4) x[i] += more;
+      });
+    }
   }
   void all_to_all(View in, std::span<const int64_t> in_counts, Buffer out,
                   std::span<const int64_t> out_counts, Stream& stream) override {
     inner_.all_to_all(in, in_counts, out, out_counts, stream);
-    if (!is(PlantedFault::What::swapped) || out.dtype != Dtype::f32) return;
-    stream.run([out] {  // the first value takes the last one's place
-      auto* x = reinterpret_cast<float*>(out.data);
-      for (int64_t i = 0, j = out.count - 1; i < j; ++i, --j) std::swap(x[i], x[j]);
-    });
+    if (!meant(out)) return;
+    if (fault_.what == What::swapped) {
+      stream.run([out] {  // the first value takes the last one's place
+        auto* x = reinterpret_cast<float*>(out.data);
+        std::reverse(x, x + out.count);
+      });
+    }
+    if (fault_.what == What::only_first && all_to_alls_++ > 0) zero(out, stream);
   }
   void broadcast(Buffer x, int root, Stream& stream) override { inner_.broadcast(x, root, stream); }
   void exchange(std::span<const Transfer> transfers, Stream& stream) override {
     inner_.exchange(transfers, stream);
-    if (!is(PlantedFault::What::silent_sends)) return;
     for (const Transfer& t : transfers) {
-      if (t.kind != Transfer::Kind::receive || t.in.dtype != Dtype::f32) continue;
-      stream.run([in = t.in] { std::memset(in.data, 0, in.bytes()); });
+      if (t.kind != Transfer::Kind::receive || !meant(t.in)) continue;
+      if (fault_.what == What::silent) zero(t.in, stream);
+      if (fault_.what == What::mean) scale(t.in, 1.0 / size(), stream);
     }
   }
   std::unique_ptr<Communicator> split(int color, int key) override {
     auto part = inner_.split(color, key);
-    const int number = splits_++;
+    std::vector<int> path = path_;
+    path.push_back(splits_++);
     if (!part) return nullptr;
-    const bool here = here_ || number == fault_.split || fault_.split < 0;
-    return std::make_unique<FaultyCommunicator>(std::move(part), fault_, here);
+    auto child = std::make_unique<FaultyCommunicator>(*part, fault_);
+    child->owned_ = std::move(part);
+    child->path_ = std::move(path);
+    return child;
   }
   void abort(std::string_view reason) noexcept override { inner_.abort(reason); }
 
  private:
-  bool is(PlantedFault::What what) const { return here_ && fault_.what == what; }
-  static void scale(Buffer x, float by, Stream& stream) {
+  bool meant(Buffer x) const {
+    const size_t depth = fault_.where.depth();
+    const bool below = path_.size() >= depth && (depth < 1 || path_[0] == fault_.where.split) &&
+                       (depth < 2 || path_[1] == fault_.where.again);
+    const bool here = below && (!fault_.alone || path_.size() == depth);
+    return here && x.dtype == fault_.dtype && (fault_.elements == 0 || x.count == fault_.elements);
+  }
+  void spoil_sum(Buffer x, Stream& stream) {
+    if (fault_.what == What::twice) scale(x, 2, stream);
+    if (fault_.what == What::mean) scale(x, 1.0 / size(), stream);
+    if (fault_.what == What::leak) scratch(x, stream);
+  }
+  // As large as x; lives as long as this.
+  Buffer scratch(Buffer x, Stream& stream) {
+    kept_.push_back(stream.device().allocate(x.bytes(), MemoryKind::communication));
+    return {kept_.back()->data(), x.count, x.dtype};
+  }
+  static void zero(Buffer x, Stream& stream) {
+    stream.run([x] { std::memset(x.data, 0, x.bytes()); });
+  }
+  static void scale(Buffer x, double by, Stream& stream) {
     stream.run([x, by] {
-      auto* values = reinterpret_cast<float*>(x.data);
-      for (int64_t i = 0; i < x.count; ++i) values[i] *= by;
+      for (int64_t i = 0; i < x.count; ++i) {
+        if (x.dtype == Dtype::f64) {
+          reinterpret_cast<double*>(x.data)[i] *= by;
+        } else {
+          reinterpret_cast<float*>(x.data)[i] *= static_cast<float>(by);
+        }
+      }
     });
   }
 
   std::unique_ptr<Communicator> owned_;
   Communicator& inner_;
   PlantedFault fault_;
-  bool here_;
-  int splits_ = 0;
+  std::vector<int> path_;
+  int splits_ = 0, all_to_alls_ = 0;
+  std::vector<BlockPtr> kept_;
 };
 
 }  // namespace shoestring

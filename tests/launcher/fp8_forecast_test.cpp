@@ -163,12 +163,17 @@ TEST(Fp8Forecast, KnowsWhatHasFallenBack) {
   config.model.vocabulary = 512;
   config.train.dtype = "bf16";
   config.precision.recipe = "deepseek_v3";
-  const Fp8ForecastInput narrow{.sequences = 2, .length = 64};
+  const Chunk all = whole_model(config.model);
+  const Fp8ForecastInput narrow{.rows = 128, .chunk = all};
   Fp8ForecastInput fallen = narrow;
   fallen.fallen = {"layers.0.mlp.gate_up.weight", "layers.0.mlp.down.weight"};
   const Fp8Forecast a = forecast_fp8(config, narrow), b = forecast_fp8(config, fallen);
-  EXPECT_EQ(a.weight_codes - b.weight_codes, 3 * 128 * 352 + 2 * 64);
-  EXPECT_GT(b.activations + b.workspace, a.activations + a.workspace + 128 * 2 * 352);
+  EXPECT_GT(b.forward, a.forward + 128 * 2 * 352);
+  EXPECT_GT(b.kept, a.kept + 128 * 2 * 352);
+  const std::vector<ParamInfo> params = parameters_of(config.model, all);
+  EXPECT_EQ(
+      forecast_codes(config, params, 1, {}) - forecast_codes(config, params, 1, fallen.fallen),
+      3 * 128 * 352 + 2 * 64);
 }
 
 // A byte an element and a scale a block, in buffers of whole cache lines; both directions where
@@ -179,7 +184,7 @@ TEST(Fp8Forecast, CountsTheCodesOfWeights) {
   config.model.vocabulary = 512;
   auto codes = [&](const char* recipe) {
     config.precision.recipe = recipe;
-    return forecast_fp8(config, {.sequences = 1, .length = 16}).weight_codes;
+    return forecast_codes(config, parameters_of(config.model, whole_model(config.model)), 1, {});
   };
   const int64_t d = 128, f = 352,
                 qkv = config.model.heads * config.model.dim_of_head() +
@@ -188,6 +193,21 @@ TEST(Fp8Forecast, CountsTheCodesOfWeights) {
   EXPECT_EQ(codes("per_tensor"), elements + 3 * 4 * 64);
   EXPECT_EQ(codes("mxfp8"), 2 * (elements + elements / 32 * 4));
   EXPECT_EQ(codes("deepseek_v3"), elements + 3 * 4 * 64);
+}
+
+// Two tensor ranks have half the rows each and the inputs of their halves of matrices of all rows.
+TEST(Fp8Forecast, OfTensorRanks) {
+  RunConfig config;
+  set_dense(config);
+  config.model.vocabulary = 512;
+  config.train.dtype = "bf16";
+  config.precision.recipe = "deepseek_v3";
+  const Chunk all = whole_model(config.model);
+  const Fp8Forecast one = forecast_fp8(config, {.rows = 128, .chunk = all});
+  const Fp8Forecast two = forecast_fp8(config, {.rows = 64, .tensor = 2, .chunk = all});
+  EXPECT_GT(2 * two.kept, one.kept);
+  EXPECT_LT(two.kept, 0.65 * static_cast<double>(one.kept));
+  EXPECT_LT(two.backward, 0.75 * static_cast<double>(one.backward));
 }
 
 TEST(Fp8Forecast, SavesBesideBf16AndGrowsWithTokens) {

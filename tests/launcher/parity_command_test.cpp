@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
 #include <sstream>
 
 #include "nlohmann/json.hpp"
@@ -42,7 +43,8 @@ TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
   options.layouts = "all";
   options.ranks = 2;
   EXPECT_TRUE(run_parity(options, table)) << table.str();
-  for (const char* part : {"tp=2", "cp=2", "pp=2", "dp_shard=2", "sent: ", "equal one rank"}) {
+  for (const char* part : {"tp=2", "cp=2", "pp=2", "dp_shard=2", "sent: ", "by formula the same",
+                           "memory: weights ", "activations ", "equal one rank"}) {
     EXPECT_NE(table.str().find(part), std::string::npos) << part << "\n" << table.str();
   }
   options.layouts = "";
@@ -54,6 +56,16 @@ TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
   EXPECT_EQ(list[0]["name"], "the config's own/loss");
   EXPECT_EQ(list[0]["met"], true);
   EXPECT_EQ(list[0]["goal"], 1e-6);
+  std::set<std::string> names;
+  for (const auto& figure : list) {
+    names.insert(figure["name"]);
+    EXPECT_TRUE(figure["met"].is_null() || figure["met"] == true) << figure;
+  }
+  for (const char* name :
+       {"sent/all_gather", "sent_beside_formula/all_gather", "memory/gradients",
+        "memory_below_forecast/gradients", "memory/activations", "memory/other"}) {
+    EXPECT_TRUE(names.contains(std::string("the config's own/") + name)) << name;
+  }
 }
 
 TEST(ParityCommand, ReadsAllConfigsBeforeItRuns) {

@@ -1,0 +1,145 @@
+#include "launcher/rank_share.h"
+
+#include <algorithm>
+#include <set>
+
+#include "launcher/mesh_layout.h"
+#include "launcher/rank_state.h"
+#include "parallel/expert_exchange.h"
+#include "parallel/gradient_traffic.h"
+#include "parallel/model_part.h"
+#include "parallel/param_units.h"
+
+namespace shoestring {
+namespace {
+
+class Lister {
+ public:
+  Lister(const RunConfig& config, const Mesh& mesh, int rank, RankShare& share)
+      : config_(config), mesh_(mesh), rank_(rank), share_(share) {}
+
+  void run() {
+    const ModelConfig& model = config_.model;
+    std::vector<int> stages = stages_of(share_.where, pp());
+    std::sort(stages.begin(), stages.end());
+    const SharedBy sharing = embedding_sharing(model, share_.where, stages);
+    share_.holds_shared = sharing == SharedBy::ends || sharing == SharedBy::mirrored;
+    RankShare::Group shared;
+    std::vector<RankShare::Group> dense, routed;
+    const bool each_slot = reduces_each_slot(sharing_of(config_));
+    for (size_t at = 0; at < stages.size(); ++at) {
+      if (at == 0 || each_slot) {
+        dense.push_back(group_of(stages[at], false));
+        routed.push_back(group_of(stages[at], true));
+      }
+      for (ParamInfo& p : held_at(stages[at])) {
+        const bool of_all = sharing != SharedBy::nobody && p.name == "embedding.weight";
+        if (of_all) shared = group_of(stages.front(), false);
+        auto& to = of_all ? shared : is_of_experts(p) ? routed.back() : dense.back();
+        to.params.push_back(std::move(p));
+      }
+    }
+    add(std::move(shared));
+    for (auto* list : {&dense, &routed}) {
+      for (RankShare::Group& group : *list) add(std::move(group));
+    }
+  }
+
+ private:
+  int pp() const { return mesh_.place(rank_)[MeshAxis::pp]; }
+  void add(RankShare::Group group) {
+    if (!group.params.empty()) share_.groups.push_back(std::move(group));
+  }
+
+  // What no stage before has.
+  std::vector<ParamInfo> held_at(int stage) {
+    const int t = mesh_.extent(MeshAxis::tp);
+    const MeshPlace& place = mesh_.place(rank_);
+    const ExpertPart part{.rank = place[MeshAxis::ep],
+                          .ranks = mesh_.extent(MeshAxis::ep),
+                          .slice = place[MeshAxis::etp],
+                          .slices = mesh_.extent(MeshAxis::etp)};
+    std::vector<ParamInfo> list;
+    for (ParamInfo& p :
+         shard_parameters(config_.model, parameters_of(config_.model, share_.chunks, {stage}),
+                          mesh_.place(rank_)[MeshAxis::tp], t)) {
+      if (!listed_.insert(p.name).second) continue;
+      if (is_of_experts(p)) p = part_of_experts(std::move(p), config_.model.moe.experts, part);
+      list.push_back(std::move(p));
+    }
+    return list;
+  }
+
+  // With both copies of a stage where the schedule has two.
+  RankShare::Group group_of(int stage, bool routed) const {
+    const MeshGroup kind = routed ? MeshGroup::edp : MeshGroup::dp_cp;
+    const int copies = copies_of(share_.where, pp()), size = mesh_.size(kind);
+    const int replicated = mesh_.extent(routed ? MeshAxis::edp_replicate : MeshAxis::dp_replicate);
+    const int copy = copies > 1 && stage != pp() ? 1 : 0;
+    RankShare::Group group{.routed = routed};
+    group.shards = replicated > 1 ? size / replicated : size * copies;
+    group.replicas = replicated > 1 ? replicated * copies : 1;
+    group.shard = (copy * size + mesh_.index_in(kind, rank_)) % group.shards;
+    const bool both_ways = share_.where.order == StageOrder::both_ways;
+    const int64_t data_ranks = mesh_.size(MeshGroup::dp) * (both_ways ? 2 : 1);
+    const int64_t sources = share_.experts * share_.slices;
+    if (routed && config_.train.exact && sources * group.ranks() == data_ranks) {
+      group.sources = sources;
+    }
+    return group;
+  }
+
+  const RunConfig& config_;
+  const Mesh& mesh_;
+  int rank_;
+  RankShare& share_;
+  std::set<std::string> listed_;
+};
+
+}  // namespace
+
+RankShare share_of(const RunConfig& config, int ranks, int rank, int64_t micro_batches) {
+  const PartConfig part = part_config_of(config, ranks);
+  const Mesh mesh(part.mesh, ranks);
+  const int pp = mesh.extent(MeshAxis::pp);
+  const Schedule schedule = schedule_of(part, pp > 1 ? static_cast<int>(micro_batches) : 1);
+  RankShare share{.tensor = mesh.extent(MeshAxis::tp),
+                  .context = mesh.extent(MeshAxis::cp),
+                  .experts = mesh.extent(MeshAxis::ep),
+                  .slices = mesh.extent(MeshAxis::etp),
+                  .context_kind = part.context,
+                  .slots = pp > 1 ? 1 : micro_batches,
+                  .where = schedule.where,
+                  .program = schedule.ranks[static_cast<size_t>(mesh.place(rank)[MeshAxis::pp])]};
+  share.chunks =
+      cut(config.model,
+          part.blocks.empty() ? even_split(config.model, schedule.where.stages()) : part.blocks);
+  Lister(config, mesh, rank, share).run();
+  return share;
+}
+
+FlatGroup flat_group(const RunConfig& config, const RankShare& share,
+                     const RankShare::Group& group) {
+  Device device(DeviceKind::cpu, 0, 1);
+  const ParamStore store(device, group.params, dtype_from_name(config.train.dtype),
+                         {.weights = false, .masters = false, .gradients = false});
+  const auto whole = [&](const Param& p) { return updated_by_muon(p.info, config.optim); };
+  DataParallelConfig sharing = sharing_of(config);
+  sharing.slots_overlap = share.where.ranks > 1 || group.sources > 1;
+  std::vector<ParamUnit> units;
+  const auto count = static_cast<int>(store.params().size());
+  for (int i = 0; sharing.zero_stage > 1 && i < count; ++i) {
+    // Experts of several sources are units by themselves.
+    if (group.sources == 1 && i > 0) break;
+    const auto more = units_of(store, i, group.sources == 1 ? count : i + 1);
+    units.insert(units.end(), more.begin(), more.end());
+  }
+  const bool each_slot = reduces_each_slot(sharing);
+  return {.params = store.params(),
+          .elements = store.elements(),
+          .layout = shards_of(sharing, {0, store.elements()}, extents_of(store, whole),
+                              ranges_of(units), group.sources, group.shards),
+          .holds = sharing.zero_stage > 1 || (sharing.slots_overlap && each_slot)};
+}
+
+}  // namespace shoestring

@@ -1,0 +1,51 @@
+#pragma once
+// Which part of a run one rank has, from the config alone: its parameters, who shares them out, and
+// its order of work. What forecasts of memory depend on.
+
+#include <cstdint>
+#include <vector>
+
+#include "core/model/parameters.h"
+#include "launcher/run_config.h"
+#include "parallel/instruction.h"
+#include "parallel/mesh_layouts.h"
+#include "parallel/shard_layout.h"
+
+namespace shoestring {
+
+struct RankShare {
+  int64_t tensor = 1, context = 1, experts = 1, slices = 1;  // ranks of these axes
+  ContextKind context_kind = ContextKind::ring;
+  // Parameters whose gradients are reduced together (parallel/step_gradients.h), and the ranks that
+  // hold the same: `shards` that share them out, `replicas` times.
+  struct Group {
+    std::vector<ParamInfo> params = {};
+    bool routed = false;  // experts
+    int shards = 1, shard = 0, replicas = 1;
+    int64_t sources = 1;  // gradients of one parameter that are kept apart
+    int ranks() const { return shards * replicas; }
+  };
+  std::vector<Group> groups = {};  // in the order of the store
+  bool holds_shared = false;       // an embedding that another rank of the pipeline has too
+  // What runs at once: a pipeline's whole step, else one micro-batch, and how often in a step.
+  int64_t slots = 1;
+  Placement where = {};
+  Program program = {};
+  std::vector<Chunk> chunks = {};  // of every stage of the model
+};
+
+// Rank `rank` of `ranks`, in a step of `micro_batches` on each data rank. The config has its
+// vocabulary, and the layout is possible (launcher/mesh_layout.h).
+RankShare share_of(const RunConfig& config, int ranks, int rank, int64_t micro_batches);
+
+// A group's part of the flat numbering, and who updates which of it.
+struct FlatGroup {
+  std::vector<Param> params = {};
+  int64_t elements = 0;  // padding included
+  ShardLayout layout;
+  bool holds = false;  // gradients of a slot are kept apart until they are reduced
+};
+FlatGroup flat_group(const RunConfig& config, const RankShare& share,
+                     const RankShare::Group& group);
+
+}  // namespace shoestring

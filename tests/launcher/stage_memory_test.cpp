@@ -1,0 +1,68 @@
+#include "launcher/stage_memory.h"
+
+#include <gtest/gtest.h>
+
+#include "core/text.h"
+
+namespace shoestring {
+namespace {
+
+RunConfig config() {
+  RunConfig c;
+  c.model = {.layers = 4, .hidden = 32, .ffn = 48, .heads = 4, .kv_heads = 2};
+  c.model.vocabulary = 64;
+  c.train.dtype = "f32";
+  return c;
+}
+
+ForecastInput input() { return {.sequences = 2, .length = 64}; }
+
+int64_t most(const std::vector<PassMoment>& moments) {
+  int64_t bytes = 0;
+  for (const PassMoment& m : moments) bytes = std::max(bytes, m.total());
+  return bytes;
+}
+
+// Two halves keep what the whole does, and the value that travels between them.
+TEST(StageMemory, OfStagesIsThatOfTheModel) {
+  for (const char* policy : {"none", "norms", "attention"}) {
+    RunConfig c = config();
+    c.train.recompute = policy;
+    const auto of = [&](const Chunk& chunk) { return stage_memory(c, input(), chunk, {}); };
+    const StageMemory whole = of({.first_block = 0, .last_block = 4});
+    const StageMemory low = of({.first_block = 0, .last_block = 2, .head = false});
+    const StageMemory high = of({.first_block = 2, .last_block = 4, .embedding = false});
+    const int64_t value = 128 * 32 * 4;
+    EXPECT_EQ(low.kept + high.kept, whole.kept + value) << policy;
+    EXPECT_EQ(low.owed + high.owed, whole.owed) << policy;
+    EXPECT_GT(most(low.backward), low.kept - value) << policy;
+    EXPECT_GE(most(low.input), most(low.backward)) << policy;
+  }
+}
+
+// Between the gradient of the input and that of the weights a stage keeps less than before both.
+TEST(StageMemory, OwesLessThanItKept) {
+  const StageMemory stage =
+      stage_memory(config(), input(), {.first_block = 0, .last_block = 4, .head = false}, {});
+  EXPECT_LT(stage.owed, stage.kept);
+  EXPECT_GT(stage.owed, stage.kept / 2);
+}
+
+TEST(StageMemory, StagingByHand) {
+  ForecastInput in = input();
+  const int64_t rows = 128, d = 32;
+  in.share.tensor = 2;
+  EXPECT_EQ(row_communication(config(), in), rows / 2 * d * 4);
+  in.share.tensor = 1;
+  in.share.context = 4;
+  // Two pairs of keys and values on their way, three of sums, of 32 columns together.
+  EXPECT_EQ(row_communication(config(), in), rows / 4 * 32 * 4 * 5);
+  in.share.context_kind = ContextKind::all_to_all;
+  // Packed and as it arrived: q, and each key head twice for the ranks that read it.
+  EXPECT_EQ(row_communication(config(), in), rows / 4 * 2 * (32 + 64) * 4);
+  in.share = {};
+  EXPECT_EQ(row_communication(config(), in), 0);
+}
+
+}  // namespace
+}  // namespace shoestring
