@@ -135,10 +135,13 @@ FlatGroup flat_group(const RunConfig& config, const RankShare& share,
     units.insert(units.end(), more.begin(), more.end());
   }
   const bool each_slot = reduces_each_slot(sharing);
+  const std::vector<ParamExtent> extents =
+      extents_of(store, {.first = 0, .last = count, .whole = whole});
+  const std::vector<FlatRange> ranges = ranges_of(units);
   return {.params = store.params(),
           .elements = store.elements(),
-          .layout = shards_of(sharing, {0, store.elements()}, extents_of(store, whole),
-                              ranges_of(units), group.sources, group.shards),
+          .layout = shards_of(
+              sharing, {{0, store.elements()}, extents, ranges, group.sources, group.shards}),
           .holds = sharing.zero_stage > 1 || (sharing.slots_overlap && each_slot)};
 }
 

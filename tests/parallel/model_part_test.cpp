@@ -62,13 +62,14 @@ TEST(ModelPart, HoldsSlicesOfExperts) {
   std::mutex mutex;
   std::map<int, std::map<std::string, ParamInfo>> parts;
   each_part(sparse_model(), config, 8, [&](ModelPart& part) {
+    const Replicas replicas = part.split_replicas(0, true);
     const std::lock_guard lock(mutex);
     for (const ParamInfo& p : part.parameters()) parts[part.rank()][p.name] = p;
     EXPECT_EQ(part.exchange()->group().ranks->size(), 2);
     EXPECT_EQ(part.exchange()->group().slices->size(), 2);
     EXPECT_EQ(part.exchange()->group().slices->rank(), part.rank() % 2);
-    EXPECT_EQ(part.expert_replicas().size(), 2);
-    EXPECT_EQ(part.expert_replicas().rank(), part.rank() / 4);
+    EXPECT_EQ(replicas.ranks(), 2);
+    EXPECT_EQ(replicas.shard->rank(), part.rank() / 4);
   });
   for (int rank = 0; rank < 8; ++rank) {
     const ParamInfo& down = parts[rank].at("layers.1.moe.experts.down.weight");
