@@ -37,3 +37,8 @@ add_executable(bench_schedule_overhead
 target_link_libraries(bench_schedule_overhead PRIVATE shoestring_launcher)
 add_test(NAME bench.schedule_overhead COMMAND bench_schedule_overhead --micro-batches 64 --rounds 2)
 set_tests_properties(bench.schedule_overhead PROPERTIES LABELS bench TIMEOUT 60)
+# Two ranks beside one, as whole runs of the binary.
+find_package(Python3 COMPONENTS Interpreter REQUIRED)
+add_test(NAME bench.layouts_quick
+  COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/layouts --quick --only zb)
+set_tests_properties(bench.layouts_quick PROPERTIES LABELS bench TIMEOUT 300)
