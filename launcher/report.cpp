@@ -109,6 +109,9 @@ void Reporter::begin(const CoreShare& machine) {
                      " tokens, ", counted(shape.micro_batches, "micro-batch", "micro-batches"),
                      " on ", counted(rank_.ranks.size(), "rank"), " of ",
                      counted(rank_.device.threads(), "thread")));
+  if (!rank_.split_text.empty()) {
+    progress_.line(cat("stages by measured cost: ", rank_.split_text));
+  }
   print_forecast();
   if (!c.run.name.empty()) progress_.line(cat("run: ", c.run.name));
   progress_.line(cat(rank_.step > 0 ? cat("resuming after step ", rank_.step) : "training", ": ",
