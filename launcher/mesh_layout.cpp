@@ -1,6 +1,7 @@
 #include "launcher/mesh_layout.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/check.h"
 #include "core/counted.h"
@@ -11,6 +12,22 @@
 
 namespace shoestring {
 namespace {
+
+// Sizes that no run has, alone or together with data ranks of [parallel], go no further: what is
+// left can be multiplied.
+void require_sizes(const RunConfig& config) {
+  MeshConfig mesh = config.mesh;
+  Complaints complaints;
+  mesh.validate(complaints);
+  for (const auto& [key, message] : complaints.items()) fail_usage(cat("mesh.", key, " ", message));
+  if (mesh.dp_shard > 0) return;
+  mesh.dp_shard = config.parallel.data_parallel;
+  mesh.dp_replicate = 1;
+  mesh.validate(complaints);
+  for (const auto& [key, message] : complaints.items()) {
+    fail_usage(cat(key == "dp_shard" ? "parallel.data_parallel" : cat("mesh.", key), " ", message));
+  }
+}
 
 // Of all axes but those of data parallelism.
 int64_t ranks_of_one_copy(const MeshConfig& mesh) { return mesh.tp * mesh.cp * mesh.pp; }
@@ -60,10 +77,12 @@ ModelFacts facts_of(const RunConfig& config, const LoadSegment& segment, int64_t
 }  // namespace
 
 int64_t ranks_of(const RunConfig& config) {
+  require_sizes(config);
   return ranks_of_one_copy(config.mesh) * std::max<int64_t>(named_data_ranks(config), 1);
 }
 
 MeshConfig mesh_of(const RunConfig& config, int64_t ranks) {
+  require_sizes(config);
   MeshConfig mesh = config.mesh;
   const int64_t named = named_data_ranks(config), copy = ranks_of_one_copy(mesh);
   if (named > 0 && copy * named != ranks) {
@@ -87,19 +106,56 @@ PartConfig part_config_of(const RunConfig& config, int64_t ranks) {
   return part;
 }
 
+void check_pipeline(const RunConfig& config, Complaints& complaints) {
+  const PipelineSection& pipeline = config.pipeline;
+  try {
+    const ScheduleEntry& entry = schedule_entry(pipeline.schedule);
+    if (pipeline.chunks > 0 && !entry.takes_chunks) {
+      complaints.add("pipeline.chunks",
+                     cat("is ", pipeline.chunks, ", but schedule = \"", entry.name,
+                         "\" takes none; leave it out, or choose \"interleaved-1f1b\""));
+    }
+    if (pipeline.chunks == 1 && entry.takes_chunks) {
+      complaints.add("pipeline.chunks", cat("is 1, but schedule = \"", entry.name, "\" needs at ",
+                                            "least 2 pieces on a rank; with one it is \"1f1b\""));
+    }
+  } catch (const Error& error) {
+    complaints.add("pipeline.schedule", error.what());
+    return;
+  }
+  if (pipeline.layers.empty()) return;
+  const int64_t pp = config.mesh.pp;
+  const int64_t stages = pp > 1 ? pp * schedule_needs(config, pp).stages_per_rank : 1;
+  const auto pieces = static_cast<int64_t>(pipeline.layers.size());
+  if (pieces != stages) {
+    complaints.add("pipeline.layers",
+                   cat("names ", counted(pieces, "piece"), ", but mesh.pp = ", pp,
+                       pp > 1 ? cat(" with pipeline.schedule = \"", pipeline.schedule, "\"") : "",
+                       " cuts the model into ", stages, "; write as many numbers"));
+  }
+  const int64_t blocks = std::accumulate(pipeline.layers.begin(), pipeline.layers.end(), 0LL);
+  if (blocks != config.model.layers) {
+    complaints.add("pipeline.layers", cat("holds ", counted(blocks, "block"), " together, but ",
+                                          "model.layers = ", config.model.layers));
+  }
+}
+
 void require_layout(const RunConfig& config, int64_t ranks,
                     const std::vector<LoadSegment>& segments) {
   LayoutQuestion question;
   question.config = mesh_of(config, ranks);
   question.ranks = ranks;
+  if (config.mesh.dp_shard == 0 && config.parallel.data_parallel > 1) {
+    question.data_key = "parallel.data_parallel";
+  }
   for (const LoadSegment& segment : segments) {
     question.model = facts_of(config, segment, question.config.pp);
+    if (segments.size() == 1) question.model.batch = segment.micro_batches * segment.sequences;
     require_layout(question);
   }
-  if (config.mesh.pp == 1 && config.pipeline.layers.empty()) return;
-  // The pieces of the model are as many as the schedule has stages, and hold all blocks.
-  const PartConfig part = part_config_of(config, ranks);
-  if (!part.blocks.empty()) cut(config.model, part.blocks);
+  Complaints complaints;
+  check_pipeline(config, complaints);
+  for (const auto& [key, message] : complaints.items()) fail_usage(cat(key, " ", message));
 }
 
 std::vector<MeshConfig> legal_meshes(const RunConfig& config, int64_t ranks) {

@@ -19,6 +19,10 @@ int64_t ranks_of(const RunConfig& config);
 MeshConfig mesh_of(const RunConfig& config, int64_t ranks);
 PartConfig part_config_of(const RunConfig& config, int64_t ranks);
 
+// What is wrong with [pipeline] whatever the data: an unknown order, chunks that it does not take,
+// layers that are not those of the model or not as many pieces as there are stages.
+void check_pipeline(const RunConfig& config, Complaints& complaints);
+
 // Usage error with every reason at once, and the nearest legal layouts. The config has its
 // vocabulary.
 void require_layout(const RunConfig& config, int64_t ranks,

@@ -60,6 +60,17 @@ ParityStep run_oracle_step(const RunConfig& config);
 // The config's run on one rank.
 RunConfig on_one_rank(RunConfig config);
 
+// Must every bit be one rank's, in the same precision? In exact mode, without tensor (tp, etp) and
+// context axes.
+bool must_be_equal(const RunConfig& config);
+// Are the numbers measured against the oracle? In bf16 and FP8, where they need not be equal.
+bool needs_oracle(const RunConfig& config);
+
+// The global-batch loss counts the tokens of a slot, which are other ones where data ranks or both
+// directions of DualPipe take micro-batches at once. There numbers are compared without that loss:
+// the config to compare with, its like elsewhere.
+RunConfig with_comparable_numbers(const RunConfig& config);
+
 struct ParityResult {
   double loss = 0, norm = 0;  // relative distances
   std::string worst;          // parameter, or in f32 a router's bias
@@ -74,8 +85,7 @@ struct ParityResult {
   bool met() const { return numbers_met() && bytes.empty() && memory.empty(); }
 };
 
-// `oracle`: null in f32. In exact mode, without tensor (tp, etp) and context axes, everything must
-// be equal.
+// `oracle`: null where none is needed. Of a config whose numbers can be compared.
 ParityResult compare_steps(const RunConfig& config, const ParityStep& step, const ParityStep& one,
                            const ParityStep* oracle);
 

@@ -22,25 +22,29 @@ void add_parity_command(CLI::App& app, CommandAction& action) {
                    "all: every legal mesh of --ranks ranks; or a file with a layout a line; "
                    "without it, the config's own")
       ->type_name("all|FILE");
-  command->add_option("--ranks", options->ranks, "threads for --layouts all; default: the config's")
+  command
+      ->add_option("--ranks", options->ranks,
+                   "threads, with --layouts all only; default: the config's")
       ->type_name("N")
       ->check(CLI::Range(1, 1024));
   command->add_flag("--json", options->json, "a JSON list instead of a table");
   command->footer(
       "Runs the first training step on one rank and, with threads as ranks, under each layout, "
       "from\n"
-      "the same weights and data. Loss and gradient norm must agree to 1e-6, the gradient of "
-      "every\n"
-      "parameter to 1e-5 (f32, relative); with train.exact every bit where no tensor (tp, etp) "
-      "or\n"
-      "context axis stands; in bf16 and FP8 the distance to f64 may be 1.5 times that of one rank. "
-      "Bytes sent "
+      "the same weights and data. With train.exact, where no tensor (tp, etp) or context axis "
+      "stands,\n"
+      "every bit must be one rank's, in bf16 and FP8 too. Otherwise in f32 loss and gradient norm "
       "must\n"
-      "be those of the formulas, and peaks of memory those of the forecast, weights, gradients "
-      "and\n"
-      "moments to the byte, the others within bands (docs/parity.md). Ends with 1 where a layout\n"
-      "misses.\n\n"
-      "A file of layouts has one a line, in short names or keys of the config:\n"
+      "agree to 1e-6, the gradient of every parameter to 1e-5 (relative); in bf16 and FP8 the "
+      "distance\n"
+      "to f64 may be 1.5 times that of one rank. Bytes sent must be those of the formulas, and "
+      "peaks of\n"
+      "memory those of the forecast, weights, gradients and moments to the byte, the others "
+      "within\n"
+      "bands (docs/parity.md). Ends with 1 where a layout misses.\n\n"
+      "A file of layouts has one a line, in short names or keys of the config; all lines are "
+      "checked\n"
+      "before the first one runs:\n"
       "  tp=2 pp=2 schedule=zb-v recompute=block\n"
       "  dp=4 zero=1 train.exact=true\n\n"
       "Examples:\n"

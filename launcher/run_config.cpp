@@ -5,6 +5,7 @@
 #include "core/counted.h"
 #include "core/text.h"
 #include "launcher/kept_matrices.h"
+#include "launcher/mesh_layout.h"
 
 namespace shoestring {
 namespace {
@@ -103,6 +104,7 @@ void RunConfig::validate_data(Complaints& c) const {
 
 void RunConfig::validate(Complaints& c) const {
   check_ramp(*this, c);
+  check_pipeline(*this, c);
   check_kept_matrices(precision, model, c);
   if (device == "cuda") {
     c.add("device", "is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");

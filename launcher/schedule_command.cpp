@@ -100,6 +100,20 @@ std::string padded(const std::string& text, size_t width, bool left = false) {
   return left ? text + blanks : blanks + text;
 }
 
+[[noreturn]] void refuse_option(std::string_view option, const std::string& by) {
+  fail_usage(cat(option, " has no effect on ", by, ": it is for ",
+                 option == "--chunks" ? "interleaved-1f1b" : "automatic", "; leave it out"));
+}
+
+// Options that the order would ignore.
+void require_taken(const ScheduleOptions& o) {
+  const bool named = o.program_file.empty();
+  const std::string by = named ? o.name : cat("the program ", o.program_file);
+  const ScheduleEntry entry = named ? schedule_entry(o.name) : ScheduleEntry();
+  if (o.chunks && !entry.takes_chunks) refuse_option("--chunks", by);
+  if (o.memory_limit && !entry.takes_memory) refuse_option("--memory-limit", by);
+}
+
 struct Compared {
   std::string name, refusal;
   Simulation simulation;
@@ -109,18 +123,25 @@ std::vector<Compared> compare(const ScheduleOptions& sizes, std::vector<std::str
   if (names.empty()) {
     for (const ScheduleEntry& entry : schedule_entries()) names.push_back(entry.name);
   }
+  const auto taken = [&names](bool ScheduleEntry::*by) {
+    return std::ranges::any_of(names, [by](const auto& n) { return schedule_entry(n).*by; });
+  };
+  if (sizes.chunks && !taken(&ScheduleEntry::takes_chunks)) refuse_option("--chunks", "these");
+  if (sizes.memory_limit && !taken(&ScheduleEntry::takes_memory)) {
+    refuse_option("--memory-limit", "these");
+  }
   std::vector<Compared> rows;
   for (const std::string& name : names) {
     ScheduleOptions options = sizes;
     options.name = name;
     Compared row{.name = name, .refusal = "", .simulation = {}};
-    const bool known = std::any_of(schedule_entries().begin(), schedule_entries().end(),
-                                   [&](const ScheduleEntry& entry) { return entry.name == name; });
+    const ScheduleEntry& entry = schedule_entry(name);
+    if (!entry.takes_chunks) options.chunks.reset();
+    if (!entry.takes_memory) options.memory_limit.reset();
     try {
       const Schedule schedule = schedule_of(options);
       row.simulation = simulate(schedule, times_of(options, schedule));
     } catch (const Error& e) {
-      if (!known) throw;
       row.refusal = e.what();
     }
     rows.push_back(std::move(row));
@@ -214,6 +235,7 @@ Schedule schedule_of(const ScheduleOptions& o, bool transfers) {
         "either --name of a schedule or --program with a file is needed, not both; "
         "shoestring schedule list shows the names");
   }
+  require_taken(o);
   Schedule schedule = o.program_file.empty() ? make_schedule({.name = o.name,
                                                               .ranks = o.ranks,
                                                               .micros = o.micro_batches,

@@ -102,6 +102,8 @@ void rehearse_it(const Arguments& a) {
     ScheduleOptions plain = a.options;
     plain.name = "1f1b";
     plain.program_file.clear();
+    plain.chunks.reset();
+    plain.memory_limit.reset();
     plain.pairs = false;
     plain.whole = true;
     for (Measurement& row : rehearsed(plain)) {

@@ -35,8 +35,8 @@ MeshCommunicators Mesh::split(Communicator& world) const { return split(world, a
 NodeCommunicators Mesh::split_by_node(Communicator& world, MeshGroup group) const {
   check(world.size() == ranks(), "a mesh splits the world that it was made for");
   const int rank = world.rank(), mine = color(group, rank), index = index_in(group, rank);
-  const int here = mine < 0 ? -1 : mine * nodes() + node(rank);
-  // The first of its ranks names a set of equal indices.
+  // The first of its ranks names a set: products of groups and nodes would not fit in a color.
+  const int here = mine < 0 ? -1 : inside(group, rank).front();
   const int there = mine < 0 ? -1 : across(group, rank).front();
   NodeCommunicators both;
   {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <utility>
 #include <vector>
 
 #include "core/check.h"
@@ -85,6 +86,23 @@ ParsedOrder parse_order(std::string_view order) {
   return parsed;
 }
 
+namespace {
+
+// More than any run has had; numbers of ranks, groups and messages stay far within an int.
+constexpr int64_t most_ranks = 1 << 16;
+
+// Factors count as at least 1; what is beyond the cap is the cap, so no product overflows.
+int64_t capped_product(std::initializer_list<int64_t> factors) {
+  constexpr int64_t cap = 1LL << 40;
+  int64_t product = 1;
+  for (const int64_t f : factors) {
+    product = f > cap / product ? cap : product * std::max<int64_t>(f, 1);
+  }
+  return product;
+}
+
+}  // namespace
+
 void MeshConfig::validate(Complaints& c) const {
   const ParsedOrder parsed = parse_order(order);
   if (!parsed.error.empty()) c.add("order", parsed.error);
@@ -99,11 +117,29 @@ void MeshConfig::validate(Complaints& c) const {
   at_least("ep", ep, 1);
   at_least("etp", etp, 1);
   at_least("ranks_per_node", ranks_per_node, 0);
+  std::string_view largest = "tp";
+  int64_t most = tp;
+  for (const auto& [key, size] : {std::pair<std::string_view, int64_t>("cp", cp),
+                                  {"pp", pp},
+                                  {"dp_shard", dp_shard},
+                                  {"dp_replicate", dp_replicate}}) {
+    if (size > most) largest = key, most = size;
+  }
+  if (named_ranks() > most_ranks) {
+    c.add(largest, cat("= ", most, ": tp x cp x dp_shard x dp_replicate x pp asks for ",
+                       most > most_ranks ? "" : cat(named_ranks(), " ranks, "), "more than the ",
+                       most_ranks, " ranks that a run may have"));
+  }
+  for (const auto& [key, size] : {std::pair<std::string_view, int64_t>("ep", ep), {"etp", etp}}) {
+    if (size <= most_ranks) continue;
+    c.add(key, cat("= ", size, " is more than the ", most_ranks, " ranks that a run may have"));
+  }
 }
 
 bool MeshConfig::positive() const {
   return std::min({tp, cp, pp, dp_replicate, ep, etp}) >= 1 &&
-         std::min(dp_shard, ranks_per_node) >= 0;
+         std::min(dp_shard, ranks_per_node) >= 0 &&
+         std::max({tp, cp, pp, dp_replicate, dp_shard, ep, etp}) <= most_ranks;
 }
 
 bool MeshConfig::makes(int64_t ranks, Complaints* complaints) const {
@@ -119,7 +155,7 @@ bool MeshConfig::makes(int64_t ranks, Complaints* complaints) const {
     if (!ok && complaints) complaints->add(key, message());
   };
   const MeshConfig mesh = resolved(ranks);
-  const int64_t product = mesh.named_ranks(), experts = ep * etp;
+  const int64_t product = mesh.named_ranks(), experts = capped_product({ep, etp});
   need(mesh.dp_shard > 0 && product == ranks, "dp_shard", [&] {
     const std::string shard = dp_shard == 0 ? "" : cat(" x dp_shard ", dp_shard);
     const std::string axes = cat("tp ", tp, " x cp ", cp, shard, " x dp_replicate ", dp_replicate,
@@ -137,18 +173,6 @@ bool MeshConfig::makes(int64_t ranks, Complaints* complaints) const {
        [&] { return cat("= ", ranks_per_node, " does not divide the ", ranks, " ranks"); });
   return holds;
 }
-
-namespace {
-
-// Factors are at least 1 here, and no product grows beyond what a message can tell.
-int64_t capped_product(std::initializer_list<int64_t> factors) {
-  int64_t product = 1;
-  for (int64_t f : factors)
-    product = std::min<int64_t>(product * std::max<int64_t>(f, 1), 1LL << 40);
-  return product;
-}
-
-}  // namespace
 
 int64_t MeshConfig::named_ranks() const {
   return capped_product({tp, cp, pp, dp_replicate, dp_shard});

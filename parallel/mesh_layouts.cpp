@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/counted.h"
 #include "core/text.h"
+#include "parallel/layout_advice.h"
 #include "parallel/mesh.h"
 
 namespace shoestring {
@@ -231,37 +232,12 @@ double distance_between(const MeshConfig& asked, const MeshConfig& found) {
   return larger / smaller;
 }
 
-// What to use instead; the number of ranks is changed only where nothing else helps.
-std::string advice(const LayoutQuestion& question) {
-  LayoutQuestion other = question;
-  const auto listed = [&](size_t count) {
-    std::string text;
-    for (const MeshConfig& mesh : nearest_layouts(other, count)) {
-      const std::string options = options_text(question.config, mesh, question.section);
-      append(text, "\n  ", options.empty() ? "the options as they are" : options);
-    }
-    return text;
-  };
-  std::string text = listed(3);
-  if (!text.empty()) {
-    return cat("the nearest legal layouts of ", counted(question.ranks, "rank"), ":", text);
-  }
-  for (other.ranks = question.ranks - 1; other.ranks > 0 && text.empty(); --other.ranks) {
-    text = listed(1);
-    if (!text.empty()) {
-      return cat("no layout of ", counted(question.ranks, "rank"),
-                 " is legal for this model; the next smaller number is ", other.ranks, ":", text);
-    }
-  }
-  return cat("no layout of ", question.ranks, " ranks or fewer is legal for this model");
-}
-
 }  // namespace
 
 void check_layout(const LayoutQuestion& question, Complaints& complaints) {
   check(question.ranks > 0, "a layout has at least one rank");
   if (Rules(question, &complaints).hold()) return;
-  complaints.add("", advice(question));
+  complaints.add("", advice_for(question));
 }
 
 void require_layout(const LayoutQuestion& question) {
@@ -299,6 +275,7 @@ std::vector<MeshConfig> nearest_layouts(const LayoutQuestion& question, size_t c
     config.ranks_per_node = 0;
   }
   std::vector<MeshConfig> layouts = legal_layouts(sound);
+  if (config.etp <= 1) std::erase_if(layouts, [](const MeshConfig& m) { return m.etp > 1; });
   const auto before = [&](const MeshConfig& a, const MeshConfig& b) {
     return std::tuple(distance_between(question.config, a), -a.dp_shard, sizes_of(a)) <
            std::tuple(distance_between(question.config, b), -b.dp_shard, sizes_of(b));

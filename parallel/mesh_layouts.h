@@ -35,6 +35,7 @@ struct ModelFacts {
   int64_t vocabulary = 0;
   int64_t sequence = 1;       // tokens
   int64_t micro_batches = 1;  // of a step, of all data ranks
+  int64_t batch = 0;          // their sequences, for advice about them; 0: not one number
   ContextKind context = ContextKind::ring;
   // Tokens cross between nodes once per node, then spread inside it: groups may not be cut.
   bool two_level_exchange = false;
@@ -51,10 +52,12 @@ struct LayoutQuestion {
   int64_t ranks = 1;
   ModelFacts model;
   std::string section = "mesh";  // of --set options in texts
+  // The option that says how many data ranks there are, where dp_shard is left open for it.
+  std::string data_key = "";
 };
 
 // Every reason against the layout: keys of MeshConfig and messages that follow them. When there is
-// one, the last complaint, of the key "", names the nearest legal layouts.
+// one, the last complaint, of the key "", is advice_for(question).
 void check_layout(const LayoutQuestion& question, Complaints& complaints);
 // Usage error with all of them.
 void require_layout(const LayoutQuestion& question);
@@ -66,6 +69,7 @@ std::vector<MeshConfig> legal_layouts(const LayoutQuestion& question);
 
 // The legal layouts with the smallest sum over the axes of |log(size / asked size)|, at most
 // `count`; dp_shard = 0 is near to any. Equal ones: more dp_shard first, then as in legal_layouts.
+// None cuts experts into slices unless the question does: it changes what its matrices are.
 std::vector<MeshConfig> nearest_layouts(const LayoutQuestion& question, size_t count = 3);
 
 // The options that turn one config into another: "--set mesh.tp=2 --set mesh.pp=4".

@@ -73,18 +73,19 @@ Replicas ModelPart::split_replicas(int stage, bool experts, bool takes_part) con
   // The copy of a stage that runs the second half of the micro-batches stands behind the first.
   const int copy = both_ways_ && stage != place()[MeshAxis::pp] ? 1 : 0;
   const int place = copy * size + mesh_.index_in(same, rank_);
-  const int color = stage * mesh_.ranks() + apart;
+  const int group = stage * (stage_ranks / size) + apart;
   // One level: all places are less than this.
   const int shards = replicated > 1 ? size / replicated : 2 * size;
-  const auto split = [&](int within, int cut, std::string_view of) {
+  // Colors count the sets of a kind without gaps: there are about as many as ranks.
+  const auto split = [&](int within, int cut, int cuts, std::string_view of) {
     const SplitName name(cat(name_of(same), of));
-    return world_.split(takes_part ? color * 2 * size + cut : -1, within);
+    return world_.split(takes_part ? group * cuts + cut : -1, within);
   };
   Replicas replicas;
   replicas.data_ranks = data_ranks() * (both_ways_ ? 2 : 1);
   replicas.data_rank = copy * data_ranks() + data_rank();
-  replicas.shard = split(place, place / shards, " shards");
-  if (replicated > 1) replicas.replicate = split(place, place % shards, " copies");
+  replicas.shard = split(place, place / shards, 2 * size / shards, " shards");
+  if (replicated > 1) replicas.replicate = split(place, place % shards, shards, " copies");
   return replicas;
 }
 

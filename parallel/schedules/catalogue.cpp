@@ -36,8 +36,10 @@ const std::vector<Maker>& makers() {
        .one = gpipe_program},
       {.entry = {"1f1b", "bubble (p-1)(F+B), activations p", "arXiv 2006.09503"},
        .one = one_f_one_b_program},
-      {.entry = {"interleaved-1f1b", "bubble (p-1)(F+B)/v, activations p + (p-1)/v",
-                 "arXiv 2104.04473"},
+      {.entry = {.name = "interleaved-1f1b",
+                 .summary = "bubble (p-1)(F+B)/v, activations p + (p-1)/v",
+                 .source = "arXiv 2104.04473",
+                 .takes_chunks = true},
        .chunks = 2,
        .one = interleaved_program},
       {.entry = {"zb-h1", "bubble (p-1)(F+I-W), activations p", "arXiv 2401.10241"},
@@ -45,7 +47,10 @@ const std::vector<Maker>& makers() {
       {.entry = {"zb-h2", "bubble (p-1)(F+I-2W) in each rank's window, activations 2p-1",
                  "arXiv 2401.10241"},
        .one = zb_h2_program},
-      {.entry = {"automatic", "zero-bubble heuristic within a memory limit", "arXiv 2401.10241"},
+      {.entry = {.name = "automatic",
+                 .summary = "zero-bubble heuristic within a memory limit",
+                 .source = "arXiv 2401.10241",
+                 .takes_memory = true},
        .all = make_automatic},
       {.entry = {"zb-v", "no bubble in each rank's window when F = I = W, activations p",
                  "arXiv 2401.10241"},
@@ -124,6 +129,8 @@ const std::vector<ScheduleEntry>& schedule_entries() {
   return entries;
 }
 
+const ScheduleEntry& schedule_entry(const std::string& name) { return maker_of(name).entry; }
+
 ScheduleNeeds needs_of(const ScheduleRequest& request) {
   const Placement where = placement_of(request);
   const bool both_ways = where.order == StageOrder::both_ways;
@@ -138,10 +145,9 @@ ScheduleNeeds needs_of(const ScheduleRequest& request) {
 
 Placement placement_of(const ScheduleRequest& request) {
   const Maker& maker = maker_of(request.name);
-  const bool any = request.name == "interleaved-1f1b";
   return {.order = maker.order,
           .ranks = request.ranks,
-          .chunks = any ? request.chunks.value_or(2) : maker.chunks,
+          .chunks = maker.entry.takes_chunks ? request.chunks.value_or(2) : maker.chunks,
           .micros = request.micros};
 }
 

@@ -24,8 +24,11 @@ struct ScheduleEntry {
   std::string name;
   std::string summary;  // one line: bubble and memory
   std::string source;
+  bool takes_chunks = false, takes_memory = false;  // of a request; others ignore them
 };
 const std::vector<ScheduleEntry>& schedule_entries();
+// A usage error says which names there are.
+const ScheduleEntry& schedule_entry(const std::string& name);
 
 // What the order asks of a layout.
 ScheduleNeeds needs_of(const ScheduleRequest& request);

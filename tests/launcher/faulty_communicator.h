@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,12 +16,9 @@
 namespace shoestring {
 
 struct PlantedFault {
-  // The communicator: {2} is the third that is split off the world, {0, 0} the first that is split
-  // off the first one. With it all that are split off it; `alone`: without. {}: the world.
-  struct Place {
-    int split = -1, again = -1;
-    size_t depth() const { return split < 0 ? 0 : again < 0 ? 1 : 2; }
-  } where = {};
+  // The communicators of that name (SplitName), whatever their color, and all that are split off
+  // them; `alone`: without. Empty: the world.
+  std::string_view where = {};
   enum class What : uint8_t {
     no_sum,      // an all_reduce leaves everybody's own
     twice,       // a sum counts everything twice
@@ -45,7 +43,7 @@ class FaultyCommunicator : public Communicator {
   using What = PlantedFault::What;
 
   FaultyCommunicator(Communicator& inner, PlantedFault fault)
-      : inner_(inner), fault_(std::move(fault)) {}
+      : inner_(inner), fault_(fault), meant_(fault.where.empty()) {}
 
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
@@ -132,23 +130,21 @@ class FaultyCommunicator : public Communicator {
   }
   std::unique_ptr<Communicator> split(int color, int key) override {
     auto part = inner_.split(color, key);
-    std::vector<int> path = path_;
-    path.push_back(splits_++);
     if (!part) return nullptr;
     auto child = std::make_unique<FaultyCommunicator>(*part, fault_);
+    const std::string_view name = part->name();
+    child->meant_ = fault_.where.empty() ? !fault_.alone
+                                         : name.substr(0, name.rfind('/')) == fault_.where ||
+                                               (meant_ && !fault_.alone);
     child->owned_ = std::move(part);
-    child->path_ = std::move(path);
     return child;
   }
   void abort(std::string_view reason) noexcept override { inner_.abort(reason); }
 
  private:
   bool meant(Buffer x) const {
-    const size_t depth = fault_.where.depth();
-    const bool below = path_.size() >= depth && (depth < 1 || path_[0] == fault_.where.split) &&
-                       (depth < 2 || path_[1] == fault_.where.again);
-    const bool here = below && (!fault_.alone || path_.size() == depth);
-    return here && x.dtype == fault_.dtype && (fault_.elements == 0 || x.count == fault_.elements);
+    return meant_ && x.dtype == fault_.dtype &&
+           (fault_.elements == 0 || x.count == fault_.elements);
   }
   void spoil_sum(Buffer x, Stream& stream) {
     if (fault_.what == What::twice) scale(x, 2, stream);
@@ -178,8 +174,8 @@ class FaultyCommunicator : public Communicator {
   std::unique_ptr<Communicator> owned_;
   Communicator& inner_;
   PlantedFault fault_;
-  std::vector<int> path_;
-  int splits_ = 0, all_to_alls_ = 0;
+  bool meant_;  // here
+  int all_to_alls_ = 0;
   std::vector<BlockPtr> kept_;
 };
 

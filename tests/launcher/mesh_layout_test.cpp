@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "launcher/config.h"
 #include "launcher/plan.h"
 #include "tests/launcher/training_fixture.h"
 
@@ -55,10 +56,58 @@ TEST(MeshLayout, TheModelTheBatchesAndTheScheduleMustAllowIt) {
                [&] { require_layout(config, 2, load_segments(config)); });
   config.pipeline.schedule = "1f1b";
   config.pipeline.layers = {1, 2};  // of 4
-  EXPECT_THROW(require_layout(config, 2, load_segments(config)), Error);
+  expect_error(ExitCode::usage, {"pipeline.layers holds 3 blocks", "model.layers = 4"},
+               [&] { require_layout(config, 2, load_segments(config)); });
   config.pipeline.layers = {1, 3};
   require_layout(config, 2, load_segments(config));
   EXPECT_EQ(part_config_of(config, 2).blocks, (std::vector<int64_t>{1, 3}));
+}
+
+TEST(MeshLayout, MistakesOfThePipelineStandWhereTheyWereMade) {
+  const auto complain = [](const std::string& pipeline, const std::vector<std::string>& parts) {
+    expect_error(ExitCode::usage, parts, [&] {
+      parse_config<RunConfig>("[mesh]\npp = 2\n[model]\nlayers = 4\n[pipeline]\n" + pipeline,
+                              "f.toml");
+    });
+  };
+  complain("chunks = 4\n", {"f.toml:6:", "pipeline.chunks: is 4", "\"1f1b\" takes none"});
+  complain("schedule = \"zb-v\"\nchunks = 2\n", {"f.toml:7:", "pipeline.chunks: is 2"});
+  complain("schedule = \"interleaved-1f1b\"\nchunks = 1\n",
+           {"f.toml:7:", "pipeline.chunks: is 1", "at least 2"});
+  complain("schedule = \"1f1d\"\n", {"f.toml:6:", "did you mean \"1f1b\"?"});
+  complain("layers = [1, 2]\n",
+           {"f.toml:6:", "pipeline.layers: holds 3 blocks", "model.layers = 4"});
+  complain("layers = [1, 1, 2]\n", {"f.toml:6:", "pipeline.layers: names 3 pieces", "into 2"});
+  complain("schedule = \"zb-v\"\nlayers = [2, 2]\n", {"f.toml:7:", "names 2 pieces", "into 4"});
+  const auto sound = parse_config<RunConfig>(
+      "[mesh]\npp = 2\n[model]\nlayers = 6\n[pipeline]\nschedule = \"interleaved-1f1b\"\n"
+      "chunks = 3\nlayers = [1, 1, 1, 1, 1, 1]\n",
+      "f.toml");
+  EXPECT_EQ(sound.pipeline.chunks, 3);
+}
+
+TEST(MeshLayout, SizesThatNoRunHasAreRefused) {
+  RunConfig config = laid_out(1 << 20, 1 << 20, 1);
+  config.mesh.cp = config.mesh.dp_shard = config.mesh.dp_replicate = 1 << 20;
+  expect_error(ExitCode::usage, {"mesh.tp = 1048576", "65536 ranks"}, [&] { ranks_of(config); });
+  expect_error(ExitCode::usage, {"65536 ranks"}, [&] { mesh_of(config, 4); });
+  expect_error(ExitCode::usage, {"mesh.tp = 4000000000"},
+               [] { ranks_of(laid_out(4000000000, 4000000000, 4096)); });
+  expect_error(ExitCode::usage, {"parallel.data_parallel = 4096", "131072 ranks", "65536 ranks"},
+               [] { ranks_of(laid_out(32, 1, 4096)); });
+  EXPECT_EQ(ranks_of(laid_out(16, 1, 4096)), 65536);
+}
+
+TEST(MeshLayout, AdviceNamesTheKeysOfTheBatch) {
+  RunConfig config = laid_out(1, 2, 1);
+  config.pipeline.schedule = "dualpipe";
+  config.train.batch = 4, config.train.micro_batch = 2;
+  expect_error(ExitCode::usage,
+               {"--set train.micro_batch=1", "--set train.batch=8", "--set pipeline.schedule=1f1b"},
+               [&] { require_layout(config, 2, load_segments(config)); });
+  config = laid_out(3, 1, 2);
+  expect_error(ExitCode::usage, {"--set parallel.data_parallel=3"},
+               [&] { require_layout(config, 6, load_segments(config)); });
 }
 
 TEST(MeshLayout, ExpertsMayBeCut) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <set>
 #include <sstream>
 
@@ -10,22 +11,6 @@
 
 namespace shoestring {
 namespace {
-
-TEST(ParityCommand, ReadsLayouts) {
-  const auto layouts =
-      parse_layouts("# comment\ntp=2 pp=2 schedule=zb-v  # why\n\nzero=1 train.exact=true\n", "f");
-  ASSERT_EQ(layouts.size(), 2u);
-  EXPECT_EQ(layouts[0].name, "tp=2 pp=2 schedule=zb-v");
-  EXPECT_EQ(layouts[0].overrides,
-            (std::vector<std::string>{"mesh.tp=2", "mesh.pp=2", "pipeline.schedule=zb-v"}));
-  EXPECT_EQ(layouts[1].overrides,
-            (std::vector<std::string>{"parallel.zero_stage=1", "train.exact=true"}));
-  expect_error(ExitCode::usage, {"f:2: ", "\"shedule\"", "did you mean \"schedule\""},
-               [] { parse_layouts("tp=2\nshedule=gpipe\n", "f"); });
-  expect_error(ExitCode::usage, {"f:1: ", "\"tp\" is not KEY=VALUE"},
-               [] { parse_layouts("tp\n", "f"); });
-  expect_error(ExitCode::usage, {"f names no layout"}, [] { parse_layouts("# tp=2\n", "f"); });
-}
 
 std::string write_config(const ScratchFolder& folder) {
   RunConfig config = small_config(folder);
@@ -47,7 +32,7 @@ TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
                            "memory: weights ", "activations ", "equal one rank"}) {
     EXPECT_NE(table.str().find(part), std::string::npos) << part << "\n" << table.str();
   }
-  options.layouts = "";
+  options.layouts = "", options.ranks = 0;
   options.overrides = {"mesh.tp=2"};
   options.json = true;
   std::ostringstream json;
@@ -68,15 +53,52 @@ TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
   }
 }
 
-TEST(ParityCommand, ReadsAllConfigsBeforeItRuns) {
+// A run that ends with an error is a miss of its layout; the others run.
+TEST(ParityCommand, ALayoutThatFailsIsAMissAndOthersGoOn) {
   const ScratchFolder folder;
-  write_file(folder / "layouts.txt", "tp=2\nschedule=1f1b recompute=nothing\n");
+  write_file(folder / "layouts.txt", "dp=4\ndp=2\n");
   ParityOptions options;
   options.config = write_config(folder);
   options.layouts = folder / "layouts.txt";
-  std::ostringstream out;
-  expect_error(ExitCode::usage, {"recompute"}, [&] { run_parity(options, out); });
-  EXPECT_EQ(out.str(), "");
+  const WrapWorld wrap = [](Communicator& world) -> std::unique_ptr<Communicator> {
+    if (world.size() == 4) fail("a planted error\nin two lines");
+    return nullptr;
+  };
+  std::ostringstream table;
+  EXPECT_FALSE(run_parity(options, table, wrap));
+  for (const char* part : {"dp=4    4      MISSED: the run ended with an error\n",
+                           "a planted error", "dp=2    2      0 ", "1 of 2 layouts MISSED"}) {
+    EXPECT_NE(table.str().find(part), std::string::npos) << part << "\n" << table.str();
+  }
+  options.json = true;
+  std::ostringstream json;
+  EXPECT_FALSE(run_parity(options, json, wrap));
+  const auto list = nlohmann::json::parse(json.str());
+  const auto name = list[0]["name"].get<std::string>();
+  EXPECT_TRUE(name.starts_with("dp=4/error/") && name.find("a planted error") != name.npos) << name;
+  EXPECT_EQ(list[0]["met"], false);
+  EXPECT_EQ(list[1]["name"], "dp=2/loss");
+}
+
+TEST(ParityCommand, ALossOfSlotsIsNotedAndLeftOut) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.batch = 8, config.train.micro_batch = 1;
+  config.model.moe = {.experts = 4, .chosen = 2, .ffn = 16};
+  config.model.moe.balance.global_batch = 0.1;
+  write_file(folder / "run.toml", dump_config(config, false));
+  ParityOptions options;
+  options.config = folder / "run.toml";
+  options.overrides = {"parallel.data_parallel=2"};
+  std::ostringstream table;
+  EXPECT_TRUE(run_parity(options, table)) << table.str();
+  EXPECT_NE(table.str().find("note: numbers compared without moe.balance.global_batch"),
+            std::string::npos)
+      << table.str();
+  options.json = true;
+  std::ostringstream json;
+  EXPECT_TRUE(run_parity(options, json));
+  for (const auto& figure : nlohmann::json::parse(json.str())) EXPECT_NE(figure["met"], false);
 }
 
 }  // namespace

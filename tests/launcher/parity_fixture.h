@@ -25,7 +25,7 @@ inline RunConfig parity_config(const ScratchFolder& folder) {
 inline ParityResult parity_of(const RunConfig& config, const WrapWorld& wrap = nullptr) {
   const ParityStep one = run_parity_step(on_one_rank(config));
   const ParityStep step = run_parity_step(config, wrap);
-  if (config.train.dtype == "f32") return compare_steps(config, step, one, nullptr);
+  if (!needs_oracle(config)) return compare_steps(config, step, one, nullptr);
   const ParityStep oracle = run_oracle_step(config);
   return compare_steps(config, step, one, &oracle);
 }

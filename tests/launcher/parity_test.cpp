@@ -56,6 +56,50 @@ TEST(Parity, OfDataRanksInExactModeIsEquality) {
   }
 }
 
+// Rounding is one rank's own, too: no oracle stands between.
+TEST(Parity, OfNarrowTypesInExactModeIsEquality) {
+  const ScratchFolder folder;
+  for (const char* recipe : {"bf16", "deepseek_v3"}) {
+    RunConfig config = parity_config(folder);
+    config.train.exact = true;
+    config.train.dtype = "bf16";
+    config.precision.recipe = recipe;
+    config.parallel.data_parallel = 2;
+    config.mesh.ep = 2;
+    for (const int64_t zero : {1, 2, 3}) {
+      config.parallel.zero_stage = zero;
+      const ParityResult r = parity_of(config);
+      EXPECT_TRUE(r.numbers_met()) << recipe << " " << zero << " " << text_of(r);
+      EXPECT_EQ(r.error_limit + r.loss_limit + r.norm_limit, 0);
+    }
+    config.parallel.zero_stage = 0;
+    config.mesh.pp = 2;
+    const ParityResult r = parity_of(config);
+    EXPECT_TRUE(r.numbers_met()) << recipe << " " << text_of(r);
+    EXPECT_EQ(r.error_limit, 0);
+    EXPECT_FALSE(needs_oracle(config));
+    config.mesh.tp = 2;
+    EXPECT_TRUE(needs_oracle(config)) << "sums over tensor ranks round elsewhere";
+  }
+}
+
+TEST(Parity, CountsOfASlotAreLeftOut) {
+  const ScratchFolder folder;
+  RunConfig config = parity_config(folder);
+  config.model.moe.balance.global_batch = 0.1;
+  config.mesh.tp = 2;
+  EXPECT_EQ(with_comparable_numbers(config).model.moe.balance.global_batch, 0.1);
+  config.mesh.pp = 2;
+  EXPECT_EQ(with_comparable_numbers(config).model.moe.balance.global_batch, 0.1);
+  config.pipeline.schedule = "dualpipe";
+  EXPECT_EQ(with_comparable_numbers(config).model.moe.balance.global_batch, 0);
+  config = parity_config(folder);
+  config.model.moe.balance.global_batch = 0.1;
+  config.parallel.data_parallel = 2;
+  EXPECT_FALSE(parity_of(config).numbers_met()) << "other tokens are counted";
+  EXPECT_TRUE(parity_of(with_comparable_numbers(config)).met());
+}
+
 TEST(Parity, OfNarrowTypesIsTheDistanceToTheTruth) {
   const ScratchFolder folder;
   RunConfig config = parity_config(folder);
@@ -109,11 +153,11 @@ TEST(Parity, BytesAreThoseOfTheFormula) {
 
 // Bugs that layouts have had, planted in what ranks say to one another: each shows by a figure.
 //
-// Splits of the world in the order in which ModelPart and then StepGradients make them, where one
-// stage has one copy; the ring of a context group comes between the two.
-const PlantedFault::Place world = {}, tp = {0}, key_heads = {0, 0}, cp = {1}, pp = {2}, ep = {3},
-                          statistics = {4}, dense = {6}, routed = {7}, ends = {8}, ring = {5},
-                          dense_of_ring = {7};
+// Names of communicators, as ModelPart and Mesh split them.
+constexpr std::string_view world = "", tp = "tp", key_heads = "tp with one kv head", cp = "cp",
+                           pp = "pp", ep = "ep", statistics = "stage and copies",
+                           dense = "dp_cp shards", routed = "edp shards",
+                           ends = "embedding sharers", ring = "cp ring";
 
 constexpr int64_t d = 32, router = 4 * d;  // elements of gradients
 
@@ -187,30 +231,29 @@ void expect_caught(const std::vector<Planted>& faults) {
 using What = PlantedFault::What;
 
 TEST(ParityFaults, SumsOfGradients) {
-  expect_caught(
-      {{"norm gains and routers not summed", {tensor}, {tp, What::no_sum}},
-       {"norm gains counted twice", {tensor}, {tp, What::twice}},
-       {"parts of sums not added up", {tensor}, {tp, What::own_piece}},
-       {"a key head's gradient left with each holder",
-        {one_key_head, [](RunConfig& c) { c.mesh.tp = 4; }},
-        {key_heads, What::no_sum},
-        Shows::numbers,
-        "qkv"},
-       {"gradients of context ranks averaged", {context}, {dense_of_ring, What::mean}},
-       {"gradients of context ranks not summed", {context}, {dense_of_ring, What::own_piece}},
-       {"a tied embedding not summed over the ends", {pipeline}, {ends, What::no_sum}},
-       {"a tied embedding counted twice", {pipeline}, {ends, What::twice}},
-       {"gradients averaged over data ranks", {data}, {dense, What::mean}},
-       {"a missing sum over replicas", {data}, {dense, What::own_piece}},
-       {"a missing sum over replicas, shared state", {zero}, {dense, What::own_piece}},
-       {"a missing sum over replicas of experts",
-        {experts},
-        {routed, What::own_piece},
-        Shows::numbers,
-        "experts"},
-       {"loads of experts left with each rank",
-        {tensor, global_loss},
-        {statistics, What::no_sum, false, 0, Dtype::f64}}});
+  expect_caught({{"norm gains and routers not summed", {tensor}, {tp, What::no_sum}},
+                 {"norm gains counted twice", {tensor}, {tp, What::twice}},
+                 {"parts of sums not added up", {tensor}, {tp, What::own_piece}},
+                 {"a key head's gradient left with each holder",
+                  {one_key_head, [](RunConfig& c) { c.mesh.tp = 4; }},
+                  {key_heads, What::no_sum},
+                  Shows::numbers,
+                  "qkv"},
+                 {"gradients of context ranks averaged", {context}, {dense, What::mean}},
+                 {"gradients of context ranks not summed", {context}, {dense, What::own_piece}},
+                 {"a tied embedding not summed over the ends", {pipeline}, {ends, What::no_sum}},
+                 {"a tied embedding counted twice", {pipeline}, {ends, What::twice}},
+                 {"gradients averaged over data ranks", {data}, {dense, What::mean}},
+                 {"a missing sum over replicas", {data}, {dense, What::own_piece}},
+                 {"a missing sum over replicas, shared state", {zero}, {dense, What::own_piece}},
+                 {"a missing sum over replicas of experts",
+                  {experts},
+                  {routed, What::own_piece},
+                  Shows::numbers,
+                  "experts"},
+                 {"loads of experts left with each rank",
+                  {tensor, global_loss},
+                  {statistics, What::no_sum, false, 0, Dtype::f64}}});
 }
 
 TEST(ParityFaults, ValuesOnTheirWay) {
@@ -257,11 +300,9 @@ TEST(ParityFaults, Memory) {
 TEST(ParityFaults, MuseumOfTokensAndHeads) {
   const int64_t rope_rows = 16 * (12 + 4);
   expect_caught(
-      {{"M #7513, !1923, D #5555: a factor of c at stage 0",
-        {context},
-        {dense_of_ring, What::mean}},
+      {{"M #7513, !1923, D #5555: a factor of c at stage 0", {context}, {dense, What::mean}},
        {"the same with all-to-all", {heads}, {dense, What::mean}},
-       {"M #906: loss times c, divided by D only", {context, data}, {dense_of_ring, What::twice}},
+       {"M #906: loss times c, divided by D only", {context, data}, {dense, What::twice}},
        {"M #5047: the router's gradient short by t",
         {tensor},
         {tp, What::mean, false, router},

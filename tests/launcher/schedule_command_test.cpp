@@ -120,6 +120,28 @@ TEST(ScheduleCommand, MistakesInRequestsAndFiles) {
                [&] { simulate(from("0B0 0F0\n1F0 1B0\n"), {}); });
 }
 
+TEST(ScheduleCommand, OptionsThatAnOrderIgnoresAreRefused) {
+  ScheduleOptions o = four_ranks("1f1b");
+  o.chunks = 2;
+  expect_error(ExitCode::usage, {"--chunks has no effect on 1f1b", "interleaved-1f1b"},
+               [&] { schedule_of(o); });
+  expect_error(ExitCode::usage, {"--chunks"}, [&] { comparison_table(o, {"1f1b", "zb-v"}); });
+  EXPECT_NE(comparison_table(o, {}), "");
+  o.name = "interleaved-1f1b";
+  EXPECT_EQ(schedule_of(o).where.chunks, 2);
+  o.memory_limit = 4;
+  expect_error(ExitCode::usage, {"--memory-limit has no effect on interleaved-1f1b", "automatic"},
+               [&] { schedule_of(o); });
+  o = four_ranks("automatic");
+  o.memory_limit = 4;
+  EXPECT_EQ(schedule_of(o).where.ranks, 4);
+  ScratchFolder folder;
+  write_file(folder / "p.txt", "0F0 0B0\n");
+  o.name = "", o.program_file = folder / "p.txt";
+  expect_error(ExitCode::usage, {"--memory-limit has no effect on the program"},
+               [&] { schedule_of(o); });
+}
+
 TEST(ScheduleCommand, ComparesAllAndSaysWhatSizesForbid) {
   ScheduleOptions sizes{.ranks = 3, .micro_batches = 9};
   const std::string table = comparison_table(sizes, {});

@@ -135,6 +135,21 @@ TEST(MeshConfig, HugeSizesDoNotOverflow) {
                              .etp = most};
   EXPECT_GE(config.named_ranks(), most);
   EXPECT_NE(against(config, 4), "");
+  const int64_t billions = 4000000000;
+  const MeshConfig absurd = {.tp = billions, .cp = billions, .pp = billions, .ep = billions};
+  EXPECT_GT(absurd.named_ranks(), 1 << 16);
+  EXPECT_EQ(complaints_of(absurd),
+            "tp = 4000000000: tp x cp x dp_shard x dp_replicate x pp asks for more than the 65536 "
+            "ranks that a run may have\n"
+            "ep = 4000000000 is more than the 65536 ranks that a run may have\n");
+  EXPECT_NE(against(absurd, 4), "");
+}
+
+TEST(MeshConfig, NoRunHasMoreThan65536Ranks) {
+  EXPECT_EQ(complaints_of({.tp = 256, .pp = 256}), "");
+  EXPECT_EQ(complaints_of({.tp = 256, .pp = 257}),
+            "pp = 257: tp x cp x dp_shard x dp_replicate x pp asks for 65792 ranks, more than the "
+            "65536 ranks that a run may have\n");
 }
 
 }  // namespace
