@@ -258,7 +258,12 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
     case MemoryKind::moments:
       return {};
     case MemoryKind::activations:
-      return {.least = routed ? 0.6 : 0.75, .most = routed ? 1.6 : 1.2, .slack = slack};
+      // The forecast does not know of what waits in host memory.
+      return {.least = config.offload.activations ? 0
+                       : routed                   ? 0.6
+                                                  : 0.75,
+              .most = routed ? 1.6 : 1.2,
+              .slack = slack};
     case MemoryKind::communication:
       return {.least = 0.3, .most = routed ? 1.6 : 1.2, .slack = slack};
     case MemoryKind::workspace:

@@ -257,6 +257,13 @@ std::vector<ParityLayout> all_layouts(const RunConfig& config, int64_t ranks) {
     add("etp", mesh.etp, 1);
     layout.overrides.push_back(cat("mesh.dp_shard=", mesh.dp_shard));
     layout.overrides.emplace_back("parallel.data_parallel=1");
+    // Options that a layout has no use for.
+    const bool routed = mesh.ep * mesh.etp > 1;
+    const bool nodes = Mesh(mesh, static_cast<int>(ranks)).node_shape(MeshGroup::ep).two_levels();
+    if (mesh.pp == 1 || !routed) layout.overrides.emplace_back("pipeline.overlap=false");
+    if (mesh.pp == 1) layout.overrides.emplace_back("offload.activations=false");
+    if (!routed || nodes) layout.overrides.emplace_back("parallel.expert_rows=exact");
+    if (!nodes) layout.overrides.emplace_back("parallel.sum_in_nodes=false");
     if (layout.name.empty()) layout.name = "one rank";
     layouts.push_back(std::move(layout));
   }
