@@ -131,6 +131,7 @@ TEST(ExpertRows, SumsInNodesAreThoseOfHomeToRounding) {
   RunConfig config = mesh_config(folder, "home");
   config.mesh.ep = 4, config.mesh.ranks_per_node = 2;
   config.parallel.data_parallel = 4;
+  config.train.batch = 16;
   const RunResult home = train_small(config);
   config.run.directory = folder / "nodes";
   config.parallel.sum_in_nodes = true;
@@ -157,6 +158,8 @@ TEST(OffloadKeys, ActivationsOnTheHostChangeNoBit) {
       config.train.recompute = recompute;
       config.train.exact = true;
       config.parallel.zero_stage = 2;
+      config.optim.schedule.total =
+          config.train.steps * config.train.batch * config.train.sequence_length;
       const RunResult device = train_small(config);
       config.run.directory = folder / "host";
       config.offload.activations = true;
@@ -170,7 +173,6 @@ TEST(OffloadKeys, ActivationsOnTheHostChangeNoBit) {
       EXPECT_LT(bytes(host, "bytes/activations"), bytes(device, "bytes/activations"));
       config.run.directory = folder / "broken";
       RunConfig first = config;
-      first.optim.schedule.total = config.train.steps;
       first.train.steps = 2;
       train_small(first);
       config.offload.activations = false;
