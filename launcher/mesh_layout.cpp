@@ -74,6 +74,23 @@ ModelFacts facts_of(const RunConfig& config, const LoadSegment& segment, int64_t
       .schedule = schedule_needs(config, pp)};
 }
 
+// Whether rows cross between nodes on two levels is known when the ranks are.
+void require_expert_rows(const RunConfig& config, const Mesh& mesh) {
+  const bool two_levels = mesh.node_shape(MeshGroup::ep).two_levels();
+  if (two_levels && config.parallel.expert_rows == "fixed") {
+    fail_usage(
+        "parallel.expert_rows = \"fixed\", but the experts' ranks stand on several nodes "
+        "(mesh.ranks_per_node), between which rows travel on two levels with exact counts; set it "
+        "to \"exact\", or mesh.ranks_per_node = 0");
+  }
+  if (!two_levels && config.parallel.sum_in_nodes) {
+    fail_usage(
+        "parallel.sum_in_nodes = true, but no rows cross between nodes on two levels: each "
+        "experts' group needs several consecutive ranks on each of several nodes; set it to "
+        "false, or change mesh.ep, mesh.order or mesh.ranks_per_node");
+  }
+}
+
 }  // namespace
 
 int64_t ranks_of(const RunConfig& config) {
@@ -103,6 +120,9 @@ PartConfig part_config_of(const RunConfig& config, int64_t ranks) {
   part.chunks = static_cast<int>(config.pipeline.chunks);
   part.blocks = config.pipeline.layers;
   part.context = config.parallel.context == "ring" ? ContextKind::ring : ContextKind::all_to_all;
+  part.overlap = config.pipeline.overlap && part.mesh.pp > 1;
+  part.fixed_rows = config.parallel.expert_rows == "fixed";
+  part.sum_in_nodes = config.parallel.sum_in_nodes && part.mesh.ep > 1;
   return part;
 }
 
@@ -153,6 +173,7 @@ void require_layout(const RunConfig& config, int64_t ranks,
     if (segments.size() == 1) question.model.batch = segment.micro_batches * segment.sequences;
     require_layout(question);
   }
+  require_expert_rows(config, Mesh(question.config, static_cast<int>(ranks)));
   Complaints complaints;
   check_pipeline(config, complaints);
   for (const auto& [key, message] : complaints.items()) fail_usage(cat(key, " ", message));

@@ -259,7 +259,15 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
     case MemoryKind::moments:
       return {};
     case MemoryKind::activations:
-      return {.least = routed ? 0.6 : 0.75, .most = routed ? 1.6 : 1.2, .slack = slack};
+      // The forecast does not know of what waits in host memory.
+      return {.least = config.offload.activations ? 0
+                       : routed                   ? 0.6
+                                                  : 0.75,
+              // Nor of regions that two passes in parts make again at once.
+              .most = config.pipeline.overlap ? 2.0
+                      : routed                ? 1.6
+                                              : 1.2,
+              .slack = slack};
     case MemoryKind::communication:
       return {.least = 0.3, .most = routed ? 1.6 : 1.2, .slack = slack};
     case MemoryKind::workspace:
@@ -278,6 +286,9 @@ RunConfig on_one_rank(RunConfig config) {
   config.parallel.data_parallel = 1;
   config.parallel.zero_stage = 0;
   config.pipeline.layers.clear();
+  config.pipeline.overlap = false;
+  config.parallel.sum_in_nodes = false;
+  config.offload.activations = false;
   return config;
 }
 

@@ -15,6 +15,7 @@
 #include "launcher/mesh_layout.h"
 #include "launcher/rank_state.h"
 #include "parallel/comm/rank_environment.h"
+#include "parallel/mesh.h"
 
 namespace shoestring {
 namespace {
@@ -260,6 +261,13 @@ std::vector<ParityLayout> all_layouts(const RunConfig& config, int64_t ranks) {
     add("ep", mesh.ep, 1);
     add("etp", mesh.etp, 1);
     layout.overrides.emplace_back("parallel.data_parallel=1");
+    // Options that a layout has no use for.
+    const bool routed = mesh.ep * mesh.etp > 1;
+    const bool nodes = Mesh(mesh, static_cast<int>(ranks)).node_shape(MeshGroup::ep).two_levels();
+    if (mesh.pp == 1 || !routed) layout.overrides.emplace_back("pipeline.overlap=false");
+    if (mesh.pp == 1) layout.overrides.emplace_back("offload.activations=false");
+    if (!routed || nodes) layout.overrides.emplace_back("parallel.expert_rows=exact");
+    if (!nodes) layout.overrides.emplace_back("parallel.sum_in_nodes=false");
     // The config's own pieces are of its own pipeline.
     if (mesh.pp != config.mesh.pp) layout.overrides.emplace_back("pipeline.layers=[]");
     layouts.push_back(std::move(layout));

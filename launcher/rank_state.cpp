@@ -28,7 +28,9 @@ ModelStagesOptions stage_options(RankState& rank) {
           .fp8 = rank.fp8.get(),
           .exact = t.exact,
           .z_loss = t.z_loss,
-          .loads = rank.config.model.moe.balance.global_batch > 0 ? &rank.loads : nullptr};
+          .loads = rank.config.model.moe.balance.global_batch > 0 ? &rank.loads : nullptr,
+          .host = rank.host.get(),
+          .copies = rank.copies.get()};
 }
 
 // Returns how many ids the stores may hold.
@@ -200,6 +202,10 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   }
   schedule = inputs.schedule;
   if (config.mesh.pp > 1 && config.pipeline.split == "measured") split_by_cost();
+  if (config.offload.activations) {
+    host = std::make_unique<Device>(DeviceKind::cpu, 0, 1);
+    copies = std::make_unique<Stream>(Stream::worker(device, "offload"));
+  }
   const Dtype compute_type = dtype_from_name(config.train.dtype);
   part = std::make_unique<ModelPart>(config.model, part_config_of(config, ranks.size()), ranks,
                                      device);

@@ -48,6 +48,8 @@ struct RankState {
   Communicator& ranks;
   Device device;
   Stream compute, communication;
+  std::unique_ptr<Device> host;    // what is offloaded lies there; null: nothing is
+  std::unique_ptr<Stream> copies;  // there and back
   std::optional<Tokenizer> tokenizer;
   std::vector<int32_t> token_bytes;
   std::unique_ptr<Loader> loader;

@@ -196,6 +196,11 @@ MetricsRecord Reporter::figures(const StepReport& r, const Batch& batch,
     m.set(cat("bytes/", name_of(kind)), ledger.peak(kind));
   }
   if (rank_.fp8) m.set("bytes/fp8_weight_codes", weight_code_bytes());
+  for (int k = 0; rank_.host && k < num_memory_kinds; ++k) {
+    const auto kind = static_cast<MemoryKind>(k);
+    const int64_t peak = rank_.host->ledger().peak(kind);
+    if (peak > 0) m.set(cat("bytes/host/", name_of(kind)), peak);
+  }
   m.set("bytes/reserved", static_cast<int64_t>(rank_.device.pool().reserved_bytes()));
   for (const auto& [name, value] : r.statistics) m.set(name, value);
   for (const auto& [name, value] : r.watchdog.items()) {

@@ -6,6 +6,7 @@
 #include "core/text.h"
 #include "launcher/kept_matrices.h"
 #include "launcher/mesh_layout.h"
+#include "parallel/segment_passes.h"
 
 namespace shoestring {
 namespace {
@@ -43,6 +44,65 @@ void check_ramp(const RunConfig& config, Complaints& c) {
       if (c.items().size() > before) break;
     }
     begin = ramp.tokens[i];
+  }
+}
+
+// What cannot overlap, or would pay for it and hide nothing.
+void check_overlap(const RunConfig& config, Complaints& c) {
+  if (!config.pipeline.overlap) return;
+  const auto add = [&](const std::string& why) {
+    c.add("pipeline.overlap", cat("is true, but ", why, "; set it to false, or that"));
+  };
+  const MeshConfig& mesh = config.mesh;
+  if (mesh.pp == 1) add("there is no pipeline: mesh.pp = 1");
+  if (mesh.ep * mesh.etp == 1) {
+    add("no rows travel that it could hide: mesh.ep and mesh.etp are 1");
+  }
+  if (can_overlap(config.pipeline.schedule)) return;
+  add(cat("pipeline.schedule = \"", config.pipeline.schedule,
+          "\" has no pairs of passes; 1f1b, interleaved-1f1b, dualpipe and dualpipev have"));
+}
+
+// How experts' rows travel, where they do.
+void check_expert_rows(const RunConfig& config, Complaints& c) {
+  const MeshConfig& mesh = config.mesh;
+  if (config.parallel.expert_rows == "fixed") {
+    const auto add = [&](std::string_view why) {
+      c.add("parallel.expert_rows", cat("is \"fixed\", but ", why));
+    };
+    if (mesh.ep * mesh.etp == 1) {
+      add("mesh.ep and mesh.etp are 1: no rows travel; leave it at \"exact\"");
+    }
+    if (!(config.model.moe.capacity > 0)) {
+      add("model.moe.capacity = 0 lets any number of rows through to an expert; set that, for "
+          "example to 1.25, or \"exact\"");
+    }
+  }
+  if (!config.parallel.sum_in_nodes) return;
+  const auto add = [&](std::string_view why) {
+    c.add("parallel.sum_in_nodes", cat("is true, but ", why));
+  };
+  if (mesh.ep == 1 || mesh.ranks_per_node == 0) {
+    add(cat(mesh.ep == 1 ? "mesh.ep = 1" : "mesh.ranks_per_node = 0",
+            ": no rows cross between nodes; set it to false, or that"));
+  }
+  if (config.train.exact) {
+    add("train.exact = true wants one order of all sums, and this is another; set one of them to "
+        "false");
+  }
+}
+
+void check_offload(const RunConfig& config, Complaints& c) {
+  if (!config.offload.activations) return;
+  if (config.mesh.pp == 1) {
+    c.add("offload.activations",
+          "is true, but mesh.pp = 1: the last stage of a pipeline, which needs its activations at "
+          "once, is the only one; set it to false, or mesh.pp");
+  }
+  if (config.pipeline.overlap) {
+    c.add("offload.activations",
+          "is true, but passes in parts (pipeline.overlap = true) keep their activations on the "
+          "device; set one of them to false");
   }
 }
 
@@ -105,6 +165,9 @@ void RunConfig::validate_data(Complaints& c) const {
 void RunConfig::validate(Complaints& c) const {
   check_ramp(*this, c);
   check_pipeline(*this, c);
+  check_overlap(*this, c);
+  check_expert_rows(*this, c);
+  check_offload(*this, c);
   check_kept_matrices(precision, model, c);
   if (device == "cuda") {
     c.add("device", "is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");

@@ -171,6 +171,7 @@ struct RunConfig {
   ParallelSection parallel;
   MeshConfig mesh;
   PipelineSection pipeline;
+  OffloadSection offload;
   std::vector<StageSection> stages;
 
   template <class V>
@@ -195,6 +196,7 @@ struct RunConfig {
     v("parallel", parallel, Field{.help = "How ranks share the work."});
     v("mesh", mesh, Field{.help = "How many ranks each kind of parallelism has."});
     v("pipeline", pipeline, Field{.help = "How the layers are laid out where mesh.pp > 1."});
+    v("offload", offload, Field{.help = "What waits in host memory."});
     v("stages", stages, Field{.help = "Changes at token counts"});
   }
   // Rules between sections: batches, stages.

@@ -100,6 +100,7 @@ struct PipelineSection {
   int64_t chunks = 0;
   std::vector<int64_t> layers;
   std::string split = "even";
+  bool overlap = false;
 
   void validate(Complaints& c) const;
   template <class V>
@@ -122,6 +123,23 @@ struct PipelineSection {
                 "machine of the first rank when the run starts (`shoestring bench stages` "
                 "prints it)",
             .choices = "even|measured"});
+    v("overlap", overlap,
+      Field{.help = "run forward and backward passes in pairs, part by part, so that the rows of "
+                    "one that travel to experts are hidden behind the work of the other; needs "
+                    "mesh.pp > 1, mesh.ep x etp > 1 and 1f1b, interleaved-1f1b, dualpipe or "
+                    "dualpipev; changes no bit, and 1f1b keeps more activations"});
+  }
+};
+
+// What waits in host memory instead of the device's.
+struct OffloadSection {
+  bool activations = false;
+
+  template <class V>
+  void visit(V&& v) {
+    v("activations", activations,
+      Field{.help = "what stages of a pipeline but the last save for their backward pass waits in "
+                    "host memory and comes back in time; changes no bit"});
   }
 };
 
@@ -131,6 +149,8 @@ struct ParallelSection {
   int64_t zero_stage = 0;
   double bucket_mb = 25;
   std::string context = "ring";
+  std::string expert_rows = "exact";
+  bool sum_in_nodes = false;
   bool checked = false;
   double deadline = 900;
 
@@ -156,6 +176,15 @@ struct ParallelSection {
       Field{.help = "where mesh.cp > 1: keys and values travel round a ring, or heads are "
                     "exchanged for tokens",
             .choices = "ring|all_to_all"});
+    v("expert_rows", expert_rows,
+      Field{.help = "where mesh.ep x etp > 1: ranks tell one another how many rows each expert "
+                    "gets, and wait for it in every sparse layer, or send each expert as many as "
+                    "model.moe.capacity lets through, padded with zeros, and wait for nothing",
+            .choices = "exact|fixed"});
+    v("sum_in_nodes", sum_in_nodes,
+      Field{.help = "where the ranks of mesh.ep stand on several nodes (mesh.ranks_per_node): "
+                    "outputs of a token's experts are summed in their node and cross as one row; "
+                    "fewer bytes, another order of summation"});
     v("checked", checked,
       Field{.help =
                 "compare every collective among ranks before it moves data; names the rank that "

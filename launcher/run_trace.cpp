@@ -71,12 +71,16 @@ bool RunTrace::at_step(int64_t step, Communicator& ranks, const std::string& pat
 }
 
 void RunTrace::begin(std::string_view op, Phase phase) {
-  open_.push_back({cat(op, " ", name_of(phase)), writer_ ? writer_->now() : 0});
+  const std::lock_guard lock(mutex_);
+  open_[std::this_thread::get_id()].push_back(
+      {cat(op, " ", name_of(phase)), writer_ ? writer_->now() : 0});
 }
 
 void RunTrace::end() {
-  const Open op = std::move(open_.back());
-  open_.pop_back();
+  const std::lock_guard lock(mutex_);
+  std::vector<Open>& open = open_[std::this_thread::get_id()];
+  const Open op = std::move(open.back());
+  open.pop_back();
   if (writer_) writer_->event(rank_, "compute", op.name, op.begin, writer_->now());
 }
 

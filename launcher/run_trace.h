@@ -2,9 +2,11 @@
 // The trace of some steps of a run: the ops, waits, batches and collectives of every rank, in one
 // file for Chrome's tracing page or Perfetto.
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/tape.h"
@@ -47,9 +49,9 @@ class RunTrace : public OpObserver {
   };
   TraceRange range_;
   int rank_;
-  std::mutex mutex_;  // the communication stream reads writer_ from its own thread
+  std::mutex mutex_;  // streams and passes in parts have threads of their own
   std::shared_ptr<TraceWriter> writer_;
-  std::vector<Open> open_;
+  std::map<std::thread::id, std::vector<Open>> open_;  // a pass in parts has a thread of its own
   std::unique_ptr<Communicator> reporting_;
 };
 

@@ -87,7 +87,8 @@ void StepRunner::begin(const Batch& batch, const Instruction& instruction, size_
   constexpr std::string_view names[] = {"forward ", "backward ", "backward input ",
                                         "backward weights "};
   span_ = std::make_unique<Span>(
-      *this, cat(names[static_cast<size_t>(instruction.what)], batch.global_indices[slot]));
+      *this, cat(names[static_cast<size_t>(instruction.what)], batch.global_indices[slot],
+                 instruction.whole() ? "" : cat(" part ", instruction.part)));
 }
 
 void StepRunner::end(const Batch& batch, const Instruction& instruction, size_t slot) {
@@ -130,11 +131,13 @@ MeshStep::Hooks StepRunner::hooks(const Batch& batch) {
 
 bool StepRunner::accumulate(const Batch& batch, const Stop& stop) {
   enter_phase("forward and backward", batch.step + 1);
-  const bool done = rank_.mesh->run({.micros = batch.micro,
-                                     .global_micro_batches = batch.global_micro_batches,
-                                     .global_valid_labels = batch.global_valid_labels,
-                                     .stop = stop},
-                                    hooks(batch));
+  const bool done =
+      rank_.mesh->run({.micros = batch.micro,
+                       .global_micro_batches = batch.global_micro_batches,
+                       .global_valid_labels = batch.global_valid_labels,
+                       .stop = stop,
+                       .whole_passes = rank_.watchdog && rank_.watchdog->due(batch.step)},
+                      hooks(batch));
   if (!done) return false;
   const Span span(*this, "wait for gradients");
   enter_phase("sums of gradients", batch.step + 1);

@@ -199,7 +199,7 @@ void validate(const ExpertGroup& g) {
       complain(cat("rank ", g.ranks->rank(), " is rank ", g.inside->rank(), " of node ",
                    g.across->rank(), ": ranks of a node must be consecutive"));
     }
-    if (g.fixed_rows > 0)
+    if (g.fixed_rows > 0 || g.rows_of_capacity)
       complain("fixed rows travel on one level; between nodes counts are exact");
   } else if (g.sum_in_nodes) {
     complain("sums in nodes need nodes");
@@ -211,10 +211,12 @@ void validate(const ExpertGroup& g) {
 std::shared_ptr<const ExpertPlan> plan_experts(Stream& stream, const ExpertGroup& group,
                                                const Tensor& ids, const Tensor& gates,
                                                double capacity) {
-  DispatchLayout own =
-      lay_out_dispatch(stream, {.experts = group.experts, .capacity = capacity}, ids, gates);
+  const Dispatch::Attributes dispatch{.experts = group.experts, .capacity = capacity};
+  DispatchLayout own = lay_out_dispatch(stream, dispatch, ids, gates);
   if (group.across != nullptr) return plan_nodes(stream, group, ids, std::move(own));
-  return plan_flat(stream, group, ids, std::move(own), capacity > 0 ? group.fixed_rows : 0);
+  const int64_t rows =
+      group.rows_of_capacity ? rows_of_capacity(dispatch, ids.elements()) : group.fixed_rows;
+  return plan_flat(stream, group, ids, std::move(own), capacity > 0 ? rows : 0);
 }
 
 }  // namespace shoestring

@@ -17,10 +17,11 @@
 //                choices: results do not depend on the number of ranks. With `sum_in_nodes` outputs
 //                are summed inside the node and come back as one row a node: fewer bytes, another
 //                order of summation, the same whatever the timing.
-// Fixed rows     every rank sends `fixed_rows` rows to every expert, padded with zeros, and the
-//                host waits for nothing. The layer's capacity (core/ops/dispatch.h) must not let
-//                more through; what it drops is counted where it is dropped, in own.offsets.
-//                Without a capacity (evaluation) counts are exact.
+// Fixed rows     every rank sends `fixed_rows` rows to every expert (or what the layer's capacity
+//                lets through of its tokens), padded with zeros, and the host waits for nothing.
+//                The layer's capacity (core/ops/dispatch.h) must not let more through; what it
+//                drops is counted where it is dropped, in own.offsets. Without a capacity
+//                (evaluation) counts are exact.
 // Slices         the s ranks that hold slices of the same experts gather each other's rows behind
 //                the last level, and add up their parts of outputs and gradients before rows go
 //                home (parallel/expert_way.h)
@@ -57,6 +58,7 @@ struct ExpertGroup {
   Communicator* across = nullptr;  // nodes: the ranks with this rank's place in their nodes
   Communicator* inside = nullptr;  // nodes: the ranks of this rank's node
   int64_t fixed_rows = 0;          // 0: exact counts
+  bool rows_of_capacity = false;   // fixed rows, as many as the layer's capacity lets through
   bool sum_in_nodes = false;
   // The s ranks that hold slices of this rank's experts, by slice; all have the same place in
   // groups `ranks` of their own. Null: experts are whole.

@@ -6,8 +6,24 @@
 #include "core/counted.h"
 #include "core/text.h"
 #include "parallel/passes.h"
+#include "parallel/segment_passes.h"
+#include "parallel/stage_segments.h"
 
 namespace shoestring {
+namespace {
+
+// How long links take for rows is not known here: all parts count alike, which for blocks of
+// experts gives the published order.
+StepTimes equal_parts() {
+  StepTimes times;
+  for (size_t k = 0; k < segment_kinds; ++k) {
+    times.segments[k] = {1, 1, travels(static_cast<SegmentKind>(k)) ? 0.0 : 1.0};
+  }
+  return times;
+}
+
+}  // namespace
+
 MeshStep::MeshStep(ModelPart& part, ParamStore& store, StepGradients& gradients, Stream& compute,
                    const ModelStagesOptions& options)
     : part_(part),
@@ -19,7 +35,7 @@ MeshStep::MeshStep(ModelPart& part, ParamStore& store, StepGradients& gradients,
   options_.attention = part.attention();
   options_.tokens = part.experts();
   // A pipeline's order depends on the number of micro-batches, which the first step tells.
-  prepare(part.where().ranks > 1 ? 0 : 1);
+  prepare(part.where().ranks > 1 ? 0 : 1, false);
 }
 
 // Where the schedule's micro-batch stands among this rank's. With both directions they alternate:
@@ -31,8 +47,11 @@ size_t MeshStep::place_of(int micro, size_t first) const {
   return first + static_cast<size_t>(micro < half ? 2 * micro : 2 * (micro - half) + 1);
 }
 
-void MeshStep::prepare(int micros) {
-  if (stages_ && schedule_.where.micros == micros) return;
+void MeshStep::prepare(int micros, bool whole_passes) {
+  const bool parts = part_.config().overlap && part_.where().ranks > 1 && !whole_passes;
+  if (stages_ && schedule_.where.micros == micros && whole_passes_ == !parts) return;
+  whole_passes_ = !parts;
+  part_.set_backward_stream(nullptr);
   engine_.reset();
   if (micros == 0) {  // stages alone, for evaluation
     schedule_.where = part_.where();
@@ -40,6 +59,10 @@ void MeshStep::prepare(int micros) {
   } else {
     schedule_ =
         add_sharding(add_transfers(schedule_of(part_.config(), micros)), gradients_.instructions());
+    if (parts) {
+      schedule_ = split_segments(std::move(schedule_), segments_of(part_.model(), part_.chunks()),
+                                 equal_parts());
+    }
   }
   ModelStagesOptions options = options_;
   options.sharding = &gradients_.sharding();
@@ -69,6 +92,7 @@ void MeshStep::prepare(int micros) {
                                           store_, source_, compute_, std::move(options));
   if (micros > 0) {
     engine_ = std::make_unique<PipelineEngine>(part_.group(MeshGroup::pp), compute_, schedule_);
+    part_.set_backward_stream(engine_->backward_stream());
   }
   settle();
 }
@@ -108,7 +132,7 @@ bool MeshStep::gives_evaluation() const {
 
 // One pass of the engine over `count` micro-batches.
 void MeshStep::run_round(const StepInput& input, size_t first, size_t count, const Hooks& hooks) {
-  prepare(static_cast<int>(count));
+  prepare(static_cast<int>(count), input.whole_passes);
   const double labels = static_cast<double>(std::max<int64_t>(input.global_valid_labels, 1));
   std::vector<BatchTensors> tensors(count);
   std::vector<double> shares(count);

@@ -22,6 +22,9 @@ struct StepInput {
   // Asked between micro-batches, by all ranks alike, whether to abandon the step; a pipeline, where
   // all are under way at once, never asks.
   std::function<bool()> stop = {};
+  // Passes do not run in parts in this step, though the part's config has overlap: for those who
+  // look at one pass at a time. The bits are the same.
+  bool whole_passes = false;
 };
 
 class MeshStep {
@@ -59,7 +62,7 @@ class MeshStep {
   void reserve_positions(int64_t positions);
 
  private:
-  void prepare(int micros);
+  void prepare(int micros, bool whole_passes);
   void settle();
   void run_round(const StepInput& input, size_t first, size_t count, const Hooks& hooks);
   size_t place_of(int micro, size_t first) const;
@@ -71,6 +74,7 @@ class MeshStep {
   Stream& compute_;
   ModelStagesOptions options_;
   Schedule schedule_;
+  bool whole_passes_ = false;  // of it
   std::unique_ptr<ModelStages> stages_;
   std::unique_ptr<PipelineEngine> engine_;
   std::vector<StageResult> results_;

@@ -4,9 +4,11 @@
 
 #include "core/check.h"
 #include "core/text.h"
+#include "parallel/comm/by_stream.h"
 #include "parallel/comm/collectives.h"
 #include "parallel/model_stages.h"
 #include "parallel/schedules/catalogue.h"
+#include "parallel/segment_passes.h"
 
 namespace shoestring {
 namespace {
@@ -29,7 +31,9 @@ constexpr MeshGroup used_groups[] = {MeshGroup::tp, MeshGroup::cp, MeshGroup::pp
 }  // namespace
 
 Schedule schedule_of(const PartConfig& config, int micros) {
-  return make_schedule(request_of(config, micros));
+  Schedule schedule = make_schedule(request_of(config, micros));
+  const bool pairs = config.overlap && config.mesh.pp > 1 && !has_pairs(schedule);
+  return pairs ? pair_overlap(std::move(schedule)) : schedule;
 }
 
 ModelPart::ModelPart(const ModelConfig& model, const PartConfig& config, Communicator& world,
@@ -139,10 +143,21 @@ void ModelPart::make_context(Communicator& world, Device& device) {
   ring_attention_ = std::make_unique<RingAttention>(*ring_, device);
 }
 
+// What backward passes call on their own stream.
+Communicator* ModelPart::for_both_passes(Communicator* usual, std::unique_ptr<Communicator> other) {
+  if (usual == nullptr || other == nullptr) return usual;
+  both_passes_.push_back(std::move(other));
+  both_passes_.push_back(by_stream(*usual, *both_passes_.back(), &backward_));
+  return both_passes_.back().get();
+}
+
 void ModelPart::make_experts(Communicator& world) {
   const bool sliced = mesh_.extent(MeshAxis::etp) > 1;
   if (mesh_.extent(MeshAxis::ep) == 1 && !sliced) return;
-  ExpertGroup experts{.experts = model_.moe.experts, .ranks = &group(MeshGroup::ep)};
+  ExpertGroup experts{.experts = model_.moe.experts,
+                      .ranks = &group(MeshGroup::ep),
+                      .rows_of_capacity = config_.fixed_rows,
+                      .sum_in_nodes = config_.sum_in_nodes};
   if (sliced) {
     const SplitName name("expert slices");
     slices_ =
@@ -153,6 +168,19 @@ void ModelPart::make_experts(Communicator& world) {
     expert_nodes_ = mesh_.split_by_node(world, MeshGroup::ep);
     experts.across = expert_nodes_.across.get();
     experts.inside = expert_nodes_.inside.get();
+  }
+  if (config_.overlap) {
+    const auto split = [&](MeshGroup g) {
+      return world.split(mesh_.color(g, rank_), mesh_.index_in(g, rank_));
+    };
+    const SplitName name("backward experts");
+    experts.ranks = for_both_passes(experts.ranks, split(MeshGroup::ep));
+    if (sliced) experts.slices = for_both_passes(experts.slices, split(MeshGroup::etp));
+    if (experts.across != nullptr) {
+      NodeCommunicators nodes = mesh_.split_by_node(world, MeshGroup::ep);
+      experts.across = for_both_passes(experts.across, std::move(nodes.across));
+      experts.inside = for_both_passes(experts.inside, std::move(nodes.inside));
+    }
   }
   exchange_ = std::make_unique<ExpertExchange>(experts);
 }

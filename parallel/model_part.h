@@ -27,6 +27,10 @@ struct PartConfig {
   int chunks = 0;                    // stages of a rank in interleaved-1f1b; 0: its own default
   std::vector<int64_t> blocks = {};  // of each stage; empty: as even as it goes
   ContextKind context = ContextKind::ring;
+  bool overlap = false;  // passes in pairs, and in parts where experts' rows travel
+  // Experts' rows (parallel/expert_plan.h): as many as the layers' capacity lets through, and sums
+  // of outputs inside nodes.
+  bool fixed_rows = false, sum_in_nodes = false;
 };
 
 // Ranks that hold the same parameters and other tokens, in the order of their micro-batches: their
@@ -40,7 +44,8 @@ struct Replicas {
   int ranks() const { return shard->size() * (replicate ? replicate->size() : 1); }
 };
 
-// The order of one step of `micros` micro-batches on each data rank, without transfers.
+// The order of one step of `micros` micro-batches on each data rank, without transfers; with
+// `overlap` it has pairs, which are whole (parallel/segment_passes.h).
 Schedule schedule_of(const PartConfig& config, int micros);
 
 // How a pipeline's first and last stage share the embedding's matrix, where a rank of these stages
@@ -91,6 +96,9 @@ class ModelPart {
   AttentionCore* attention() const;  // null: all tokens are here
   TokenExchange* experts() const { return exchange_.get(); }
   ExpertExchange* exchange() const { return exchange_.get(); }
+  // Experts' rows of passes on this stream take communicators of their own, so that they may travel
+  // beside those of other passes. Null: nobody's. Needs config().overlap.
+  void set_backward_stream(const Stream* stream) { backward_ = stream; }
 
   // This rank's tokens of a micro-batch, and what the edges need to know of it.
   MicroBatch cut(const MicroBatch& whole) const;
@@ -110,6 +118,7 @@ class ModelPart {
  private:
   void list_parameters();
   void make_experts(Communicator& world);
+  Communicator* for_both_passes(Communicator* usual, std::unique_ptr<Communicator> other);
   void make_context(Communicator& world, Device& device);
 
   ModelConfig model_;
@@ -131,6 +140,8 @@ class ModelPart {
   std::unique_ptr<AllToAllAttention> all_to_all_;
   NodeCommunicators expert_nodes_;
   std::unique_ptr<Communicator> slices_;  // of the same experts; null: they are whole
+  std::vector<std::unique_ptr<Communicator>> both_passes_;  // and the backward passes' own
+  const Stream* backward_ = nullptr;
   std::unique_ptr<ExpertExchange> exchange_;
 };
 

@@ -1,6 +1,7 @@
 #include "parallel/model_stages.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -81,6 +82,41 @@ class ModelStages::Running {
   Instruction instruction_;
 };
 
+// Tells of each part of a pass while the pass has the right to compute: of parts that travel until
+// they do.
+class ModelStages::ToldGate : public PartGate {
+ public:
+  ToldGate(PartGate& gate, const ModelStagesOptions& options, int stage, int micro)
+      : gate_(gate), options_(options), stage_(stage), micro_(micro) {}
+
+  Stream& stream() override { return gate_.stream(); }
+  void enter(Do what, int part) override {
+    end();
+    gate_.enter(what, part);
+    now_ = Instruction{.what = what,
+                       .stage = static_cast<int16_t>(stage_),
+                       .micro = static_cast<int16_t>(micro_),
+                       .part = static_cast<int16_t>(part)};
+    if (options_.begins) options_.begins(*now_);
+  }
+  void travel() override {
+    end();
+    gate_.travel();
+  }
+  void leave() override { gate_.leave(); }
+  void give(Tensor result) override { gate_.give(std::move(result)); }
+  void end() {
+    if (now_ && options_.ends) options_.ends(*now_);
+    now_.reset();
+  }
+
+ private:
+  PartGate& gate_;
+  const ModelStagesOptions& options_;
+  int stage_, micro_;
+  std::optional<Instruction> now_;
+};
+
 ModelStages::Held& ModelStages::held(int stage) {
   for (Held& h : held_) {
     if (h.stage == stage) return h;
@@ -136,12 +172,14 @@ void ModelStages::forward_parts(int stage, int micro, const Tensor& input, PartG
   Held& h = held(stage);
   Run& run = h.runs.at(m);
   check(run.tape == nullptr, "a micro-batch's forward pass runs twice");
+  ToldGate told(gate, options_, stage, micro);
   if (options_.sharding != nullptr)
     run.source = std::make_unique<LocatedSource>(options_.sharding->source(stage, micro));
   run.parted = std::make_unique<PartedSource>(run.source ? *run.source : source_, h.segments);
-  run.parted->set_gate(&gate);
+  run.parted->set_gate(&told);
   run.tape = std::make_unique<Tape>(gate.stream(), *run.parted, Tape::Mode::training);
   gate.give(run_forward(h, m, input));
+  told.end();
   run.parted->set_gate(nullptr);
 }
 
@@ -246,7 +284,8 @@ Tensor ModelStages::backward(int stage, int micro, const Tensor& gradient) {
 
 // Ops outside of segments run before the part below them; what a part that travels reads of dropped
 // regions is made before it leaves.
-void ModelStages::backward_parts(int stage, int micro, const Tensor& gradient, PartGate& gate) {
+void ModelStages::backward_parts(int stage, int micro, const Tensor& gradient, PartGate& own) {
+  ToldGate gate(own, options_, stage, micro);
   const StageSegments& segments = held(stage).segments;
   Run& run = held(stage).runs.at(static_cast<size_t>(micro));
   for (int k = static_cast<int>(segments.size()); k-- > 0;) {
@@ -274,6 +313,7 @@ void ModelStages::backward_parts(int stage, int micro, const Tensor& gradient, P
     }
   }
   run = {};
+  gate.end();
 }
 
 void ModelStages::gather_weights(int stage, int micro) {

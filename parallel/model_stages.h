@@ -49,7 +49,7 @@ struct ModelStagesOptions {
   // tape was told.
   using Hook = std::function<void(Tape& tape, int stage, int micro)>;
   Hook forward_begins = nullptr, forward_done = nullptr;
-  // In front of every instruction, and behind it.
+  // In front of every instruction, and behind it; of a pass in parts, of each while it computes.
   std::function<void(const Instruction&instruction)> begins = nullptr, ends = nullptr;
 };
 
@@ -108,6 +108,7 @@ class ModelStages : public StageWork {
     std::vector<Run> runs;  // by micro-batch
   };
   class Running;
+  class ToldGate;
   Held& held(int stage);
   Residual run_blocks(const Held& h, LayerContext& context, const Value& input) const;
   bool is_last(int stage) const { return stage + 1 == stages_; }

@@ -134,6 +134,18 @@ class Interleaver {
 
 }  // namespace
 
+bool can_overlap(std::string_view schedule) {
+  const std::string_view names[] = {"1f1b", "interleaved-1f1b", "dualpipe", "dualpipev"};
+  return std::find(std::begin(names), std::end(names), schedule) != std::end(names);
+}
+
+bool has_pairs(const Schedule& schedule) {
+  return std::any_of(schedule.ranks.begin(), schedule.ranks.end(), [](const Program& program) {
+    return std::any_of(program.begin(), program.end(),
+                       [](const Instruction& i) { return i.with_next; });
+  });
+}
+
 Schedule pair_overlap(Schedule schedule) {
   check(!schedule.transfers, "pairs are made before transfers");
   const int ranks = schedule.where.ranks;
@@ -191,13 +203,17 @@ Schedule split_segments(Schedule schedule, std::vector<StageSegments> segments,
         return (i.what == Do::SA || i.what == Do::SG) && i.stage == pass.stage &&
                i.micro == pass.micro;
       };
-      while (end < program.size() && follows(program[end])) ++end;
+      Program sends, sharding;
+      for (; end < program.size(); ++end) {
+        const Instruction& i = program[end];
+        if (!follows(i) && i.what != Do::R && i.what != Do::S) break;
+        (follows(i) ? sends : sharding).push_back(i);
+      }
       const auto parts = [&](const Instruction& i) {
         return Parts(i, schedule.segments[static_cast<size_t>(i.stage)], times);
       };
-      Interleaver(parts(first), parts(second), std::span(program).subspan(k + 2, end - k - 2),
-                  schedule.where.stages())
-          .write(split);
+      Interleaver(parts(first), parts(second), sends, schedule.where.stages()).write(split);
+      split.insert(split.end(), sharding.begin(), sharding.end());
       k = end - 1;
     }
     program = std::move(split);

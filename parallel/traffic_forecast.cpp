@@ -163,6 +163,13 @@ class StepTraffic {
     });
     add(Op::all_to_all, in_block() * (rows.tokens * dispatch + rows.choices * plain));
     add(Op::all_to_all, rows.choices * (gradient + plain));
+    if (f_.part.sum_in_nodes) {
+      // Sums cross, one row a (token, node) in plain values, and gates of each choice that crossed.
+      const int64_t inside = rows.choices - rows.choices_across, sums = rows.tokens - inside;
+      const int64_t gates = rows.choices_across * number;
+      add(Op::all_to_all, in_block() * ((rows.tokens - rows.choices) * plain + gates));
+      add(Op::all_to_all, sums * plain - rows.choices_across * gradient + gates);
+    }
     add(Op::all_gather, rows.given * (in_block() * dispatch + gradient));
     add(Op::reduce_scatter, rows.given * (in_block() + 1) * plain);
   }

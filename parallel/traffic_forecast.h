@@ -33,6 +33,8 @@
 //                                          home
 //   slices                                 counts all_gather 4 E (s-1), never replayed; all_gather
 //                                          d' given and reduce_scatter w d given, there and home
+//   sum_in_nodes    combine sends w d for each (token, other node) across, both ways, and 4 for
+//                   the gate of each of choices_across
 // pipeline (exchange), where two stages that follow one another stand on different ranks
 //   activations up, gradients down         w d T / t each, from the rank that has made them
 //

@@ -12,6 +12,12 @@
 #include "core/text.h"
 
 namespace shoestring {
+int64_t rows_of_capacity(const Dispatch::Attributes& attributes, int64_t choices) {
+  const auto even =
+      static_cast<double>(choices) / static_cast<double>(std::max<int64_t>(attributes.experts, 1));
+  return static_cast<int64_t>(std::ceil(attributes.capacity * even));
+}
+
 namespace {
 
 struct Work {
@@ -53,9 +59,7 @@ void drop_lowest(const Tensor& gates, int64_t limit, std::vector<int64_t>& choic
 // Fills row_of and offsets; the choice of each row that is used.
 std::vector<int64_t> lay_out(const Work& w) {
   std::vector<std::vector<int64_t>> choices = choices_by_expert(w);
-  const auto even = static_cast<double>(w.ids.elements()) /
-                    static_cast<double>(std::max<int64_t>(w.a.experts, 1));
-  const auto limit = static_cast<int64_t>(std::ceil(w.a.capacity * even));
+  const int64_t limit = rows_of_capacity(w.a, w.ids.elements());
   int32_t* row_of = w.row_of.data<int32_t>();
   int32_t* offsets = w.offsets.data<int32_t>();
   std::fill_n(row_of, w.row_of.elements(), -1);

@@ -33,6 +33,9 @@ struct Dispatch {
 };
 static_assert(PlainOp<Dispatch>);
 
+// The most rows that an expert takes of `choices` choices (T K) where there is a capacity.
+int64_t rows_of_capacity(const Dispatch::Attributes& attributes, int64_t choices);
+
 // Where the rows go, without the rows: for exchanges that send tokens elsewhere.
 struct DispatchLayout {
   Tensor offsets, row_of;  // as above

@@ -7,10 +7,10 @@ namespace {
 
 class ByStream : public Communicator {
  public:
-  ByStream(Communicator& usual, Communicator& other, const Stream& stream)
+  ByStream(Communicator& usual, Communicator& other, const Stream* const* stream)
       : usual_(&usual), other_(&other), stream_(stream) {}
   ByStream(std::unique_ptr<Communicator> usual, std::unique_ptr<Communicator> other,
-           const Stream& stream)
+           const Stream* const* stream)
       : ByStream(*usual, *other, stream) {
     owned_ = {std::move(usual), std::move(other)};
   }
@@ -49,17 +49,17 @@ class ByStream : public Communicator {
   }
 
  private:
-  Communicator& of(const Stream& stream) { return &stream == &stream_ ? *other_ : *usual_; }
+  Communicator& of(const Stream& stream) { return &stream == *stream_ ? *other_ : *usual_; }
 
   std::pair<std::unique_ptr<Communicator>, std::unique_ptr<Communicator>> owned_;
   Communicator *usual_, *other_;
-  const Stream& stream_;
+  const Stream* const* stream_;
 };
 
 }  // namespace
 
 std::unique_ptr<Communicator> by_stream(Communicator& usual, Communicator& other,
-                                        const Stream& stream) {
+                                        const Stream* const* stream) {
   return std::make_unique<ByStream>(usual, other, stream);
 }
 

@@ -9,8 +9,9 @@
 
 namespace shoestring {
 
+// `stream` says where the certain stream is kept, which may change between calls; null there: none.
 // All outlive it. Splits follow the same stream.
 std::unique_ptr<Communicator> by_stream(Communicator& usual, Communicator& other,
-                                        const Stream& stream);
+                                        const Stream* const* stream);
 
 }  // namespace shoestring

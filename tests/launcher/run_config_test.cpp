@@ -43,6 +43,34 @@ TEST(RunConfig, LatentAttentionHasNormsOfItsOwn) {
             "which has norms of its latents instead; leave one of the two out");
 }
 
+TEST(RunConfig, OptionsOfAMeshThatDoNothingOrCannotBeAreRefused) {
+  const auto says = [](const std::string& text, const std::vector<std::string>& parts) {
+    const std::string got = complaint(text);
+    for (const std::string& part : parts) EXPECT_NE(got.find(part), std::string::npos) << got;
+  };
+  const std::string mesh = "[mesh]\npp = 2\nep = 2\ndp_shard = 2\n";
+  const std::string overlap = "[pipeline]\noverlap = true\n";
+  EXPECT_EQ(complaint(mesh + overlap), "(accepted)");
+  says(overlap, {"run.toml:2:11: pipeline.overlap", "mesh.pp = 1"});
+  says("[mesh]\npp = 2\n" + overlap, {"pipeline.overlap", "mesh.ep and mesh.etp are 1"});
+  says(mesh + overlap + "schedule = 'zb-h1'\n", {"pipeline.overlap", "\"zb-h1\" has no pairs"});
+  const std::string fixed = "[parallel]\nexpert_rows = 'fixed'\n";
+  const std::string capacity = "[model.moe]\nexperts = 4\nffn = 8\ncapacity = 1.5\n";
+  EXPECT_EQ(complaint(mesh + fixed + capacity), "(accepted)");
+  says(fixed, {"run.toml:2:15: parallel.expert_rows", "no rows travel"});
+  says(mesh + fixed, {"run.toml:6:15: parallel.expert_rows", "model.moe.capacity = 0"});
+  const std::string sums = "[parallel]\nsum_in_nodes = true\n";
+  EXPECT_EQ(complaint(mesh + "ranks_per_node = 2\n" + sums), "(accepted)");
+  says(mesh + sums, {"run.toml:6:16: parallel.sum_in_nodes", "mesh.ranks_per_node = 0"});
+  says("[mesh]\nranks_per_node = 2\n" + sums, {"parallel.sum_in_nodes", "mesh.ep = 1"});
+  says(mesh + "ranks_per_node = 2\n" + sums + "[train]\nexact = true\n",
+       {"run.toml:7:16: parallel.sum_in_nodes", "train.exact = true"});
+  const std::string offload = "[offload]\nactivations = true\n";
+  EXPECT_EQ(complaint(mesh + offload), "(accepted)");
+  says(offload, {"run.toml:2:15: offload.activations", "mesh.pp = 1"});
+  says(mesh + offload + overlap, {"offload.activations", "pipeline.overlap = true"});
+}
+
 TEST(RunConfig, DefaultsAreValidAndRoundTrip) {
   EXPECT_EQ(complaint(""), "(accepted)");
   RunConfig config;

@@ -1,5 +1,7 @@
 #include "parallel/mesh_step.h"
 
+#include <atomic>
+
 #include "tests/parallel/mesh_case.h"
 #include "tests/parallel/mesh_layout_lists.h"
 
@@ -44,6 +46,34 @@ TEST(MeshStep, LatentAttention) {
   for (const ModelConfig& family : families()) {
     if (family.moe.on() || !family.mla.on()) continue;
     expect_all(deep(family), dense_layouts(), "latent");
+  }
+}
+
+// Passes in parts where experts' rows travel; each part is told of while it computes.
+TEST(MeshStep, OverlapsInPartsWithTheSameBits) {
+  MeshCase c;
+  c.model = deep(families().back());
+  c.micros = 16;
+  c.ranks = 4;
+  c.part.mesh.pp = 2, c.part.mesh.dp_shard = 2, c.part.mesh.ep = 2;
+  for (const char* schedule : {"1f1b", "dualpipe"}) {
+    c.part.schedule = schedule;
+    c.part.overlap = false;
+    std::atomic<int> parts = 0, open = 0;
+    c.hooks = [&](ModelPart&, Stream&) {
+      MeshStep::Hooks hooks;
+      hooks.begins = [&](const Instruction& i, size_t) { parts += i.whole() ? 0 : 1, ++open; };
+      hooks.ends = [&](const Instruction&, size_t) { --open; };
+      return hooks;
+    };
+    const MeshOutcome whole = run_mesh(c);
+    EXPECT_EQ(parts, 0);
+    c.part.overlap = true;
+    const MeshOutcome split = run_mesh(c);
+    EXPECT_GT(parts, 100) << schedule;
+    EXPECT_EQ(open, 0);
+    EXPECT_EQ(split.loss, whole.loss) << schedule;
+    EXPECT_EQ(split.gradients, whole.gradients) << schedule;
   }
 }
 

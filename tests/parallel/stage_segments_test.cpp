@@ -71,8 +71,8 @@ class Rank {
         usual_(world.split(pipeline_->rank(), world.rank())),
         other_(world.split(pipeline_->rank(), world.rank())),
         engine_(*pipeline_, compute_, schedule) {
-    const Stream* backward = engine_.backward_stream();
-    rows_ = by_stream(*usual_, *other_, backward != nullptr ? *backward : nobody_);
+    backward_ = engine_.backward_stream();
+    rows_ = by_stream(*usual_, *other_, &backward_);
     if (setting.model.moe.experts > 0) {
       exchange_ = std::make_unique<ExpertExchange>(
           ExpertGroup{.experts = setting.model.moe.experts, .ranks = rows_.get()});
@@ -138,7 +138,8 @@ class Rank {
   const Schedule& schedule_;
   int place_;
   Device device_{DeviceKind::cpu, 0, 1};
-  Stream compute_ = Stream::immediate(device_), nobody_ = Stream::immediate(device_);
+  Stream compute_ = Stream::immediate(device_);
+  const Stream* backward_ = nullptr;
   std::unique_ptr<Communicator> pipeline_, usual_, other_, rows_;
   PipelineEngine engine_;
   std::unique_ptr<ExpertExchange> exchange_;
