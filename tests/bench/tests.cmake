@@ -37,3 +37,8 @@ add_executable(bench_schedule_overhead
 target_link_libraries(bench_schedule_overhead PRIVATE shoestring_launcher)
 add_test(NAME bench.schedule_overhead COMMAND bench_schedule_overhead --micro-batches 64 --rounds 2)
 set_tests_properties(bench.schedule_overhead PROPERTIES LABELS bench TIMEOUT 60)
+# How long the ranks of a mesh take from their start to their first instruction.
+add_executable(bench_start_of_ranks ${CMAKE_CURRENT_LIST_DIR}/start_of_ranks/start_main.cpp)
+target_link_libraries(bench_start_of_ranks PRIVATE shoestring_launcher)
+add_test(NAME bench.start_of_ranks COMMAND bench_start_of_ranks --ranks 4 --pp 2 --ep 2)
+set_tests_properties(bench.start_of_ranks PROPERTIES LABELS bench TIMEOUT 120)
