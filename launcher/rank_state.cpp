@@ -262,7 +262,7 @@ void RankState::start_average() {
 void RankState::publish_weights() {
   store->raise_version();
   enter_phase("gathering of the weights", step + 1);
-  const Awaiting waits;
+  const Awaiting waits("weights of all ranks");
   gradients->gather_parameters();
 }
 

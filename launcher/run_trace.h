@@ -4,12 +4,16 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/tape.h"
 #include "io/trace.h"
+#include "launcher/step_events.h"
+#include "parallel/comm/whereabouts.h"
 #include "parallel/communicator.h"
+#include "parallel/pipeline_engine.h"
 
 namespace shoestring {
 
@@ -19,10 +23,13 @@ struct TraceRange {
   bool empty() const { return last < first; }
 };
 
-// One a rank. Lanes: compute (forward, backward, update and the ops inside), data, communication.
+// One a rank, on the rank's thread. Lanes and names: step_events.h, and "data" and "data thread".
 class RunTrace : public OpObserver {
  public:
-  RunTrace(const TraceRange& range, int rank) : range_(range), rank_(rank) {}
+  RunTrace(const TraceRange& range, int rank);
+  ~RunTrace() override;
+  RunTrace(const RunTrace&) = delete;
+  RunTrace& operator=(const RunTrace&) = delete;
 
   // The communicator to use: one that reports its calls here, or `inner` itself when no step is to
   // be traced. This outlives its use.
@@ -37,6 +44,9 @@ class RunTrace : public OpObserver {
   const TraceRange& range() const { return range_; }
   int rank() const { return rank_; }
 
+  // An instruction of the schedule that ran.
+  void ran(const InstructionSpan& span);
+
   void begin(std::string_view op, Phase phase) override;
   void end() override;
 
@@ -49,7 +59,9 @@ class RunTrace : public OpObserver {
   int rank_;
   std::mutex mutex_;  // the communication stream reads writer_ from its own thread
   std::shared_ptr<TraceWriter> writer_;
+  std::optional<StepEvents> events_;  // into writer_
   std::vector<Open> open_;
+  WaitListener waits_;
   std::unique_ptr<Communicator> reporting_;
 };
 
