@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "launcher/bench_peak_command.h"
+#include "launcher/bench_stages_command.h"
 
 namespace shoestring {
 namespace {
@@ -19,12 +20,48 @@ int print_peak(const PeakArguments& arguments) {
   return 0;
 }
 
+struct StagesArguments {
+  BenchStagesOptions options;
+  bool json = false;
+};
+
+int print_stages(const StagesArguments& arguments) {
+  const StagesBench bench = bench_stages(arguments.options);
+  print_measurements(bench.rows, arguments.json, std::cout);
+  if (!arguments.json) std::cout << bench.layers << '\n';
+  return 0;
+}
+
+void add_stages(CLI::App& group, CommandAction& action) {
+  auto* stages =
+      group.add_subcommand("stages", "pieces of a pipeline, and the best split of blocks");
+  auto arguments = std::make_shared<StagesArguments>();
+  stages->add_option("config", arguments->options.config, "a training config")->required();
+  stages->add_option("--set", arguments->options.overrides, "section.key=value over the config");
+  stages
+      ->add_option("--rounds", arguments->options.rounds,
+                   "forward and backward passes of each piece, 1 or more; medians count")
+      ->capture_default_str();
+  stages->add_flag("--json", arguments->json, "a JSON list instead of a table");
+  stages->footer(
+      "Times one micro-batch's forward and backward pass through the embedding, a block of each\n"
+      "kind and the head on this machine, on as many cores as the config's `threads`, and prints\n"
+      "the blocks of each stage with which the dearest stage takes least (pipeline.layers). With\n"
+      "pipeline.split = \"measured\" training does so by itself when it starts.\n\n"
+      "Examples:\n"
+      "  shoestring bench stages configs/runs/tiny.toml --set mesh.pp=2\n"
+      "  shoestring bench stages configs/runs/mini-deepseek-v3.toml --set mesh.pp=2 --set "
+      "pipeline.schedule=dualpipev --json");
+  stages->callback(
+      [arguments, &action] { action = [arguments] { return print_stages(*arguments); }; });
+}
+
 }  // namespace
 
 void add_bench_commands(CLI::App& app, CommandAction& action) {
   auto* group = app.add_subcommand("bench", "measure this machine");
   group->require_subcommand(1);
-  group->footer("Try 'shoestring bench peak --help'.");
+  group->footer("Try 'shoestring bench peak --help' or 'shoestring bench stages --help'.");
   auto* peak = group->add_subcommand("peak", "matrix products and memory bandwidth");
   auto arguments = std::make_shared<PeakArguments>();
   peak->add_option("--threads", arguments->options.threads, "cores to use, at most 4096; 0 = all")
@@ -59,6 +96,7 @@ void add_bench_commands(CLI::App& app, CommandAction& action) {
       "  shoestring bench peak\n"
       "  shoestring bench peak --config configs/runs/tiny.toml --dtype f32\n"
       "  shoestring bench peak --json --rounds 9 --largest 2048");
+  add_stages(*group, action);
   peak->callback([arguments, &action] { action = [arguments] { return print_peak(*arguments); }; });
 }
 

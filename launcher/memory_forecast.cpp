@@ -130,8 +130,12 @@ double state_bytes(const RunConfig& config, int ranks) {
   const double moment = config.optim.moments.value_or("f32") == "f32" ? 4 : 2;
   const double moments = (config.optim.optimizer == "adamw" ? 2 : 1) * moment;
   const double average = config.optim.ema_decay > 0 ? 4 : 0;
-  const double share = config.parallel.zero_stage > 0 ? 1.0 / ranks : 1;
-  return elements * (4 + 4 + copies + (moments + average) * share);
+  // What each stage of ZeRO shares out; masters in f32 are the weights themselves.
+  const int64_t stage = config.parallel.zero_stage;
+  const auto shared = [&](int64_t from) { return stage >= from ? 1.0 / ranks : 1; };
+  const double masters = copies > 0 ? 4 * shared(1) : 0, weights = copies > 0 ? copies : 4;
+  return elements *
+         (masters + weights * shared(3) + 4 * shared(2) + (moments + average) * shared(1));
 }
 
 // The loader makes a rank's whole part of a step, four i32 a token; one step ahead of the loop.
@@ -296,9 +300,10 @@ void require_memory(const RunConfig& config, const std::vector<LoadSegment>& seg
     const double step = step_bytes(config, s, machine, state);
     const double needed = machine.ranks_here * (state + batches + step);
     if (needed <= available) continue;
-    const bool sharable = machine.ranks > 1 && config.parallel.zero_stage == 0;
-    const char* remedy =
-        sharable ? "a smaller model or parallel.zero_stage = 1" : "a smaller model";
+    const int64_t stage = config.parallel.zero_stage;
+    const std::string sharing = cat("a smaller model or parallel.zero_stage = ", stage + 1);
+    const bool sharable = machine.ranks > 1 && stage < 3;
+    std::string_view remedy = sharable ? std::string_view(sharing) : "a smaller model";
     if (batches > std::max(state, step)) remedy = "a smaller train.batch";
     if (step >= std::max(state, batches)) {
       remedy =

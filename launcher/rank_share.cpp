@@ -109,6 +109,7 @@ RankShare share_of(const RunConfig& config, int ranks, int rank, int64_t micro_b
                   .slices = mesh.extent(MeshAxis::etp),
                   .context_kind = part.context,
                   .slots = pp > 1 ? 1 : micro_batches,
+                  .micro_batches = micro_batches,
                   .where = schedule.where,
                   .program = schedule.ranks[static_cast<size_t>(mesh.place(rank)[MeshAxis::pp])]};
   share.chunks =

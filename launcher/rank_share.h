@@ -29,6 +29,7 @@ struct RankShare {
   bool holds_shared = false;       // an embedding that another rank of the pipeline has too
   // What runs at once: a pipeline's whole step, else one micro-batch, and how often in a step.
   int64_t slots = 1;
+  int64_t micro_batches = 1;  // of this rank in a step
   Placement where = {};
   Program program = {};
   std::vector<Chunk> chunks = {};  // of every stage of the model

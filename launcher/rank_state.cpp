@@ -12,6 +12,7 @@
 #include "io/digest.h"
 #include "launcher/memory_forecast.h"
 #include "launcher/mesh_layout.h"
+#include "launcher/piece_costs.h"
 #include "parallel/comm/rank_failure.h"
 #include "parallel/comm/whereabouts.h"
 
@@ -164,6 +165,14 @@ void check_inputs(const RunConfig& config, int ranks) {
   open_inputs(filled_in, {.ranks = ranks, .ranks_here = ranks});
 }
 
+RunConfig with_vocabulary(RunConfig config) {
+  fill_in(config);
+  if (config.model.vocabulary > 0) return config;
+  require_inputs(config);
+  fill_in_vocabulary(config, open_sources(config.data));
+  return config;
+}
+
 RankState::RankState(const RunConfig& run, Communicator& communicator, int threads, int ranks_here)
     : config(run),
       ranks(communicator),
@@ -190,6 +199,7 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
     if (const std::string text = warning_of_moments(run); !text.empty()) log_warning(text);
   }
   schedule = inputs.schedule;
+  if (config.mesh.pp > 1 && config.pipeline.split == "measured") split_by_cost();
   const Dtype compute_type = dtype_from_name(config.train.dtype);
   part = std::make_unique<ModelPart>(config.model, part_config_of(config, ranks.size()), ranks,
                                      device);
@@ -213,6 +223,21 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
                                           static_cast<uint64_t>(config.run.seed));
   gradients->shards().initialise(static_cast<uint64_t>(config.run.seed));
   start_average();
+}
+
+// One rank measures for all: others would find other times.
+void RankState::split_by_cost() {
+  std::vector<double> blocks(static_cast<size_t>(pipeline_stages(config)));
+  if (ranks.rank() == 0) {
+    const PieceCosts costs = costs_of(config.model, measure_pieces(config, device.threads()));
+    config.pipeline.layers = balanced_split(costs, static_cast<int>(blocks.size()));
+    split_text = text_of_split(costs, config.pipeline.layers);
+    std::copy(config.pipeline.layers.begin(), config.pipeline.layers.end(), blocks.begin());
+  }
+  ranks.broadcast(buffer_of(std::span(blocks)), 0, communication);
+  const Awaiting waits("costs of the pieces");
+  communication.synchronize();
+  config.pipeline.layers.assign(blocks.begin(), blocks.end());
 }
 
 double RankState::seconds() const {

@@ -35,6 +35,8 @@ DataParallelConfig sharing_of(const RunConfig& config);
 // Throws what building the RankStates of `ranks` threads would throw because config, stores,
 // tokenizer and machine do not fit, at the cost of opening the files.
 void check_inputs(const RunConfig& config, int ranks);
+// The config with the vocabulary of its stores, which it may leave open.
+RunConfig with_vocabulary(RunConfig config);
 
 struct RankState {
   // `threads`: cores of this rank; `ranks_here`: how many share this machine's memory. Fails with a
@@ -42,7 +44,7 @@ struct RankState {
   // do not fit together, or the run does not fit the machine.
   RankState(const RunConfig& config, Communicator& ranks, int threads, int ranks_here = 1);
 
-  RunConfig config;  // with the vocabulary and what the recipe says
+  RunConfig config;  // with the vocabulary, what the recipe says, and pipeline.layers if measured
   Communicator& ranks;
   Device device;
   Stream compute, communication;
@@ -66,6 +68,7 @@ struct RankState {
   std::unique_ptr<WeightAverage> ema;  // null without optim.ema_decay
   StepGuard guard;
   SchedulePlan schedule;
+  std::string split_text = {};  // on the first rank, where the split of the blocks was measured
 
   int64_t step = 0;     // steps done
   int64_t updates = 0;  // of them, not skipped
@@ -91,6 +94,9 @@ struct RankState {
   void start_average();
   // After this rank's masters changed: every rank gets what its forward pass reads.
   void publish_weights();
+
+ private:
+  void split_by_cost();
 };
 
 }  // namespace shoestring

@@ -115,6 +115,9 @@ void Reporter::begin(const CoreShare& machine) {
     std::istringstream layout(layout_text(c, rank_.ranks.size(), false));
     for (std::string line; std::getline(layout, line);) progress_.line(line);
   }
+  if (!rank_.split_text.empty()) {
+    progress_.line(cat("stages by measured cost: ", rank_.split_text));
+  }
   print_forecast();
   if (!c.run.name.empty()) progress_.line(cat("run: ", c.run.name));
   progress_.line(cat(rank_.step > 0 ? cat("resuming after step ", rank_.step) : "training", ": ",

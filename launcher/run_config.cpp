@@ -63,6 +63,18 @@ void TrainSection::validate(Complaints& c) const {
   }
 }
 
+void PipelineSection::validate(Complaints& c) const {
+  for (size_t i = 1; i + 1 < layers.size(); ++i) {
+    if (layers[i] > 0) continue;
+    c.add("layers", cat("gives piece ", i,
+                        " no block; only the first, which has the embedding, "
+                        "and the last, which has the head, may be without one"));
+  }
+  if (split == "measured" && !layers.empty()) {
+    c.add("split", "is \"measured\", but `layers` says which blocks each piece has; leave one out");
+  }
+}
+
 void CheckpointSection::validate(Complaints& c) const {
   if (keep_every > 0 && every > 0 && keep_every % every != 0) {
     c.add("keep_every", cat("must be a multiple of every = ", every, " but is ", keep_every));

@@ -99,7 +99,9 @@ struct PipelineSection {
   std::string schedule = "1f1b";
   int64_t chunks = 0;
   std::vector<int64_t> layers;
+  std::string split = "even";
 
+  void validate(Complaints& c) const;
   template <class V>
   void visit(V&& v) {
     v("schedule", schedule,
@@ -110,9 +112,16 @@ struct PipelineSection {
             .min = 0,
             .max = 64});
     v("layers", layers,
-      Field{.help = "blocks of each piece of the model, in order; empty: as even as it goes",
-            .min = 1,
+      Field{.help = "blocks of each piece of the model, in order, which may be 0 for the first and "
+                    "the last; empty: as `split` says",
+            .min = 0,
             .max = 1e5});
+    v("split", split,
+      Field{.help =
+                "without `layers`: as many blocks for each piece, or by what pieces take on the "
+                "machine of the first rank when the run starts (`shoestring bench stages` "
+                "prints it)",
+            .choices = "even|measured"});
   }
 };
 

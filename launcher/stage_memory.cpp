@@ -131,6 +131,12 @@ StageMemory plain_stage(const RunConfig& config, const ForecastInput& in, const 
     above += owes[i];
   }
   stage.input.push_back({.activations = above, .workspace = 0});
+  if (blocks.empty()) {
+    // The gradient that came, and what is handed on.
+    const int64_t gradients = before + r.bytes(2 * stream_gradient(last));
+    stage.backward.push_back({.activations = gradients, .workspace = 0});
+    stage.input.push_back({.activations = gradients, .workspace = 0});
+  }
   const int64_t ends = r.bytes(2 * last.d), root = r.rows() * 4;
   if (chunk.head) {
     // The loss: the last sum and its norm, gathered, and the gradient of that.
@@ -139,8 +145,10 @@ StageMemory plain_stage(const RunConfig& config, const ForecastInput& in, const 
          .workspace = workspaces.head});
     stage.kept += ends + root;
   } else {
-    stage.kept += r.bytes(last.d);  // what leaves the stage
-    stage.forward.push_back({.activations = stage.kept + r.bytes(last.gathered), .workspace = 0});
+    stage.kept += r.bytes(last.d);                     // what leaves the stage
+    const int64_t made = blocks.empty() ? last.d : 0;  // embeddings, beside what leaves
+    stage.forward.push_back(
+        {.activations = stage.kept + r.bytes(last.gathered + made), .workspace = 0});
   }
   return stage;
 }

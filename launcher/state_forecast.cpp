@@ -1,7 +1,10 @@
 #include "launcher/state_forecast.h"
 
+#include <algorithm>
+
 #include "optim/muon.h"
 #include "optim/shard.h"
+#include "parallel/data_parallel.h"
 
 namespace shoestring {
 namespace {
@@ -31,6 +34,22 @@ int64_t elements_of(const std::vector<FlatRange>& ranges) {
   return elements;
 }
 
+// Of the slot that is being made, and of reductions behind it: as many as may be in flight, or of
+// all slots where they wait for another rank's part (parallel/step_gradients.cpp).
+int64_t waiting_bytes(const RankShare& share, const RankShare::Group& group,
+                      const FlatGroup& flat) {
+  const bool shared = share.holds_shared && &group == share.groups.data();
+  const bool both_ways = share.where.order == StageOrder::both_ways;
+  int64_t most = 0;
+  for (const ShardLayout::Bucket& b : flat.layout.buckets()) {
+    most = std::max(most, b.range.elements());
+  }
+  const int64_t behind = shared || both_ways ? flat.elements * (share.micro_batches - 1)
+                                             : std::min(most * DataParallelConfig().in_flight,
+                                                        flat.elements * (share.micro_batches - 1));
+  return 4 * group.sources * (flat.elements + behind);
+}
+
 // What groups have together, in elements.
 struct Elements {
   int64_t all = 0, updated = 0;
@@ -47,7 +66,7 @@ void add_group(const RunConfig& config, const RankShare& share, const RankShare:
   elements.updated += elements_of(owned);
   sum.moments += moment_bytes(config.optim, flat.params, owned);
   if (config.train.exact && stage < 2) sum.gradients += whole_lines(4 * elements_of(piece));
-  if (flat.holds) sum.waiting_gradients += 4 * flat.elements * group.sources;
+  if (flat.holds) sum.waiting_gradients += waiting_bytes(share, group, flat);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "parallel/model_stages.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "core/check.h"
@@ -31,10 +32,10 @@ std::vector<int> stages_of(const Placement& where, int rank) {
 std::vector<ParamInfo> parameters_of(const ModelConfig& model, const std::vector<Chunk>& chunks,
                                      const std::vector<int>& stages) {
   std::vector<ParamInfo> all;
+  std::set<std::string> listed;
   for (const int stage : stages) {
     for (ParamInfo& p : parameters_of(model, chunks.at(static_cast<size_t>(stage)))) {
-      const auto same = [&](const ParamInfo& other) { return other.name == p.name; };
-      if (std::none_of(all.begin(), all.end(), same)) all.push_back(std::move(p));
+      if (listed.insert(p.name).second) all.push_back(std::move(p));
     }
   }
   return all;

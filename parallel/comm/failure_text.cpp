@@ -54,8 +54,12 @@ std::string doing(const Whereabouts& rank) {
 }  // namespace
 
 std::optional<int> awaited_in_the_end(const Board& board, int rank, std::span<const int> first) {
-  std::vector<int> seen{rank};
+  std::vector<int> seen;
   std::vector<int> next(first.begin(), first.end());
+  // A rank whose worker waits may itself be busy elsewhere, and those that it waits for wait for
+  // it.
+  const Whereabouts* const start = at(board, rank);
+  if (start == nullptr || !start->waits().empty()) seen.push_back(rank);
   for (size_t i = 0; i < next.size(); ++i) {
     const int r = next[i];
     if (std::find(seen.begin(), seen.end(), r) != seen.end()) continue;

@@ -16,7 +16,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds deadline{1500}, patience{300};
+constexpr milliseconds deadline{1000}, patience{200};
 // What a busy machine may add.
 constexpr std::chrono::seconds slack{8};
 

@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "launcher/parameter_counts.h"
 #include "tests/launcher/training_fixture.h"
 #include "tests/support/run_binary.h"
 
@@ -203,6 +204,28 @@ TEST(RequireMemory, SaysWhatIsTooLarge) {
   expect_error(ExitCode::usage,
                {"Each of the 2 ranks here needs", "model or parallel.zero_stage = 1 needs less"},
                [&] { require_memory(config, {one}, two); });
+  config.parallel.zero_stage = 2;
+  expect_error(ExitCode::usage, {"model or parallel.zero_stage = 3 needs less"},
+               [&] { require_memory(config, {one}, two); });
+  config.parallel.zero_stage = 3;
+  expect_error(ExitCode::usage, {"; a smaller model needs less"},
+               [&] { require_memory(config, {one}, two); });
+}
+
+TEST(RequireMemory, EachStageSharesOutWhatItDoes) {
+  RunConfig config;
+  config.model.vocabulary = 1000;
+  config.train.dtype = "bf16";
+  const double elements = parameter_counts(config.model).total;
+  // Copies, gradients, masters and moments; what 64 ranks share out.
+  const double bytes[] = {2 + 4 + 4 + 8, 2 + 4 + 12.0 / 64, 2 + 16.0 / 64, 18.0 / 64};
+  for (int64_t stage = 0; stage < 4; ++stage) {
+    config.parallel.zero_stage = stage;
+    const std::string state = cat(text_of_bytes(elements * bytes[stage]), " for weights");
+    const LoadSegment one{.length = 512, .sequences = 1, .micro_batches = 64};
+    expect_error(ExitCode::usage, {state.c_str()},
+                 [&] { require_memory(config, {one}, {.ranks = 64, .memory_bytes = 1}); });
+  }
 }
 
 // Through the binary: at the start, before anything is allocated or written.

@@ -55,7 +55,10 @@ TEST(StateForecast, IsWhatTheLedgerCounts) {
   config.optim.moments = "bf16";
   expect_exact(config, "muon");
   config.parallel.data_parallel = 2;
-  config.mesh.tp = 2, config.mesh.pp = 2, config.mesh.ep = 2;
+  config.mesh.pp = 2, config.mesh.ep = 2;
+  expect_exact(config, "muon in a pipeline");
+  config.optim.optimizer = "adamw";
+  config.mesh.tp = 2;
   config.pipeline.schedule = "dualpipe";
   config.precision.recipe = "deepseek_v3";
   expect_exact(config, "codes of weights on a mesh");

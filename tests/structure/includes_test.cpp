@@ -164,8 +164,11 @@ Offences heavy_headers(const SourceFiles& files) {
   for (const SourceFile& file : files) {
     // *-inl.h are bodies that Highway compiles once for each set of instructions.
     if (!file.is_header() || file.ends_with("-inl.h") || file.folder() == "tests") continue;
+    // Inside of comm/mpi its own headers name MPI's types.
+    const bool of_mpi = file.path.starts_with("parallel/comm/mpi_");
     for (const Include& include : includes_of(file)) {
       for (std::string_view library : heavy) {
+        if (of_mpi && library == "mpi.h") continue;
         if (include.path.starts_with(library)) {
           offences.add(file, include.line, cat(include.path, " belongs into a .cpp file"));
         }
@@ -180,6 +183,28 @@ TEST(Includes, HeadersStayLight) {
   EXPECT_TRUE(offences.empty()) << offences.text();
   EXPECT_FALSE(heavy_headers({file_of("io/a.h", "#include <hdf5.h>\n")}).empty());
   EXPECT_TRUE(heavy_headers({file_of("io/a.cpp", "#include <hdf5.h>\n")}).empty());
+  EXPECT_FALSE(heavy_headers({file_of("parallel/comm/mpi.h", "#include <mpi.h>\n")}).empty());
+}
+
+// Headers inside of comm/mpi stay there.
+Offences wrong_insides(const SourceFiles& files) {
+  Offences offences;
+  for (const SourceFile& file : files) {
+    const bool inside = file.path.starts_with("parallel/comm/mpi") || file.folder() == "tests";
+    for (const Include& include : includes_of(file)) {
+      if (inside || !include.path.starts_with("parallel/comm/mpi_")) continue;
+      offences.add(file, include.line, cat(include.path, " is inside of comm/mpi"));
+    }
+  }
+  return offences;
+}
+
+TEST(Includes, TheInsideOfMpiStaysThere) {
+  const Offences offences = wrong_insides(source_files());
+  EXPECT_TRUE(offences.empty()) << offences.text();
+  const std::string line = "#include \"parallel/comm/mpi_board.h\"\n";
+  EXPECT_FALSE(wrong_insides({file_of("launcher/a.cpp", line)}).empty());
+  EXPECT_TRUE(wrong_insides({file_of("parallel/comm/mpi.cpp", line)}).empty());
 }
 
 }  // namespace

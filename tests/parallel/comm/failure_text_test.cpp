@@ -55,6 +55,15 @@ TEST(FailureText, TheCauseIsAtTheEndOfTheWaits) {
   EXPECT_EQ(awaited_in_the_end(board, 0, std::array{1}), 1);
 }
 
+TEST(FailureText, ARankWhoseWorkerWaitsMayBeTheCause) {
+  Ranks ranks(3);
+  ranks.waits(1, {2});
+  ranks.waits(2, {0});
+  EXPECT_EQ(awaited_in_the_end(ranks.board(), 0, std::array{1}), 0);
+  ranks.waits(0, {1});
+  EXPECT_EQ(awaited_in_the_end(ranks.board(), 0, std::array{1}), std::nullopt);
+}
+
 TEST(FailureText, ALineTellsWhatWhereAndWhoWaits) {
   Ranks ranks(5);
   ranks[1].enter(Instruction{.what = Do::W, .stage = 0, .micro = 2});

@@ -1,0 +1,58 @@
+#include "launcher/bench_stages_command.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/check.h"
+#include "core/text.h"
+#include "launcher/config.h"
+#include "launcher/piece_costs.h"
+#include "launcher/rank_state.h"
+#include "parallel/model_stages.h"
+
+namespace shoestring {
+namespace {
+
+double dearest_over_mean(const PieceCosts& costs, const std::vector<int64_t>& blocks) {
+  const std::vector<double> stages = stage_costs(costs, blocks);
+  const double sum = std::accumulate(stages.begin(), stages.end(), 0.0);
+  return *std::max_element(stages.begin(), stages.end()) * static_cast<double>(stages.size()) / sum;
+}
+
+}  // namespace
+
+StagesBench bench_stages(const BenchStagesOptions& options) {
+  if (options.rounds < 1) fail_usage(cat("--rounds is ", options.rounds, "; 1 or more"));
+  const RunConfig config = with_vocabulary(
+      read_config<RunConfig>({.file = options.config, .overrides = options.overrides}));
+  if (config.mesh.pp < 2) {
+    fail_usage(cat("mesh.pp = ", config.mesh.pp, ": there are no stages to split the model into; ",
+                   "--set mesh.pp=N says how many ranks the pipeline has"));
+  }
+  const PieceTimes times =
+      measure_pieces(config, static_cast<int>(config.threads), static_cast<int>(options.rounds));
+  const PieceCosts costs = costs_of(config.model, times);
+  const int stages = pipeline_stages(config);
+  const std::vector<int64_t> best = balanced_split(costs, stages);
+  StagesBench bench;
+  const auto piece = [&bench](const char* name, double seconds) {
+    if (seconds > 0) bench.rows.push_back({cat("piece/", name), seconds * 1e3, "ms"});
+  };
+  piece("embedding", times.embedding);
+  piece("dense_block", times.dense);
+  piece("sparse_block", times.sparse);
+  piece("head", times.head);
+  const auto split = [&](const char* name, const std::vector<int64_t>& blocks) {
+    bench.rows.push_back(
+        {cat("split/", name), dearest_over_mean(costs, blocks), "dearest stage / mean"});
+  };
+  if (stages <= config.model.layers) split("even", even_split(config.model, stages));
+  if (!config.pipeline.layers.empty()) split("config", config.pipeline.layers);
+  split("measured", best);
+  bench.layers = "pipeline.layers = [";
+  for (size_t i = 0; i < best.size(); ++i) append(bench.layers, i > 0 ? ", " : "", best[i]);
+  bench.layers += ']';
+  return bench;
+}
+
+}  // namespace shoestring

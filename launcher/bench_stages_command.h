@@ -1,0 +1,24 @@
+#pragma once
+// `shoestring bench stages`: what the pieces of a pipeline take on this machine, and the split of
+// the blocks that is best by it.
+
+#include <string>
+#include <vector>
+
+#include "launcher/measurement.h"
+
+namespace shoestring {
+
+struct BenchStagesOptions {
+  std::string config;
+  std::vector<std::string> overrides = {};  // section.key=value, as for training
+  int64_t rounds = 5;
+};
+
+struct StagesBench {
+  std::vector<Measurement> rows;  // seconds of each piece; the dearest stage over the mean
+  std::string layers;             // "pipeline.layers = [3, 3, 2]"
+};
+StagesBench bench_stages(const BenchStagesOptions& options);
+
+}  // namespace shoestring

@@ -1,0 +1,87 @@
+#include "launcher/piece_costs.h"
+
+#include <numeric>
+
+#include "launcher/rank_state.h"
+#include "parallel/comm/run_ranks.h"
+#include "tests/launcher/parity_fixture.h"
+
+namespace shoestring {
+namespace {
+
+TEST(PieceCosts, EveryPieceTakesTime) {
+  const ScratchFolder folder;
+  RunConfig config = with_vocabulary(parity_config(folder));
+  const PieceTimes sparse = measure_pieces(config, 1, 1);
+  EXPECT_GT(sparse.embedding, 0);
+  EXPECT_GT(sparse.dense, 0);
+  EXPECT_GT(sparse.sparse, 0);
+  EXPECT_GT(sparse.head, 0);
+  config.model.mtp.depth = 1;
+  config.model.moe.balance.global_batch = 0.1;
+  config.train.dtype = "bf16";
+  config.precision.recipe = "deepseek_v3";
+  EXPECT_GT(measure_pieces(config, 1, 1).sparse, 0);
+  config.model.moe = {};
+  EXPECT_EQ(measure_pieces(config, 1, 1).sparse, 0);
+}
+
+// A head of a hundred times as many rows is not the cheapest piece.
+TEST(PieceCosts, FollowTheSizes) {
+  const ScratchFolder folder;
+  RunConfig config = with_vocabulary(small_config(folder));
+  const PieceTimes before = measure_pieces(config, 1, 5);
+  config.model.vocabulary *= 100;
+  EXPECT_GT(measure_pieces(config, 1, 5).head, 5 * before.head);
+}
+
+TEST(PieceCosts, AreThoseOfEachBlocksKind) {
+  ModelConfig model;
+  model.layers = 3;
+  model.moe = {.experts = 4, .chosen = 2, .ffn = 16, .first_dense = 1};
+  const PieceCosts costs = costs_of(model, {.embedding = 1, .dense = 2, .sparse = 3, .head = 4});
+  EXPECT_EQ(costs.blocks, (std::vector<double>{2, 3, 3}));
+  EXPECT_EQ(text_of_split(costs, {2, 1}), "2 + 1 blocks, the dearest stage 1.08 of the mean");
+}
+
+TEST(PieceCosts, ARunSplitsByWhatItMeasures) {
+  const ScratchFolder folder;
+  RunConfig config = parity_config(folder);
+  config.train.exact = true;
+  config.parallel.data_parallel = 1;
+  config.mesh.pp = 2;
+  config.pipeline.split = "measured";
+  const ParityResult r = parity_of(config);
+  EXPECT_TRUE(r.met()) << text_of(r);
+  run_ranks(2, [&](Communicator& world) {
+    const RankState rank(config, world, 1, 2);
+    const std::vector<int64_t>& blocks = rank.config.pipeline.layers;
+    EXPECT_EQ(std::accumulate(blocks.begin(), blocks.end(), int64_t{0}), config.model.layers);
+    EXPECT_EQ(blocks, rank.part->config().blocks);
+    EXPECT_EQ(rank.split_text.empty(), world.rank() > 0);
+  });
+}
+
+// The embedding and the head may stand alone.
+TEST(PieceCosts, EndsWithoutABlockTrainAlike) {
+  const ScratchFolder folder;
+  RunConfig config = parity_config(folder);
+  config.train.exact = true;
+  config.model.mtp.depth = 1;
+  config.mesh.pp = 4;
+  for (const char* schedule : {"1f1b", "zb-h1", "dualpipe"}) {
+    config.pipeline.schedule = schedule;
+    config.pipeline.layers = {0, 2, 2, 0};
+    const ParityResult r = parity_of(config);
+    EXPECT_TRUE(r.met()) << schedule << ": " << text_of(r);
+  }
+  config.mesh.pp = 2;
+  for (const char* schedule : {"interleaved-1f1b", "zb-v", "dualpipev"}) {
+    config.pipeline.schedule = schedule;
+    const ParityResult r = parity_of(config);
+    EXPECT_TRUE(r.met()) << schedule << ": " << text_of(r);
+  }
+}
+
+}  // namespace
+}  // namespace shoestring
