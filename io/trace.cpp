@@ -23,7 +23,8 @@ nlohmann::json name_event(const char* kind, int process, int thread, const std::
 
 }  // namespace
 
-TraceWriter::TraceWriter() : start_(clock_seconds()) {}
+TraceWriter::TraceWriter(std::vector<std::string> lanes)
+    : start_(clock_seconds()), lanes_(std::move(lanes)) {}
 
 double TraceWriter::now() const { return clock_seconds() - start_; }
 
@@ -36,9 +37,9 @@ int TraceWriter::lane_number(std::string_view lane) {
 }
 
 void TraceWriter::event(int rank, std::string_view lane, std::string_view name, double begin,
-                        double end, std::string_view detail) {
+                        double end, TraceFigures figures) {
   std::lock_guard lock(mutex_);
-  items_.push_back({rank, lane_number(lane), std::string(name), std::string(detail), begin, end});
+  items_.push_back({rank, lane_number(lane), std::string(name), std::move(figures), begin, end});
 }
 
 size_t TraceWriter::events() const {
@@ -61,11 +62,23 @@ std::string TraceWriter::text() const {
     if (named.insert({item.rank, item.lane}).second) {
       list.push_back(
           name_event("thread_name", item.rank, item.lane, lanes_[static_cast<size_t>(item.lane)]));
+      list.push_back({{"ph", "M"},
+                      {"name", "thread_sort_index"},
+                      {"pid", item.rank},
+                      {"tid", item.lane},
+                      {"args", {{"sort_index", item.lane}}}});
     }
-    nlohmann::json event = {
-        {"ph", "X"},        {"name", item.name},      {"pid", item.rank},
-        {"tid", item.lane}, {"ts", item.begin * 1e6}, {"dur", (item.end - item.begin) * 1e6}};
-    if (!item.detail.empty()) event["args"] = {{"detail", item.detail}};
+    const std::string& lane = lanes_[static_cast<size_t>(item.lane)];
+    nlohmann::json event = {{"ph", "X"},
+                            {"name", item.name},
+                            {"cat", lane.substr(0, lane.find(' '))},
+                            {"pid", item.rank},
+                            {"tid", item.lane},
+                            {"ts", item.begin * 1e6},
+                            {"dur", (item.end - item.begin) * 1e6}};
+    for (const auto& [key, value] : item.figures) {
+      std::visit([&](const auto& v) { event["args"][key] = v; }, value);
+    }
     list.push_back(std::move(event));
   }
   return list.dump();

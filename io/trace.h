@@ -6,19 +6,25 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
 #include <vector>
 
 namespace shoestring {
 
+// What is shown when an event is selected, by name: {"bytes", 4096}.
+using TraceFigures = std::vector<std::pair<std::string, std::variant<int64_t, std::string>>>;
+
 // Thread-safe. Times are seconds since the writer was made.
 class TraceWriter {
  public:
-  TraceWriter();
+  // `lanes`: those to show first, in this order; others follow as events name them.
+  explicit TraceWriter(std::vector<std::string> lanes = {});
   double now() const;
   double at(std::chrono::steady_clock::time_point time) const;
-  // `lane`: "compute", "data", "communication", ...; `detail` is shown when the event is selected.
+  // `lane`: "compute", "data", "communication world", ...; its first word is the category.
   void event(int rank, std::string_view lane, std::string_view name, double begin, double end,
-             std::string_view detail = "");
+             TraceFigures figures = {});
   // A JSON list of the events, with names for ranks and lanes.
   std::string text() const;
   void write(const std::string& path) const;
@@ -27,7 +33,8 @@ class TraceWriter {
  private:
   struct Item {
     int rank, lane;
-    std::string name, detail;
+    std::string name;
+    TraceFigures figures;
     double begin, end;
   };
   int lane_number(std::string_view lane);

@@ -6,6 +6,7 @@
 
 #include "core/text.h"
 #include "launcher/config_command.h"
+#include "launcher/mesh_command.h"
 
 namespace shoestring {
 namespace {
@@ -73,6 +74,35 @@ void add_config_commands(CLI::App& app, CommandAction& action) {
   auto* docs = group->add_subcommand("docs", "print the reference page of every key (Markdown)");
   docs->footer("Example:\n  shoestring config docs > docs/config.md");
   docs->callback([&action] { action = [] { return print(config_docs_text()); }; });
+}
+
+void add_mesh_command(CLI::App& app, CommandAction& action) {
+  auto* command =
+      app.add_subcommand("mesh", "show which rank does what under a config, without training");
+  auto options = std::make_shared<MeshOptions>();
+  command->add_option("config", options->config, "a run's config")->type_name("CONFIG")->required();
+  add_overrides(*command, options->overrides);
+  command
+      ->add_option("--ranks", options->ranks,
+                   "as if so many processes had been started; default: the config's")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 16));
+  command->add_flag("--json", options->json, "the same as JSON");
+  command->footer(
+      "Prints the axes, the groups (how many ranks each has, on how many nodes), every rank's "
+      "place,\n"
+      "the pieces of the model that each pipeline rank holds, micro-batches and ZeRO stage. "
+      "A layout\n"
+      "that the model, the batches or the schedule do not allow is refused as train would "
+      "refuse\n"
+      "it. Neither data nor a tokenizer is read.\n\n"
+      "Examples:\n"
+      "  shoestring mesh configs/runs/tiny.toml --set mesh.tp=2 --set mesh.pp=2\n"
+      "  shoestring mesh configs/runs/mini-deepseek-v3.toml --ranks 64 --set mesh.pp=4 \\\n"
+      "    --set mesh.ep=8 --set mesh.ranks_per_node=8 --set train.batch=64 --set "
+      "train.micro_batch=1");
+  command->callback(
+      [options, &action] { action = [options] { return print(mesh_text(*options)); }; });
 }
 
 }  // namespace shoestring

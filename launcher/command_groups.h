@@ -17,5 +17,6 @@ using CommandAction = std::function<int()>;
 void add_threads(CLI::App& command, int& threads, const char* what);
 
 void add_config_commands(CLI::App& app, CommandAction& action);
+void add_mesh_command(CLI::App& app, CommandAction& action);
 
 }  // namespace shoestring

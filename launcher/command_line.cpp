@@ -29,7 +29,9 @@ namespace {
 
 constexpr const char* program_help =
     "Pretrains language models from a config: text in, model out.\n"
-    "Exit codes: 0 done, 2 usage or config, 3 data, 4 fault, 75 preempted (start again to resume).";
+    "Exit codes: 0 done, 1 a comparison outside its limits, 2 usage or config, 3 data, 4 fault, "
+    "75\n"
+    "preempted (start again to resume). The help of each command lists its own.";
 
 constexpr const char* program_footer = "Every command has its own --help with examples.";
 
@@ -37,6 +39,19 @@ constexpr const char* program_footer = "Every command has its own --help with ex
 std::string full_name(const CLI::App& command) {
   const CLI::App* parent = command.get_parent();
   return parent == nullptr ? command.get_name() : cat(full_name(*parent), " ", command.get_name());
+}
+
+// Behind a command's own help; groups of commands have none.
+std::string text_of_exit_codes(const CLI::App& command) {
+  if (!command.get_subcommands({}).empty()) return {};
+  const std::string& name = command.get_name();
+  const bool whole =
+      command.get_parent() != nullptr && command.get_parent()->get_parent() == nullptr;
+  std::string text = "\nExit codes: 0 done, ";
+  if (whole && name == "parity") text += "1 a layout misses its limits, ";
+  text += "2 usage or config, 3 data, 4 fault";
+  if (whole && name == "train") text += ", 75 preempted (start again to resume)";
+  return text + "\n";
 }
 
 const CLI::App* find_command(const CLI::App& app, std::string_view name) {
@@ -153,6 +168,7 @@ int run_command_line(std::span<const std::string> words) {
   add_bench_commands(app, action);
   add_schedule_commands(app, action);
   add_parity_command(app, action);
+  add_mesh_command(app, action);
   add_config_commands(app, action);
   add_tokenizer_commands(app, action);  // after the other commands of the group `data`
 
@@ -166,6 +182,7 @@ int run_command_line(std::span<const std::string> words) {
   } catch (const CLI::CallForHelp&) {
     const CLI::App* parent = command.get_parent();
     std::string help = command.help(parent == nullptr ? "" : full_name(*parent));
+    if (parent != nullptr) help += text_of_exit_codes(command);
     std::fwrite(help.data(), 1, help.size(), stdout);
     flush_output();
     return 0;

@@ -125,7 +125,7 @@ std::array<double, num_param_classes> GradientNorm::class_squares(Communicator& 
         std::accumulate(terms.begin(), terms.end(), 0.0);
   }
   world.all_reduce(buffer_of(std::span(squares)), Reduce::sum, stream);
-  const Awaiting waits;
+  const Awaiting waits("gradient norm");
   stream.synchronize();
   return squares;
 }

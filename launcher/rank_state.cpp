@@ -241,7 +241,7 @@ void RankState::split_by_cost() {
     std::copy(config.pipeline.layers.begin(), config.pipeline.layers.end(), blocks.begin());
   }
   ranks.broadcast(buffer_of(std::span(blocks)), 0, communication);
-  const Awaiting waits;
+  const Awaiting waits("costs of the pieces");
   communication.synchronize();
   config.pipeline.layers.assign(blocks.begin(), blocks.end());
 }
@@ -293,7 +293,7 @@ void RankState::start_average() {
 void RankState::publish_weights() {
   store->raise_version();
   enter_phase("gathering of the weights", step + 1);
-  const Awaiting waits;
+  const Awaiting waits("weights of all ranks");
   gradients->gather_parameters();
 }
 

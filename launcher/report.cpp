@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <sstream>
 
 #include "core/check.h"
 #include "core/counted.h"
@@ -10,6 +11,7 @@
 #include "core/peak.h"
 #include "core/text.h"
 #include "launcher/config_warnings.h"
+#include "launcher/layout_text.h"
 #include "launcher/parameter_counts.h"
 #include "launcher/run_history.h"
 #include "launcher/step_flop.h"
@@ -65,7 +67,7 @@ void Reporter::measure_peak(const CoreShare& machine) {
     peak[0] = measured_peak_flops(apart, dtype_from_name(t.dtype)) * cores / measured;
   }
   rank_.ranks.all_reduce(buffer_of(std::span(peak)), Reduce::sum, rank_.communication);
-  const Awaiting waits;
+  const Awaiting waits("speed of all ranks");
   rank_.communication.synchronize();
   peak_flops_ = peak[0];
 }
@@ -109,6 +111,10 @@ void Reporter::begin(const CoreShare& machine) {
                      " tokens, ", counted(shape.micro_batches, "micro-batch", "micro-batches"),
                      " on ", counted(rank_.ranks.size(), "rank"), " of ",
                      counted(rank_.device.threads(), "thread")));
+  if (rank_.ranks.size() > 1) {
+    std::istringstream layout(layout_text(c, rank_.ranks.size(), false));
+    for (std::string line; std::getline(layout, line);) progress_.line(line);
+  }
   if (!rank_.split_text.empty()) {
     progress_.line(cat("stages by measured cost: ", rank_.split_text));
   }

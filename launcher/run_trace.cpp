@@ -37,13 +37,27 @@ std::vector<std::string> gather_texts(Communicator& ranks, const std::string& ow
   return texts;
 }
 
+RunTrace::RunTrace(const TraceRange& range, int rank)
+    : range_(range), rank_(rank), waits_([this](std::string_view what, auto begin, auto end) {
+        writer_->event(rank_, "waits", what, writer_->at(begin), writer_->at(end));
+      }) {}
+
+RunTrace::~RunTrace() {
+  if (writer_) listen_to_waits(nullptr);
+}
+
+void RunTrace::ran(const InstructionSpan& span) {
+  events_->add(span.what, writer_->at(span.begin), writer_->at(span.end));
+}
+
 Communicator& RunTrace::wrap(Communicator& inner) {
   if (range_.empty()) return inner;
   reporting_ = traced(inner, [this](const CommunicationSpan& span) {
     std::lock_guard lock(mutex_);
     if (!writer_) return;
-    writer_->event(rank_, "communication", name_of(span.op), writer_->at(span.begin),
-                   writer_->at(span.end), cat(span.bytes, " bytes sent, ", span.communicator));
+    writer_->event(rank_, communication_lane(span.communicator), name_of(span.op),
+                   writer_->at(span.begin), writer_->at(span.end),
+                   {{"group", span.communicator}, {"bytes", span.bytes}});
   });
   return *reporting_;
 }
@@ -56,7 +70,9 @@ bool RunTrace::at_step(int64_t step, Communicator& ranks, const std::string& pat
     barrier(ranks, stream);  // every rank's clock starts at the same moment
     stream.synchronize();
     std::lock_guard lock(mutex_);
-    writer_ = std::make_shared<TraceWriter>();
+    writer_ = std::make_shared<TraceWriter>(step_lanes());
+    events_.emplace(*writer_, rank_);
+    listen_to_waits(&waits_);
     return false;
   }
   if (step <= range_.last || !writer_) return false;
@@ -64,6 +80,8 @@ bool RunTrace::at_step(int64_t step, Communicator& ranks, const std::string& pat
   {
     std::lock_guard lock(mutex_);
     done = std::exchange(writer_, nullptr);
+    events_.reset();
+    listen_to_waits(nullptr);
   }
   const std::vector<std::string> texts = gather_texts(ranks, done->text());
   if (rank_ == 0) write_trace(path, texts);
@@ -81,7 +99,7 @@ void RunTrace::end() {
   std::vector<Open>& open = open_[std::this_thread::get_id()];
   const Open op = std::move(open.back());
   open.pop_back();
-  if (writer_) writer_->event(rank_, "compute", op.name, op.begin, writer_->now());
+  if (writer_) writer_->event(rank_, "ops", op.name, op.begin, writer_->now());
 }
 
 }  // namespace shoestring

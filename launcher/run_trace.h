@@ -5,13 +5,17 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "core/tape.h"
 #include "io/trace.h"
+#include "launcher/step_events.h"
+#include "parallel/comm/whereabouts.h"
 #include "parallel/communicator.h"
+#include "parallel/pipeline_engine.h"
 
 namespace shoestring {
 
@@ -21,10 +25,13 @@ struct TraceRange {
   bool empty() const { return last < first; }
 };
 
-// One a rank. Lanes: compute (forward, backward, update and the ops inside), data, communication.
+// One a rank, on the rank's thread. Lanes and names: step_events.h, and "data" and "data thread".
 class RunTrace : public OpObserver {
  public:
-  RunTrace(const TraceRange& range, int rank) : range_(range), rank_(rank) {}
+  RunTrace(const TraceRange& range, int rank);
+  ~RunTrace() override;
+  RunTrace(const RunTrace&) = delete;
+  RunTrace& operator=(const RunTrace&) = delete;
 
   // The communicator to use: one that reports its calls here, or `inner` itself when no step is to
   // be traced. This outlives its use.
@@ -39,6 +46,9 @@ class RunTrace : public OpObserver {
   const TraceRange& range() const { return range_; }
   int rank() const { return rank_; }
 
+  // An instruction of the schedule that ran.
+  void ran(const InstructionSpan& span);
+
   void begin(std::string_view op, Phase phase) override;
   void end() override;
 
@@ -52,6 +62,8 @@ class RunTrace : public OpObserver {
   std::mutex mutex_;  // streams and passes in parts have threads of their own
   std::shared_ptr<TraceWriter> writer_;
   std::map<std::thread::id, std::vector<Open>> open_;  // a pass in parts has a thread of its own
+  std::optional<StepEvents> events_;                   // into writer_
+  WaitListener waits_;
   std::unique_ptr<Communicator> reporting_;
 };
 

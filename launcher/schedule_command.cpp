@@ -13,7 +13,6 @@
 #include "core/counted.h"
 #include "core/text.h"
 #include "io/durable_file.h"
-#include "io/trace.h"
 #include "launcher/progress.h"
 #include "parallel/passes.h"
 #include "parallel/schedules/catalogue.h"
@@ -119,34 +118,60 @@ struct Compared {
   Simulation simulation;
 };
 
-std::vector<Compared> compare(const ScheduleOptions& sizes, std::vector<std::string> names) {
+Compared compared(const ScheduleOptions& sizes, const std::string& name) {
+  ScheduleOptions options = sizes;
+  options.name = name;
+  const ScheduleEntry& entry = schedule_entry(name);
+  if (!entry.takes_chunks) options.chunks.reset();
+  if (!entry.takes_memory) options.memory_limit.reset();
+  Compared row{.name = name, .refusal = "", .simulation = {}};
+  try {
+    const Schedule schedule = schedule_of(options);
+    row.simulation = simulate(schedule, times_of(options, schedule));
+  } catch (const Error& e) {
+    row.refusal = e.what();
+  }
+  return row;
+}
+
+// All of the catalogue where none is named. An unknown one, and an option that none of them takes,
+// are refused before the first is looked at.
+std::vector<std::string> names_to_compare(const ScheduleOptions& sizes,
+                                          std::vector<std::string> names) {
   if (names.empty()) {
     for (const ScheduleEntry& entry : schedule_entries()) names.push_back(entry.name);
   }
-  const auto taken = [&names](bool ScheduleEntry::*by) {
-    return std::ranges::any_of(names, [by](const auto& n) { return schedule_entry(n).*by; });
-  };
-  if (sizes.chunks && !taken(&ScheduleEntry::takes_chunks)) refuse_option("--chunks", "these");
-  if (sizes.memory_limit && !taken(&ScheduleEntry::takes_memory)) {
-    refuse_option("--memory-limit", "these");
-  }
-  std::vector<Compared> rows;
+  bool chunks = false, memory = false;
   for (const std::string& name : names) {
-    ScheduleOptions options = sizes;
-    options.name = name;
-    Compared row{.name = name, .refusal = "", .simulation = {}};
     const ScheduleEntry& entry = schedule_entry(name);
-    if (!entry.takes_chunks) options.chunks.reset();
-    if (!entry.takes_memory) options.memory_limit.reset();
-    try {
-      const Schedule schedule = schedule_of(options);
-      row.simulation = simulate(schedule, times_of(options, schedule));
-    } catch (const Error& e) {
-      row.refusal = e.what();
-    }
-    rows.push_back(std::move(row));
+    chunks |= entry.takes_chunks, memory |= entry.takes_memory;
   }
-  return rows;
+  if (sizes.chunks && !chunks) refuse_option("--chunks", "these");
+  if (sizes.memory_limit && !memory) refuse_option("--memory-limit", "these");
+  return names;
+}
+
+std::string comparison_row(const Compared& row) {
+  std::string text = padded(row.name, 18, true);
+  if (!row.refusal.empty()) return cat(text, "  ", row.refusal);
+  const auto& ranks = row.simulation.ranks;
+  append(text, padded(figure(row.simulation.makespan), 10),
+         padded(figure(largest(ranks, &SimulatedRank::bubble)), 16),
+         padded(figure(largest(ranks, &SimulatedRank::peak_activations)), 18));
+  return text;
+}
+
+Json comparison_json(const Compared& row) {
+  Json json = {{"name", row.name}};
+  if (!row.refusal.empty()) {
+    json["reason"] = row.refusal;
+    return json;
+  }
+  const auto& ranks = row.simulation.ranks;
+  json["makespan"] = row.simulation.makespan;
+  json["largest_bubble"] = largest(ranks, &SimulatedRank::bubble);
+  json["peak_activations"] = largest(ranks, &SimulatedRank::peak_activations);
+  return json;
 }
 
 // "experts", "0.5/0.5/0.4"; A2A is one number for all that travels. False: no such key.
@@ -309,63 +334,26 @@ std::string simulation_table(const Schedule& schedule, const Simulation& simulat
   return text;
 }
 
-std::string comparison_table(const ScheduleOptions& sizes, const std::vector<std::string>& names) {
-  std::string text =
-      cat(counted(sizes.ranks, "rank"), ", ",
-          counted(sizes.micro_batches, "micro-batch", "micro-batches"), ", ", sizes.times, "\n",
-          padded("", 18, true), "  makespan  largest bubble  peak activations\n");
-  for (const Compared& row : compare(sizes, names)) {
-    append(text, padded(row.name, 18, true));
-    if (!row.refusal.empty()) {
-      append(text, "  ", row.refusal, "\n");
+void print_comparison(const ScheduleOptions& sizes, const std::vector<std::string>& names,
+                      bool json, ProgressLine& progress) {
+  parse_times(sizes.times);  // a mistake there is no schedule's
+  const std::vector<std::string> all = names_to_compare(sizes, names);
+  if (!json) {
+    progress.line(cat(counted(sizes.ranks, "rank"), ", ",
+                      counted(sizes.micro_batches, "micro-batch", "micro-batches"), ", ",
+                      sizes.times));
+    progress.line(padded("", 18, true) + "  makespan  largest bubble  peak activations");
+  }
+  for (size_t k = 0; k < all.size(); ++k) {
+    progress.update(cat("simulating ", all[k], "  ", k + 1, " of ", all.size()));
+    const Compared row = compared(sizes, all[k]);
+    if (!json) {
+      progress.line(comparison_row(row));
       continue;
     }
-    const auto& ranks = row.simulation.ranks;
-    append(text, padded(figure(row.simulation.makespan), 10),
-           padded(figure(largest(ranks, &SimulatedRank::bubble)), 16),
-           padded(figure(largest(ranks, &SimulatedRank::peak_activations)), 18), "\n");
+    const bool last = k + 1 == all.size();
+    progress.line(cat(k == 0 ? "[" : " ", comparison_json(row).dump(), last ? "]" : ","));
   }
-  return text;
-}
-
-std::string comparison_json(const ScheduleOptions& sizes, const std::vector<std::string>& names) {
-  Json list = Json::array();
-  for (const Compared& row : compare(sizes, names)) {
-    Json json = {{"name", row.name}};
-    if (!row.refusal.empty()) {
-      json["reason"] = row.refusal;
-    } else {
-      const auto& ranks = row.simulation.ranks;
-      json["makespan"] = row.simulation.makespan;
-      json["largest_bubble"] = largest(ranks, &SimulatedRank::bubble);
-      json["peak_activations"] = largest(ranks, &SimulatedRank::peak_activations);
-    }
-    list.push_back(std::move(json));
-  }
-  return list.dump(1) + "\n";
-}
-
-void write_schedule_trace(const Schedule& schedule, const Simulation& simulation,
-                          const std::string& path) {
-  TraceWriter writer;
-  for (size_t r = 0; r < schedule.ranks.size(); ++r) {
-    const SimulatedRank& times = simulation.ranks[r];
-    const Program& program = schedule.ranks[r];
-    std::string name;
-    for (size_t k = 0; k < program.size(); ++k) {
-      name += instruction_text(program[k]);
-      if (program[k].with_next) {
-        name += "&";
-        continue;
-      }
-      const std::string lane = program[k].travels            ? "rows"
-                               : is_compute(program[k].what) ? "compute"
-                                                             : "transfers";
-      writer.event(static_cast<int>(r), lane, std::exchange(name, ""), times.start[k] / 1000,
-                   times.end[k] / 1000);
-    }
-  }
-  writer.write(path);
 }
 
 }  // namespace shoestring

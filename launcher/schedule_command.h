@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "launcher/progress.h"
 #include "parallel/instruction.h"
 #include "parallel/simulate.h"
 
@@ -43,14 +44,9 @@ std::string simulation_json(const Schedule& schedule, const Simulation& simulati
 // A table with a line a rank, and the makespan.
 std::string simulation_table(const Schedule& schedule, const Simulation& simulation);
 
-// All orders of the catalogue, or those named, side by side; of an order that these sizes do not
-// allow, why.
-std::string comparison_table(const ScheduleOptions& sizes, const std::vector<std::string>& names);
-std::string comparison_json(const ScheduleOptions& sizes, const std::vector<std::string>& names);
-
-// The instructions over simulated time as a Chrome / Perfetto trace, a process a rank; a unit of
-// time is a millisecond.
-void write_schedule_trace(const Schedule& schedule, const Simulation& simulation,
-                          const std::string& path);
+// All orders of the catalogue, or those named, side by side: a line each as soon as it is known, of
+// an order that these sizes do not allow why. JSON: a list, an element a line.
+void print_comparison(const ScheduleOptions& sizes, const std::vector<std::string>& names,
+                      bool json, ProgressLine& progress);
 
 }  // namespace shoestring

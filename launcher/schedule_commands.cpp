@@ -1,6 +1,7 @@
 #include "launcher/schedule_commands.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "launcher/schedule_command.h"
 #include "launcher/schedule_picture.h"
 #include "launcher/schedule_rehearsal.h"
+#include "launcher/schedule_trace.h"
 #include "parallel/schedules/catalogue.h"
 
 namespace shoestring {
@@ -128,15 +130,16 @@ void draw(const Arguments& a) {
 
 void simulate_one(const Arguments& a) {
   const Schedule schedule = schedule_of(a.options);
-  const Simulation simulation = simulate(schedule, times_of(a.options, schedule));
-  if (!a.trace.empty()) write_schedule_trace(schedule, simulation, a.trace);
+  const StepTimes times = times_of(a.options, schedule);
+  const Simulation simulation = simulate(schedule, times);
+  if (!a.trace.empty()) write_schedule_trace(schedule, simulation, times.comm, a.trace);
   std::cout << (a.json ? simulation_json(schedule, simulation)
                        : simulation_table(schedule, simulation));
 }
 
 void compare_all(const Arguments& a) {
-  std::cout << (a.json ? comparison_json(a.options, a.names)
-                       : comparison_table(a.options, a.names));
+  ProgressLine progress(stdout);
+  print_comparison(a.options, a.names, a.json, progress);
 }
 
 void add_rehearse_command(CLI::App& group, CommandAction& action) {
@@ -210,7 +213,8 @@ void add_schedule_commands(CLI::App& app, CommandAction& action) {
   command->add_flag("--json", a->json, "makespan, bubble and peak_activations of each rank");
 
   a = make();
-  command = add_command(*group, "compare", "all schedules side by side", a, action, compare_all);
+  command = add_command(*group, "compare", "all schedules side by side, a line each as it is ready",
+                        a, action, compare_all);
   add_sizes(*command, a->options);
   command->add_option("--names", a->names, "only these")->type_name("NAME")->delimiter(',');
   command->add_flag("--json", a->json, "a JSON list");

@@ -34,16 +34,17 @@ std::string text_of_bad_weight(const RankState& rank) {
 
 }  // namespace
 
-// Records its own lifetime on the compute lane.
+// Records its own lifetime on a lane of the trace.
 class StepRunner::Span {
  public:
-  Span(const StepRunner& runner, std::string name)
+  Span(const StepRunner& runner, const char* lane, std::string name)
       : runner_(runner),
+        lane_(lane),
         name_(std::move(name)),
         begin_(runner.trace_.writer() ? runner.trace_.writer()->now() : 0) {}
   ~Span() {
     if (TraceWriter* trace = runner_.trace_.writer()) {
-      trace->event(runner_.trace_.rank(), "compute", name_, begin_, trace->now());
+      trace->event(runner_.trace_.rank(), lane_, name_, begin_, trace->now());
     }
   }
   Span(const Span&) = delete;
@@ -51,6 +52,7 @@ class StepRunner::Span {
 
  private:
   const StepRunner& runner_;
+  const char* lane_;
   std::string name_;
   double begin_;
 };
@@ -84,15 +86,9 @@ void StepRunner::begin(const Batch& batch, const Instruction& instruction, size_
     rank_.fp8->set_probe(&rank_.watchdog->probe());
   }
   if (Whereabouts* const here = whereabouts()) here->set_micro_batch(batch.global_indices[slot]);
-  constexpr std::string_view names[] = {"forward ", "backward ", "backward input ",
-                                        "backward weights "};
-  span_ = std::make_unique<Span>(
-      *this, cat(names[static_cast<size_t>(instruction.what)], batch.global_indices[slot],
-                 instruction.whole() ? "" : cat(" part ", instruction.part)));
 }
 
 void StepRunner::end(const Batch& batch, const Instruction& instruction, size_t slot) {
-  span_.reset();
   if (!probes(batch, slot)) return;
   if (instruction.what == Do::F) rank_.watchdog->probe().end_forward();
   rank_.fp8->set_probe(nullptr);
@@ -125,6 +121,7 @@ MeshStep::Hooks StepRunner::hooks(const Batch& batch) {
   };
   hooks.begins = [this, &batch](const Instruction& i, size_t slot) { begin(batch, i, slot); };
   hooks.ends = [this, &batch](const Instruction& i, size_t slot) { end(batch, i, slot); };
+  if (trace_.writer()) hooks.ran = [this](const InstructionSpan& span) { trace_.ran(span); };
   hooks.no_micro_batch = [this] { routing_.keep(nullptr, {}); };
   return hooks;
 }
@@ -139,9 +136,8 @@ bool StepRunner::accumulate(const Batch& batch, const Stop& stop) {
                        .whole_passes = rank_.watchdog && rank_.watchdog->due(batch.step)},
                       hooks(batch));
   if (!done) return false;
-  const Span span(*this, "wait for gradients");
   enter_phase("sums of gradients", batch.step + 1);
-  const Awaiting waits;
+  const Awaiting waits("sums of gradients");
   rank_.gradients->finish();
   return true;
 }
@@ -189,7 +185,7 @@ void StepRunner::fail_gradient(const Batch& batch) const {
 }
 
 void StepRunner::update(const StepReport& report) {
-  const Span span(*this, "update");
+  const Span span(*this, "ops", "update");
   enter_phase("update", rank_.step + 1);
   const FlatSpan<float> masters = rank_.gradients->shards().master();
   rank_.optimizer->update(
@@ -206,6 +202,7 @@ void StepRunner::update(const StepReport& report) {
 
 StepReport StepRunner::run(const Batch& batch, const Stop& stop) {
   StepReport report;
+  const Span span(*this, "steps", cat("step ", batch.step + 1));
   auto start = std::chrono::steady_clock::now();
   rank_.gradients->reset_stats();
   statistics_.reset();

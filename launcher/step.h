@@ -84,7 +84,6 @@ class StepRunner {
   StepRouting routing_;
   // Of the step in progress.
   std::optional<StepStatistics> statistics_;  // when due
-  std::unique_ptr<Span> span_;
 };
 
 }  // namespace shoestring

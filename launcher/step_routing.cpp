@@ -122,7 +122,7 @@ StepRouting::Figures StepRouting::finish(bool loads_of_experts) {
   // Counts are whole numbers: any order of summation gives the same.
   rank_.ranks.all_reduce(buffer_of(std::span(counts_)), Reduce::sum, rank_.communication);
   gather_ranges();
-  const Awaiting waits;
+  const Awaiting waits("counts of experts");
   rank_.communication.synchronize();
   const std::vector<double> sums = sum_rows(rank_.ranks, rank_.communication, own_);
   double balance = 0;

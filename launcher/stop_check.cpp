@@ -19,7 +19,7 @@ bool StopCheck::ask(bool done) {
   std::vector<double> x{stop_signal() != 0 ? 1.0 : 0.0, done ? 1.0 : 0.0, pace_};
   ranks_.all_reduce(buffer_of(std::span(x)), Reduce::max, stream_);
   {
-    const Awaiting waits;
+    const Awaiting waits("whether to stop");
     stream_.synchronize();
   }
   stopped_ = x[0] > 0;

@@ -85,7 +85,7 @@ MetricsRecord Fp8Watchdog::finish(Communicator& ranks, Stream& stream,
     if (ranks.rank() == 0) add_figures(record, matrix.info.name, product, found->second);
   });
   ranks.all_reduce(buffer_of(std::span(errors)), Reduce::max, stream);
-  const Awaiting waits;
+  const Awaiting waits("errors of the watchdog");
   stream.synchronize();
   probe_ = Fp8Probe();
   std::vector<Fp8Fallback> worst;

@@ -83,7 +83,7 @@ std::vector<std::vector<std::byte>> collect(RankState& rank, const std::vector<s
     transfers.push_back(Transfer::send(0, {own.data(), bytes, Dtype::u8}));
   }
   rank.ranks.exchange(transfers, rank.communication);
-  const Awaiting waits;
+  const Awaiting waits("whole model");
   rank.communication.synchronize();
   return all;
 }
@@ -172,7 +172,7 @@ void WholeModel::gather_states(RankState& rank) {
       std::copy(s.values.span<float>().begin(), s.values.span<float>().end(), values.begin());
     }
     rank.ranks.all_reduce(buffer_of(std::span(values)), Reduce::max, rank.communication);
-    const Awaiting waits;
+    const Awaiting waits("state of the optimiser");
     rank.communication.synchronize();
     if (!own_) continue;
     const Tensor to = own_->state(name, shape);

@@ -89,7 +89,7 @@ class Round {
   }
   // Later work of the stream finds what start() has received.
   void finish() {
-    const Awaiting waits;
+    const Awaiting waits("keys and values");
     stream_.wait(arrived_);
   }
 

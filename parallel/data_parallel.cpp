@@ -291,7 +291,7 @@ void DataParallel::wait_exposed() {
 void DataParallel::wait_for_room() {
   const auto room = static_cast<size_t>(config_.in_flight);
   const auto begin = Clock::now();
-  const Awaiting waits;
+  const Awaiting waits("room for gradients");
   for (; room > 0 && in_flight_.size() >= room; in_flight_.pop_front()) in_flight_.front().wait();
   stats_.exposed_seconds += seconds(Clock::now() - begin);
 }

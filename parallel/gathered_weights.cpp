@@ -111,7 +111,7 @@ void GatheredWeights::release(int u, const Event& used) {
 
 void GatheredWeights::wait(int u, Stream& compute) {
   const auto begin = Clock::now();
-  const Awaiting waits;
+  const Awaiting waits("weights");
   compute.wait(units_[static_cast<size_t>(u)].ready);
   stats_.exposed_seconds += seconds(Clock::now() - begin);
 }

@@ -129,13 +129,19 @@ class Mesh {
   std::string describe(int rank) const;
   // For people: sizes, a row a kind of group (ranks, nodes), a row a rank.
   std::string text() const;
+  // The same of at most 16 ranks; of more, a row for each stage of each node instead of each rank,
+  // and of these the first 16.
+  std::string folded_text() const;
 
  private:
   int ranks_per_node() const;
   int fold(std::span<const MeshAxis> axes, const MeshPlace& place) const;
   bool blocks_are_nodes(MeshGroup group, const NodeShape& shape) const;
   std::string group_rows() const;
+  std::string head() const;
+  std::vector<MeshAxis> shown_axes() const;
   std::string rank_rows() const;
+  std::string folded_rows() const;
 
   MeshConfig config_;
   AxisOrder order_ = default_order;

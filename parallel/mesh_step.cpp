@@ -130,6 +130,15 @@ bool MeshStep::gives_evaluation() const {
   return where.rank_of(where.stages() - 1, 0) == part_.place()[MeshAxis::pp];
 }
 
+InstructionListener MeshStep::listener(const Hooks& hooks) const {
+  if (!hooks.ran) return {};
+  return [&hooks, first = static_cast<int16_t>(round_first_)](const InstructionSpan& span) {
+    InstructionSpan of_step = span;
+    of_step.what.micro = static_cast<int16_t>(of_step.what.micro + first);
+    hooks.ran(of_step);
+  };
+}
+
 // One pass of the engine over `count` micro-batches.
 void MeshStep::run_round(const StepInput& input, size_t first, size_t count, const Hooks& hooks) {
   prepare(static_cast<int>(count), input.whole_passes);
@@ -146,6 +155,7 @@ void MeshStep::run_round(const StepInput& input, size_t first, size_t count, con
     sequences_[place_of(micro, 0)] = whole.sequences;
   }
   stages_->begin(std::move(tensors), 1.0 / labels, std::move(shares));
+  engine_->listen(listener(hooks));
   engine_->run(*stages_);
   for (int micro = 0; micro < static_cast<int>(count); ++micro) {
     results_[place_of(micro, first)] = stages_->results()[static_cast<size_t>(micro)];

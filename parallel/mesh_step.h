@@ -38,6 +38,9 @@ class MeshStep {
         forward_done = {};
     // In front of every instruction, and behind it.
     std::function<void(const Instruction&instruction, size_t micro)> begins = {}, ends = {};
+    // Behind every instruction of the rank's program, transfers among them; micro-batches by number
+    // of the data rank's step, also where a step is several rounds of the schedule.
+    InstructionListener ran = {};
     std::function<void()> no_micro_batch = {};  // this rank has none where others have one
   };
 
@@ -66,6 +69,7 @@ class MeshStep {
   void settle();
   void run_round(const StepInput& input, size_t first, size_t count, const Hooks& hooks);
   size_t place_of(int micro, size_t first) const;
+  InstructionListener listener(const Hooks& hooks) const;
 
   ModelPart& part_;
   ParamStore& store_;

@@ -1,6 +1,8 @@
 // What a mesh looks like, for people.
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "core/counted.h"
 #include "core/text.h"
@@ -11,6 +13,7 @@ namespace {
 
 using enum MeshAxis;
 
+constexpr size_t folded_above = 16;  // ranks, and rows
 constexpr std::array dense_grid = {tp, cp, dp_shard, dp_replicate, pp};
 constexpr std::array expert_grid = {etp, ep, edp_shard, edp_replicate, pp};
 
@@ -31,6 +34,20 @@ std::string table_of(const std::vector<Row>& rows) {
     append(text, "\n");
   }
   return text;
+}
+
+// "0-3,8-11"; of many pieces only the first and the last number.
+std::string text_of_numbers(const std::set<int>& numbers) {
+  constexpr int most_pieces = 4;
+  std::string text;
+  int pieces = 0;
+  for (auto at = numbers.begin(); at != numbers.end(); ++pieces) {
+    const int first = *at;
+    int last = first;
+    while (++at != numbers.end() && *at == last + 1) ++last;
+    append(text, pieces == 0 ? "" : ",", first == last ? cat(first) : cat(first, "-", last));
+  }
+  return pieces <= most_pieces ? text : cat(*numbers.begin(), "..", *numbers.rbegin());
 }
 
 }  // namespace
@@ -55,12 +72,14 @@ std::string Mesh::group_rows() const {
   return table_of(rows);
 }
 
+std::vector<MeshAxis> Mesh::shown_axes() const {
+  if (extents_[ep] * extents_[etp] == 1) return {pp, dp_replicate, dp_shard, cp, tp};
+  return {pp, dp_replicate, dp_shard, cp, tp, edp_replicate, edp_shard, ep, etp};
+}
+
 std::string Mesh::rank_rows() const {
   std::vector<Row> rows = {{"rank", "node"}};
-  const std::array<MeshAxis, 9> columns = {pp,        dp_replicate, dp_shard, cp, tp, edp_replicate,
-                                           edp_shard, ep,           etp};
-  const bool experts = extents_[ep] * extents_[etp] > 1;
-  const std::span<const MeshAxis> shown = std::span(columns).first(experts ? 9 : 5);
+  const std::vector<MeshAxis> shown = shown_axes();
   for (MeshAxis axis : shown) rows[0].emplace_back(name_of(axis));
   for (int r = 0; r < ranks(); ++r) {
     Row row = {cat(r), cat(node(r))};
@@ -70,7 +89,29 @@ std::string Mesh::rank_rows() const {
   return table_of(rows);
 }
 
-std::string Mesh::text() const {
+std::string Mesh::folded_rows() const {
+  std::map<std::pair<int, int>, std::vector<int>> parts;  // by node and stage
+  for (int r = 0; r < ranks(); ++r) parts[{node(r), place(r)[pp]}].push_back(r);
+  std::vector<Row> rows = {{"ranks", "node"}};
+  const std::vector<MeshAxis> shown = shown_axes();
+  for (MeshAxis axis : shown) rows[0].emplace_back(name_of(axis));
+  for (const auto& [part, members] : parts) {
+    if (rows.size() > folded_above) break;
+    Row row = {text_of_numbers({members.begin(), members.end()}), cat(part.first)};
+    for (MeshAxis axis : shown) {
+      std::set<int> at;
+      for (int r : members) at.insert(place(r)[axis]);
+      row.push_back(text_of_numbers(at));
+    }
+    rows.push_back(row);
+  }
+  const size_t told = rows.size() - 1;
+  std::string text = table_of(rows);
+  if (told < parts.size()) append(text, "... and ", counted(parts.size() - told, "row"), " more\n");
+  return text;
+}
+
+std::string Mesh::head() const {
   std::string text = cat(counted(ranks(), "rank"), ":");
   const auto add_grid = [&](std::span<const MeshAxis> grid) {
     for (MeshAxis axis : grid) {
@@ -87,7 +128,13 @@ std::string Mesh::text() const {
   for (MeshAxis axis : order_) append(text, " ", name_of(axis));
   append(text, "\n\n");
   if (ranks() > 1) append(text, group_rows(), "\n");
-  return text + rank_rows();
+  return text;
+}
+
+std::string Mesh::text() const { return head() + rank_rows(); }
+
+std::string Mesh::folded_text() const {
+  return ranks() <= static_cast<int>(folded_above) ? text() : head() + folded_rows();
 }
 
 }  // namespace shoestring

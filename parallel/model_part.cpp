@@ -36,6 +36,8 @@ Schedule schedule_of(const PartConfig& config, int micros) {
   return pairs ? pair_overlap(std::move(schedule)) : schedule;
 }
 
+Placement placement_of(const PartConfig& config) { return placement_of(request_of(config, 1)); }
+
 ModelPart::ModelPart(const ModelConfig& model, const PartConfig& config, Communicator& world,
                      Device& device)
     : model_(model),
@@ -44,7 +46,7 @@ ModelPart::ModelPart(const ModelConfig& model, const PartConfig& config, Communi
       mesh_(config_.mesh, world.size()),
       rank_(world.rank()),
       groups_(mesh_.split(world, used_groups)),
-      where_(placement_of(request_of(config_, 1))),
+      where_(placement_of(config_)),
       both_ways_(where_.order == StageOrder::both_ways),
       tensor_(std::make_unique<TensorParallel>(model_, group(MeshGroup::tp))) {
   const int stages = where_.stages();

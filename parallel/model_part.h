@@ -47,6 +47,8 @@ struct Replicas {
 // The order of one step of `micros` micro-batches on each data rank, without transfers; with
 // `overlap` it has pairs, which are whole (parallel/segment_passes.h).
 Schedule schedule_of(const PartConfig& config, int micros);
+// Where its stages stand; of one micro-batch.
+Placement placement_of(const PartConfig& config);
 
 // How a pipeline's first and last stage share the embedding's matrix, where a rank of these stages
 // (ascending) has it.

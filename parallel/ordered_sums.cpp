@@ -46,7 +46,7 @@ std::vector<double> sum_rows(Communicator& communicator, Stream& stream,
 bool any_rank(Communicator& communicator, Stream& stream, bool flag) {
   std::vector<uint8_t> x{flag};
   communicator.all_reduce(buffer_of(std::span(x)), Reduce::max, stream);
-  const Awaiting waits;
+  const Awaiting waits("flag of any rank");
   stream.synchronize();
   return x[0] != 0;
 }

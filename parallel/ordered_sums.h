@@ -44,7 +44,7 @@ std::vector<T> gather_values(Communicator& communicator, Stream& stream, std::sp
   std::vector<int64_t> counts(ones.size());
   communicator.all_gather(view_of(std::span(&count, 1)), ones, buffer_of(std::span(counts)),
                           stream);
-  const Awaiting waits;
+  const Awaiting waits("rows of all ranks");
   stream.synchronize();
   int64_t total = 0;
   for (const int64_t n : counts) total += n;

@@ -26,6 +26,11 @@ void StageWork::backward_parts(int, int, const Tensor&, PartGate&) {
   fail("this work does not run in parts");
 }
 
+std::string awaited_by(const Instruction& instruction) {
+  const bool forward = instruction.what == Do::F || instruction.what == Do::SA;
+  return cat(forward ? "input of " : "gradient of ", instruction_text(instruction));
+}
+
 PipelineEngine::PipelineEngine(Communicator& pipeline, Stream& compute, const Schedule& schedule)
     : pipeline_(pipeline),
       compute_(compute),
@@ -62,9 +67,13 @@ Tensor PipelineEngine::take(SlotKind kind, const Instruction& i) {
   check(from.there, "a value of the pipeline is read before it is made");
   if (!from.ready.happened()) {
     const auto begin = Clock::now();
-    const Awaiting waits;
-    compute_.wait(from.ready);
-    stats_.wait_seconds += seconds_since(begin);
+    {
+      const std::string what = awaited_by(i);
+      const Awaiting waits(what);
+      compute_.wait(from.ready);
+    }
+    began_ = Clock::now();
+    stats_.wait_seconds += std::chrono::duration<double>(began_ - begin).count();
   } else {
     compute_.wait(from.ready);  // its error, if it has one
   }
@@ -192,6 +201,13 @@ void PipelineEngine::step(const Instruction& i, StageWork& work) {
   fail("an unknown instruction");
 }
 
+void PipelineEngine::run_one(const Instruction& i, StageWork& work) {
+  if (!listener_) return step(i, work);
+  began_ = Clock::now();
+  step(i, work);
+  listener_({.what = i, .begin = began_, .end = Clock::now()});
+}
+
 std::string PipelineEngine::text_of(size_t number) const {
   return cat("pipeline rank ", pipeline_.rank(), " of ", pipeline_.size(), ", instruction ",
              instruction_text(program_[number]), " (", number + 1, " of ", program_.size(), " of ",
@@ -214,7 +230,7 @@ void PipelineEngine::run(StageWork& work) {
     Whereabouts* const here = whereabouts();
     for (; at < program_.size(); ++at) {
       if (here != nullptr) here->enter(program_[at]);
-      step(program_[at], work);
+      run_one(program_[at], work);
     }
     at = program_.size() - 1;
     settle(true);

@@ -2,6 +2,8 @@
 // Runs one rank's program of a pipeline schedule: a short case an instruction. What stages compute
 // is the caller's (StageWork): a model's chunks, or timed waits in a rehearsal.
 
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,6 +57,16 @@ struct PipelineStats {
   int64_t bytes_sent = 0;
 };
 
+// When an instruction ran; what it waited for before is apart (comm/whereabouts.h, WaitListener).
+struct InstructionSpan {
+  Instruction what;
+  std::chrono::steady_clock::time_point begin, end;
+};
+using InstructionListener = std::function<void(const InstructionSpan&)>;
+
+// What an instruction that computes waits for: "input of 1F0", "gradient of 0I3".
+std::string awaited_by(const Instruction& instruction);
+
 class PipelineEngine {
  public:
   // `schedule` can run and has transfers (parallel/passes.h); rank r of `pipeline` runs
@@ -67,6 +79,9 @@ class PipelineEngine {
 
   // One step. An error tells the other ranks, by name of rank and instruction, and is thrown on.
   void run(StageWork& work);
+
+  // Told of each instruction that ran, on the thread of run(). Empty: nobody is.
+  void listen(InstructionListener listener) { listener_ = std::move(listener); }
 
   const PipelineStats& stats() const { return stats_; }
   void reset_stats() { stats_ = {}; }
@@ -88,6 +103,7 @@ class PipelineEngine {
     Instruction forward_pass, backward_pass;
   };
 
+  void run_one(const Instruction& i, StageWork& work);
   void step(const Instruction& i, StageWork& work);
   void step_part(const Instruction& i, StageWork& work);
   void start_pass(const Instruction& i, StageWork& work);
@@ -109,7 +125,9 @@ class PipelineEngine {
   std::vector<Slot> slots_;
   PipelineStats stats_;
   PipelineLinks links_;
-  std::unique_ptr<Lanes> lanes_;  // null: no parts
+  InstructionListener listener_;
+  std::chrono::steady_clock::time_point began_;  // the instruction that runs, behind its waits
+  std::unique_ptr<Lanes> lanes_;                 // null: no parts
 };
 
 }  // namespace shoestring

@@ -39,11 +39,11 @@ std::vector<std::vector<Channel>> rounds_of(const std::vector<Channel>& channels
   return rounds;
 }
 
+}  // namespace
+
 std::string name_of(const Channel& c) {
   return cat(c.what == Do::SA ? "activations " : "gradients ", c.from, " to ", c.to);
 }
-
-}  // namespace
 
 PipelineLinks::PipelineLinks(Communicator& pipeline, Device& device, const Schedule& schedule) {
   check(schedule.transfers, "a schedule without transfers has no channels");
@@ -90,7 +90,7 @@ Event PipelineLinks::receive(const Channel& channel, const Tensor& into) {
 }
 
 void PipelineLinks::finish() {
-  const Awaiting waits;
+  const Awaiting waits("transfers");
   for (Link& link : links_) link.stream.synchronize();
 }
 

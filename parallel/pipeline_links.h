@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "core/tensor.h"
@@ -12,6 +13,9 @@
 #include "parallel/effects.h"
 
 namespace shoestring {
+
+// "activations 0 to 1": of its communicator.
+std::string name_of(const Channel& channel);
 
 class PipelineLinks {
  public:

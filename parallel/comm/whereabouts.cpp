@@ -11,6 +11,8 @@ namespace shoestring {
 namespace {
 
 thread_local Whereabouts* of_this_thread = nullptr;
+thread_local const WaitListener* wait_listener = nullptr;
+thread_local int waits_here = 0;  // one inside the other
 
 int64_t milliseconds_now() {
   using std::chrono::milliseconds;
@@ -156,10 +158,17 @@ void enter_phase(std::string_view phase, int64_t step) {
   if (of_this_thread != nullptr) of_this_thread->enter(phase, step);
 }
 
-Awaiting::Awaiting() : rank_(of_this_thread) {
+void listen_to_waits(const WaitListener* listener) { wait_listener = listener; }
+
+Awaiting::Awaiting(std::string_view what) : rank_(of_this_thread), what_(what) {
+  ++waits_here;
+  if (wait_listener != nullptr) begin_ = std::chrono::steady_clock::now();
   if (rank_ != nullptr) ++rank_->awaiting_;
 }
 Awaiting::~Awaiting() {
+  const bool told = --waits_here == 0 && wait_listener != nullptr &&
+                    begin_ != std::chrono::steady_clock::time_point();
+  if (told) (*wait_listener)(what_, begin_, std::chrono::steady_clock::now());
   if (rank_ != nullptr) --rank_->awaiting_;
 }
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -106,16 +107,26 @@ class WhereaboutsScope {
 // Whereabouts::enter for the calling thread's rank, if it has one.
 void enter_phase(std::string_view phase, int64_t step = 0);
 
-// While it lives, the calling thread's rank waits for what the workers of its streams do.
+// Told of each wait of the calling thread that is over, a wait inside another one apart. Null:
+// nobody is. The listener outlives its use.
+using WaitListener =
+    std::function<void(std::string_view what, std::chrono::steady_clock::time_point begin,
+                       std::chrono::steady_clock::time_point end)>;
+void listen_to_waits(const WaitListener* listener);
+
+// While it lives, the calling thread's rank waits for what the workers of its streams do. `what`,
+// in a word or two, outlives it.
 class Awaiting {
  public:
-  Awaiting();
+  explicit Awaiting(std::string_view what);
   ~Awaiting();
   Awaiting(const Awaiting&) = delete;
   Awaiting& operator=(const Awaiting&) = delete;
 
  private:
   Whereabouts* rank_;
+  std::string_view what_;
+  std::chrono::steady_clock::time_point begin_;  // where somebody listens
 };
 
 // A transfer while it is under way. One that an exception ends counts as given up for good, where

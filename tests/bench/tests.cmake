@@ -42,3 +42,8 @@ find_package(Python3 COMPONENTS Interpreter REQUIRED)
 add_test(NAME bench.layouts_quick
   COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/layouts --quick --only zb)
 set_tests_properties(bench.layouts_quick PROPERTIES LABELS bench TIMEOUT 300)
+# How long the ranks of a mesh take from their start to their first instruction.
+add_executable(bench_start_of_ranks ${CMAKE_CURRENT_LIST_DIR}/start_of_ranks/start_main.cpp)
+target_link_libraries(bench_start_of_ranks PRIVATE shoestring_launcher)
+add_test(NAME bench.start_of_ranks COMMAND bench_start_of_ranks --ranks 4 --pp 2 --ep 2)
+set_tests_properties(bench.start_of_ranks PROPERTIES LABELS bench TIMEOUT 120)

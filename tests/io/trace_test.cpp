@@ -12,9 +12,9 @@ namespace shoestring {
 namespace {
 
 TEST(Trace, WritesCompleteEventsWithNamedLanes) {
-  TraceWriter trace;
-  trace.event(1, "compute", "forward", 0.5, 0.75, "micro-batch 0");
-  trace.event(1, "communication", "all_reduce", 0.6, 0.7);
+  TraceWriter trace({"compute", "waits"});
+  trace.event(1, "communication tp", "all_reduce", 0.6, 0.7);
+  trace.event(1, "compute", "forward", 0.5, 0.75, {{"group", "tp/0"}, {"bytes", 4096}});
   const ScratchFolder folder;
   const std::string path = folder / "trace.json";
   trace.write(path);
@@ -25,13 +25,19 @@ TEST(Trace, WritesCompleteEventsWithNamedLanes) {
       EXPECT_DOUBLE_EQ(e["ts"], 0.5e6);
       EXPECT_DOUBLE_EQ(e["dur"], 0.25e6);
       EXPECT_EQ(e["pid"], 1);
-      EXPECT_EQ(e["args"]["detail"], "micro-batch 0");
+      EXPECT_EQ(e["args"]["group"], "tp/0");
+      EXPECT_EQ(e["args"]["bytes"], 4096);
+      EXPECT_EQ(e["tid"], 0);
+    } else if (e["ph"] == "X") {
+      EXPECT_EQ(e["cat"], "communication");
+      EXPECT_EQ(e["tid"], 2);
+      EXPECT_FALSE(e.contains("args"));
     }
     complete += e["ph"] == "X" ? 1 : 0;
     names += e["ph"] == "M" ? 1 : 0;
   }
   EXPECT_EQ(complete, 2);
-  EXPECT_EQ(names, 3);  // one rank, two lanes
+  EXPECT_EQ(names, 5);  // one rank, two lanes with their places
   EXPECT_THROW(trace.write("/nonexistent/folder/trace.json"), Error);
 }
 

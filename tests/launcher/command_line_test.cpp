@@ -32,6 +32,25 @@ TEST(CommandLine, HelpAndVersion) {
   EXPECT_EQ(run_binary({"--version"}).out.substr(0, 11), "shoestring ");
 }
 
+// Commands and what they may end with; groups of commands list their commands.
+TEST(CommandLine, HelpListsExitCodes) {
+  const std::string usual = "2 usage or config, 3 data, 4 fault";
+  const std::pair<std::vector<std::string>, std::string> commands[] = {
+      {{"parity"}, cat("0 done, 1 a layout misses its limits, ", usual, "\n")},
+      {{"train"}, cat("0 done, ", usual, ", 75 preempted")},
+      {{"schedule", "compare"}, cat("0 done, ", usual, "\n")},
+      {{"mesh"}, cat("0 done, ", usual, "\n")},
+      {{"data", "pack"}, cat("0 done, ", usual, "\n")}};
+  for (auto [words, codes] : commands) {
+    words.emplace_back("--help");
+    const std::string help = run_binary(words).out;
+    EXPECT_NE(help.find(cat("\nExit codes: ", codes)), std::string::npos) << help;
+  }
+  EXPECT_NE(run_binary({"--help"}).out.find("1 a comparison outside its limits"),
+            std::string::npos);
+  EXPECT_EQ(run_binary({"schedule", "--help"}).out.find("Exit codes"), std::string::npos);
+}
+
 // A full disk behind standard output is a data error, not a silent success.
 TEST(CommandLine, OutputThatIsNotWrittenIsAnError) {
   for (const std::vector<std::string>& words : {std::vector<std::string>{"config", "show"},

@@ -46,5 +46,28 @@ TEST(MeshText, ShowsAxesGroupsAndRanks) {
             std::string::npos);
 }
 
+TEST(MeshText, ManyRanksAreFoldedByNodeAndStage) {
+  const Mesh sixteen({.pp = 2}, 16);
+  EXPECT_EQ(sixteen.folded_text(), sixteen.text());
+  const Mesh mesh({.tp = 2, .pp = 2, .ep = 4, .ranks_per_node = 8}, 32);
+  const std::string text = mesh.folded_text();
+  EXPECT_EQ(
+      text.substr(text.find("ranks  node  pp")),
+      "ranks  node  pp  dp_replicate  dp_shard  cp   tp  edp_replicate  edp_shard   ep  etp\n"
+      "  0-7     0   0             0       0-3   0  0-1              0        0-1  0-3    0\n"
+      " 8-15     1   0             0       4-7   0  0-1              0        2-3  0-3    0\n"
+      "16-23     2   1             0       0-3   0  0-1              0        0-1  0-3    0\n"
+      "24-31     3   1             0       4-7   0  0-1              0        2-3  0-3    0\n");
+  EXPECT_TRUE(mesh.text().starts_with(text.substr(0, text.find("ranks  node  pp"))));
+  // Stages side by side: their ranks are not neighbours.
+  const std::string apart = Mesh({.pp = 8, .order = "pp"}, 32).folded_text();
+  EXPECT_NE(apart.find("\n 0,8,16,24     0   0 "), std::string::npos) << apart;
+  const std::string far = Mesh({.pp = 2, .order = "pp"}, 32).folded_text();
+  EXPECT_NE(far.find("\n0..30     0   0 "), std::string::npos) << far;
+  const std::string many = Mesh({.ranks_per_node = 1}, 40).folded_text();
+  EXPECT_NE(many.find("\n   15    15   0 "), std::string::npos) << many;
+  EXPECT_TRUE(many.ends_with("\n... and 24 rows more\n")) << many;
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <map>
 #include <mutex>
+#include <thread>
 
 #include "core/check.h"
 #include "core/text.h"
 #include "parallel/comm/in_process.h"
+#include "parallel/comm/whereabouts.h"
 #include "parallel/passes.h"
 #include "parallel/schedules/catalogue.h"
 #include "parallel/segment_passes.h"
@@ -60,6 +63,67 @@ INSTANTIATE_TEST_SUITE_P(PipelineEngine, EveryOrder, testing::ValuesIn(names()),
                            std::erase(name, '-');
                            return name;
                          });
+
+TEST(PipelineEngine, TellsAListenerOfEachInstructionInOrder) {
+  const Schedule s = add_transfers(make_schedule({.name = "zb-h1", .ranks = 2, .micros = 4}));
+  run_ranks(2, [&](Communicator& pipeline) {
+    Device device(DeviceKind::cpu, 0, 1);
+    Stream compute = Stream::immediate(device);
+    PipelineEngine engine(pipeline, compute, s);
+    Program ran;
+    std::chrono::steady_clock::time_point last;
+    engine.listen([&](const InstructionSpan& span) {
+      EXPECT_LE(last, span.begin);
+      EXPECT_LE(span.begin, span.end);
+      last = span.end;
+      ran.push_back(span.what);
+    });
+    Arithmetic work(device, s.where);
+    engine.run(work);
+    EXPECT_EQ(ran, s.ranks[static_cast<size_t>(pipeline.rank())]);
+    engine.listen({});
+    Arithmetic again(device, s.where);
+    engine.run(again);
+    EXPECT_EQ(ran.size(), s.ranks[static_cast<size_t>(pipeline.rank())].size());
+  });
+}
+
+class SlowFirst : public Arithmetic {
+ public:
+  using Arithmetic::Arithmetic;
+  Tensor forward(int stage, int micro, const Tensor& input) override {
+    if (stage == 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    return Arithmetic::forward(stage, micro, input);
+  }
+};
+
+// The second rank waits for the slow first one; its spans begin behind that.
+TEST(PipelineEngine, WaitsAreToldApartFromTheInstructionsBehindThem) {
+  const Schedule s = add_transfers(make_schedule({.name = "gpipe", .ranks = 2, .micros = 2}));
+  run_ranks(2, [&](Communicator& pipeline) {
+    Device device(DeviceKind::cpu, 0, 1);
+    Stream compute = Stream::immediate(device);
+    PipelineEngine engine(pipeline, compute, s);
+    std::map<std::string, std::chrono::steady_clock::time_point> ended;
+    const WaitListener waits = [&](std::string_view what, auto, auto end) {
+      ended[std::string(what)] = end;
+    };
+    listen_to_waits(&waits);
+    int behind = 0;
+    engine.listen([&](const InstructionSpan& span) {
+      const auto wait = ended.find(awaited_by(span.what));
+      if (wait == ended.end() || !is_compute(span.what.what)) return;
+      EXPECT_LE(wait->second, span.begin);
+      ++behind;
+    });
+    SlowFirst work(device, s.where);
+    engine.run(work);
+    listen_to_waits(nullptr);
+    if (pipeline.rank() == 0) return;
+    EXPECT_TRUE(ended.contains("input of 1F1"));  // made 100 ms behind 1F0, which takes none
+    EXPECT_GE(behind, 1);
+  });
+}
 
 class FailsAt : public Arithmetic {
  public:

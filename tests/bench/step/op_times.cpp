@@ -16,12 +16,6 @@ struct Row {
   int64_t calls = 0;
 };
 
-// "forward 3" and "backward 3" are whole micro-batches, made of the other rows.
-bool is_whole(const std::string& name) {
-  return (name.starts_with("forward ") || name.starts_with("backward ")) &&
-         std::isdigit(static_cast<unsigned char>(name.back()));
-}
-
 }  // namespace
 
 void print_op_times(std::ostream& out, const std::string& trace, int steps) {
@@ -29,7 +23,7 @@ void print_op_times(std::ostream& out, const std::string& trace, int steps) {
   const auto events = nlohmann::json::parse(file).at("traceEvents");
   std::map<std::string, Row> by_name;
   for (const auto& event : events) {
-    if (event.at("ph") != "X" || event.at("pid") != 0 || is_whole(event.at("name"))) continue;
+    if (event.at("ph") != "X" || event.at("pid") != 0 || event.at("cat") != "ops") continue;
     Row& row = by_name[event.at("name")];
     row.seconds += event.at("dur").get<double>() * 1e-6;
     ++row.calls;

@@ -81,13 +81,32 @@ TEST(Whereabouts, CallsOfWorkersAreWaitsWhileTheRankAwaitsThem) {
   }).join();
   EXPECT_TRUE(rank.waits().empty());
   {
-    const Awaiting waits;
+    const Awaiting waits("an answer");
     EXPECT_EQ(rank.waits().size(), 1u);
     const CallRecord own(rank, {.op = "all_gather", .group = "tp/0"});
     ASSERT_EQ(rank.waits().size(), 1u);
     EXPECT_EQ(rank.waits()[0]->op.get(), "all_gather");
   }
   EXPECT_TRUE(rank.waits().empty());
+}
+
+TEST(Whereabouts, AListenerIsToldOfWaitsButNotOfThoseInside) {
+  std::vector<std::string> told;
+  const WaitListener listener = [&](std::string_view what, auto begin, auto end) {
+    EXPECT_LE(begin, end);
+    told.emplace_back(what);
+  };
+  { const Awaiting waits("before"); }
+  listen_to_waits(&listener);
+  {
+    const Awaiting waits("sums");
+    const Awaiting inside("room");
+  }
+  { const Awaiting waits("weights"); }
+  std::thread([] { const Awaiting waits("of another thread"); }).join();
+  listen_to_waits(nullptr);
+  { const Awaiting waits("after"); }
+  EXPECT_EQ(told, (std::vector<std::string>{"sums", "weights"}));
 }
 
 TEST(Whereabouts, WhatWasGivenUpStaysToBeTold) {

@@ -1,0 +1,122 @@
+#include "launcher/layout_text.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "core/counted.h"
+#include "core/text.h"
+#include "launcher/mesh_layout.h"
+#include "launcher/plan.h"
+#include "parallel/mesh.h"
+#include "parallel/model_part.h"
+#include "parallel/model_stages.h"
+
+namespace shoestring {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Layout {
+  Layout(const RunConfig& config, int ranks)
+      : part(part_config_of(config, ranks)), mesh(part.mesh, ranks) {
+    const std::vector<LoadSegment> segments = load_segments(config);
+    require_layout(config, ranks, segments);
+    micro_batches = segments[0].micro_batches;
+    const int64_t data_ranks = mesh.config().dp();
+    of_data_rank = (micro_batches + data_ranks - 1) / data_ranks;
+    where = placement_of(part);
+    blocks = part.blocks.empty() ? even_split(config.model, where.stages()) : part.blocks;
+  }
+  // Of the pipeline, those that hold a stage.
+  std::vector<int> holders(int stage) const {
+    std::vector<int> ranks;
+    for (int rank = 0; rank < where.ranks; ++rank) {
+      const std::vector<int> held = stages_of(where, rank);
+      if (std::find(held.begin(), held.end(), stage) != held.end()) ranks.push_back(rank);
+    }
+    return ranks;
+  }
+
+  PartConfig part;
+  Mesh mesh;
+  Placement where;
+  std::vector<int64_t> blocks;  // of each stage
+  int64_t micro_batches = 0, of_data_rank = 0;
+};
+
+std::string stage_rows(const Layout& layout) {
+  std::string text;
+  for (int rank = 0; rank < layout.where.ranks; ++rank) {
+    append(text, "  pp ", rank, ":");
+    for (int stage : stages_of(layout.where, rank)) {
+      const int64_t count = layout.blocks[static_cast<size_t>(stage)];
+      append(text, stage == stages_of(layout.where, rank).front() ? " " : ", ", "stage ", stage,
+             " (", counted(count, "block"), ")");
+    }
+    append(text, "\n");
+  }
+  return text;
+}
+
+const char* text_of_zero(int64_t stage) {
+  constexpr const char* texts[] = {
+      "every data rank holds all optimiser state, gradients and weights",
+      "data ranks share out masters and optimiser state",
+      "data ranks share out masters, optimiser state and gradients",
+      "data ranks share out masters, optimiser state, gradients and weights"};
+  return texts[stage];
+}
+
+}  // namespace
+
+std::string layout_text(const RunConfig& config, int ranks, bool every_rank) {
+  const Layout layout(config, ranks);
+  std::string text = every_rank ? layout.mesh.text() : layout.mesh.folded_text();
+  append(text, "\n");
+  if (layout.where.ranks > 1) {
+    append(text, "schedule ", layout.part.schedule, ":\n", stage_rows(layout));
+  }
+  append(text, counted(layout.micro_batches, "micro-batch", "micro-batches"), " a step");
+  if (layout.mesh.config().dp() > 1) append(text, ", ", layout.of_data_rank, " a data rank");
+  append(text, "\nZeRO stage ", config.parallel.zero_stage, ": ",
+         text_of_zero(config.parallel.zero_stage), "\n");
+  return text;
+}
+
+std::string layout_json(const RunConfig& config, int ranks) {
+  const Layout layout(config, ranks);
+  const Mesh& mesh = layout.mesh;
+  Json json = {{"ranks", ranks}, {"nodes", mesh.nodes()}};
+  for (size_t a = 0; a < mesh_axes; ++a) {
+    const auto axis = static_cast<MeshAxis>(a);
+    json["axes"][std::string(name_of(axis))] = mesh.extent(axis);
+  }
+  json["groups"] = Json::array();
+  for (const MeshGroup group : all_mesh_groups()) {
+    json["groups"].push_back({{"name", name_of(group)},
+                              {"ranks", mesh.size(group)},
+                              {"nodes", mesh.node_shape(group).nodes}});
+  }
+  json["schedule"] = layout.where.ranks > 1 ? Json(layout.part.schedule) : Json();
+  json["stages"] = Json::array();
+  for (int stage = 0; stage < layout.where.stages(); ++stage) {
+    json["stages"].push_back(
+        {{"blocks", layout.blocks[static_cast<size_t>(stage)]}, {"pp", layout.holders(stage)}});
+  }
+  json["micro_batches"] = layout.micro_batches;
+  json["micro_batches_of_data_rank"] = layout.of_data_rank;
+  json["zero_stage"] = config.parallel.zero_stage;
+  json["places"] = Json::array();
+  for (int rank = 0; rank < ranks; ++rank) {
+    Json place = {{"rank", rank}, {"node", mesh.node(rank)}};
+    for (size_t a = 0; a < mesh_axes; ++a) {
+      const auto axis = static_cast<MeshAxis>(a);
+      place[std::string(name_of(axis))] = mesh.place(rank)[axis];
+    }
+    json["places"].push_back(std::move(place));
+  }
+  return json.dump(1) + "\n";
+}
+
+}  // namespace shoestring
