@@ -56,10 +56,14 @@ std::string doing(const Whereabouts& rank) {
 std::optional<int> awaited_in_the_end(const Board& board, int rank, std::span<const int> first) {
   std::vector<int> seen;
   std::vector<int> next(first.begin(), first.end());
-  // A rank whose worker waits may itself be busy elsewhere, and those that it waits for wait for
-  // it.
+  // Where a worker waits, the rank itself may be busy, or wait for somebody else, while those that
+  // the worker waits for wait for the rank.
   const Whereabouts* const start = at(board, rank);
   if (start == nullptr || !start->waits().empty()) seen.push_back(rank);
+  if (start != nullptr) {
+    const std::vector<int> own = lacking(*start);
+    next.insert(next.end(), own.begin(), own.end());
+  }
   for (size_t i = 0; i < next.size(); ++i) {
     const int r = next[i];
     if (std::find(seen.begin(), seen.end(), r) != seen.end()) continue;

@@ -207,7 +207,7 @@ TEST(Report, MoneyIsSpentOnEvaluationsAndStartsToo) {
   EXPECT_LT(first.at("training_seconds_here"), 0.5 * seconds);  // most of it was evaluation
   EXPECT_GT(seconds, 0.25 * after_first);  // a busy machine may stop us outside of the run
   EXPECT_LE(seconds, after_first);
-  EXPECT_EQ(first.at("cost"), seconds);
+  EXPECT_DOUBLE_EQ(first.at("cost"), seconds);
   // A crash behind the checkpoint of step 1: what came after was paid, too.
   std::filesystem::remove_all(config.run.directory + "/checkpoints/step_00000002");
   const RunResult resumed = train_small(config);

@@ -172,10 +172,10 @@ TEST(RunConfig, RulesBetweenFields) {
             "with; set tokenizer to the one that the stores were packed with, or sample_every = 0");
   EXPECT_EQ(complaint("[checkpoint]\nevery = 10\nkeep_every = 25\n"),
             "run.toml:3:14: checkpoint.keep_every: must be a multiple of every = 10 but is 25");
-  EXPECT_EQ(complaint("[pipeline]\nlayers = [0, 2, 0, 2, 0]\n"),
+  EXPECT_EQ(complaint("[pipeline]\nlayers = [0, 2, 0, 2, 0]\n[mesh]\npp = 5\n"),
             "run.toml:2:10: pipeline.layers: gives piece 2 no block; only the first, which has the "
             "embedding, and the last, which has the head, may be without one");
-  EXPECT_EQ(complaint("[pipeline]\nlayers = [2, 2]\nsplit = 'measured'\n"),
+  EXPECT_EQ(complaint("[pipeline]\nlayers = [2, 2]\nsplit = 'measured'\n[mesh]\npp = 2\n"),
             "run.toml:3:9: pipeline.split: is \"measured\", but `layers` says which blocks each "
             "piece has; leave one out");
 }

@@ -56,11 +56,13 @@ TEST(FailureText, TheCauseIsAtTheEndOfTheWaits) {
 }
 
 TEST(FailureText, ARankWhoseWorkerWaitsMayBeTheCause) {
-  Ranks ranks(3);
+  Ranks ranks(4);
   ranks.waits(1, {2});
   ranks.waits(2, {0});
   EXPECT_EQ(awaited_in_the_end(ranks.board(), 0, std::array{1}), 0);
-  ranks.waits(0, {1});
+  ranks.waits(0, {3});  // itself, elsewhere
+  EXPECT_EQ(awaited_in_the_end(ranks.board(), 0, std::array{1}), 3);
+  ranks.waits(3, {1});
   EXPECT_EQ(awaited_in_the_end(ranks.board(), 0, std::array{1}), std::nullopt);
 }
 
