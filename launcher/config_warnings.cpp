@@ -327,7 +327,8 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
   add_precision(config, rules);
   add_optimiser(config, rules);
   add_data(config, *end, rules);
-  rules.add(ranks == 1, {"parallel.zero_stage"},
+  const bool copied = config.mesh.pp > 1 && config.pipeline.schedule == "dualpipe";
+  rules.add(ranks == 1 && config.mesh.cp == 1 && !copied, {"parallel.zero_stage"},
             "a single rank has nobody to share the optimiser's state with");
   RunConfig plain;
   // A default that only this model makes wrong: who writes it means something by it.

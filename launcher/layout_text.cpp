@@ -17,14 +17,19 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// Refuses as training does, before a mesh is made.
+PartConfig legal_part(const RunConfig& config, int ranks) {
+  require_layout(config, ranks, load_segments(config));
+  return part_config_of(config, ranks);
+}
+
 struct Layout {
   Layout(const RunConfig& config, int ranks)
-      : part(part_config_of(config, ranks)), mesh(part.mesh, ranks) {
-    const std::vector<LoadSegment> segments = load_segments(config);
-    require_layout(config, ranks, segments);
-    micro_batches = segments[0].micro_batches;
+      : part(legal_part(config, ranks)), mesh(part.mesh, ranks) {
+    micro_batches = load_segments(config)[0].micro_batches;
     const int64_t data_ranks = mesh.config().dp();
     of_data_rank = (micro_batches + data_ranks - 1) / data_ranks;
+    idle = std::max<int64_t>(data_ranks - micro_batches, 0);
     where = placement_of(part);
     blocks = part.blocks.empty() ? even_split(config.model, where.stages()) : part.blocks;
   }
@@ -43,6 +48,7 @@ struct Layout {
   Placement where;
   std::vector<int64_t> blocks;  // of each stage
   int64_t micro_batches = 0, of_data_rank = 0;
+  int64_t idle = 0;  // data ranks without a micro-batch
 };
 
 std::string stage_rows(const Layout& layout) {
@@ -75,10 +81,16 @@ std::string layout_text(const RunConfig& config, int ranks, bool every_rank) {
   std::string text = every_rank ? layout.mesh.text() : layout.mesh.folded_text();
   append(text, "\n");
   if (layout.where.ranks > 1) {
-    append(text, "schedule ", layout.part.schedule, ":\n", stage_rows(layout));
+    const bool open = config.pipeline.split == "measured" && config.pipeline.layers.empty();
+    append(text, "schedule ", layout.part.schedule,
+           open ? ", split evenly here and by measured cost when the run starts" : "", ":\n",
+           stage_rows(layout));
   }
   append(text, counted(layout.micro_batches, "micro-batch", "micro-batches"), " a step");
   if (layout.mesh.config().dp() > 1) append(text, ", ", layout.of_data_rank, " a data rank");
+  if (layout.idle > 0) {
+    append(text, " but ", layout.idle, ", which ", layout.idle == 1 ? "has" : "have", " none");
+  }
   append(text, "\nZeRO stage ", config.parallel.zero_stage, ": ",
          text_of_zero(config.parallel.zero_stage), "\n");
   return text;

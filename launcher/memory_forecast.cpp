@@ -130,9 +130,12 @@ double state_bytes(const RunConfig& config, int ranks) {
   const double moment = config.optim.moments.value_or("f32") == "f32" ? 4 : 2;
   const double moments = (config.optim.optimizer == "adamw" ? 2 : 1) * moment;
   const double average = config.optim.ema_decay > 0 ? 4 : 0;
-  // What each stage of ZeRO shares out; masters in f32 are the weights themselves.
+  // What each stage of ZeRO shares out over data and context ranks, with both copies of a stage;
+  // masters in f32 are the weights themselves.
   const int64_t stage = config.parallel.zero_stage;
-  const auto shared = [&](int64_t from) { return stage >= from ? 1.0 / ranks : 1; };
+  const bool copied = mesh.pp > 1 && config.pipeline.schedule == "dualpipe";
+  const double sharers = static_cast<double>(ranks * mesh.cp * (copied ? 2 : 1));
+  const auto shared = [&](int64_t from) { return stage >= from ? 1.0 / sharers : 1; };
   const double masters = copies > 0 ? 4 * shared(1) : 0, weights = copies > 0 ? copies : 4;
   return elements *
          (masters + weights * shared(3) + 4 * shared(2) + (moments + average) * shared(1));
@@ -166,7 +169,7 @@ double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineSh
         .sequences = s.sequences,
         .length = s.length,
         .threads = machine.threads,
-        .share = share_of(config, world, rank, s.micro_batches / machine.ranks)};
+        .share = share_of(config, world, rank, most_micro_batches(s.micro_batches, machine.ranks))};
     most = std::max(most, forecast_memory(config, input).total());
   }
   return static_cast<double>(most);
@@ -302,7 +305,7 @@ void require_memory(const RunConfig& config, const std::vector<LoadSegment>& seg
     if (needed <= available) continue;
     const int64_t stage = config.parallel.zero_stage;
     const std::string sharing = cat("a smaller model or parallel.zero_stage = ", stage + 1);
-    const bool sharable = machine.ranks > 1 && stage < 3;
+    const bool sharable = machine.ranks * config.mesh.cp > 1 && stage < 3;
     std::string_view remedy = sharable ? std::string_view(sharing) : "a smaller model";
     if (batches > std::max(state, step)) remedy = "a smaller train.batch";
     if (step >= std::max(state, batches)) {

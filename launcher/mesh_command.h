@@ -9,8 +9,8 @@ namespace shoestring {
 
 struct MeshOptions {
   std::string config;
-  std::vector<std::string> overrides;  // "section.key=value"
-  std::optional<int> ranks;            // default: as many as the config asks for
+  std::vector<std::string> overrides = {};  // "section.key=value"
+  std::optional<int> ranks = {};            // default: as many as the config asks for
   bool json = false;
 };
 

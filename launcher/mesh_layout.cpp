@@ -56,8 +56,10 @@ ScheduleNeeds schedule_needs(const RunConfig& config, int64_t pp) {
 ModelFacts facts_of(const RunConfig& config, const LoadSegment& segment, int64_t pp) {
   const ModelConfig& m = config.model;
   const bool dense = !m.moe.on() || m.moe.first_dense > 0 || m.moe.every > 1;
+  // Pieces at the ends may be without a block where the config says so.
+  const std::vector<int64_t>& pieces = config.pipeline.layers;
   return {
-      .layers = m.layers,
+      .layers = m.layers + std::count(pieces.begin(), pieces.end(), 0),
       .heads = m.heads,
       .kv_heads = m.mla.on() ? 0 : m.kv_heads,
       .ffn = dense ? m.ffn : 0,

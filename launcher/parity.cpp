@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <tuple>
 
 #include "core/check.h"
 #include "core/text.h"
@@ -37,8 +38,9 @@ using Figures = std::array<MemoryFigure, num_memory_kinds>;
 Figures forecast_kinds(RankState& rank, const Batch& batch) {
   const int world = rank.ranks.size();
   const StepShape shape = rank.loader->schedule().at(batch.step);
-  const RankShare share = share_of(rank.config, world, rank.ranks.rank(),
-                                   shape.micro_batches / rank.part->data_ranks());
+  const RankShare share =
+      share_of(rank.config, world, rank.ranks.rank(),
+               most_micro_batches(shape.micro_batches, rank.part->data_ranks()));
   const StateForecast state = forecast_state(rank.config, share);
   const MemoryForecast step = forecast_memory(rank.config, {.sequences = shape.sequences,
                                                             .length = shape.length,
@@ -66,6 +68,12 @@ Figures forecast_kinds(RankState& rank, const Batch& batch) {
   set(MemoryKind::workspace, step.peaks.workspace);
   set(MemoryKind::communication, step.peaks.communication);
   set(MemoryKind::data, step.peaks.data);
+  if (!batch.micro.empty()) return figures;
+  // A data rank without a micro-batch takes part in reductions only.
+  for (const MemoryKind kind : {MemoryKind::activations, MemoryKind::workspace,
+                                MemoryKind::communication, MemoryKind::data}) {
+    figures[static_cast<size_t>(kind)].band.least = 0;
+  }
   return figures;
 }
 
@@ -86,8 +94,10 @@ void add_memory(RankState& rank, const Batch& batch, ParityStep& step) {
     const MemoryFigure& figure = figures[kind];
     MemoryFigure& worst = step.memory[kind];
     const double far = distance_from_band(figure), so_far = distance_from_band(worst);
-    if (worst.peak + worst.forecast == 0 || far > so_far ||
-        (far == so_far && share_used(figure) > share_used(worst))) {
+    // Of ranks that are as far off the one that holds most, whoever comes first.
+    const bool first = worst.peak + worst.forecast == 0;
+    if (first ||
+        std::tuple(far, figure.peak, -figure.rank) > std::tuple(so_far, worst.peak, -worst.rank)) {
       worst = figure;
     }
   }
@@ -252,6 +262,7 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
   constexpr MemoryBand unbounded = {.least = 0, .most = std::numeric_limits<double>::infinity()};
   constexpr int64_t slack = 4096;
   const bool routed = config.mesh.ep * config.mesh.etp > 1;
+  const bool norms_again = config.mesh.tp > 1 && config.train.recompute == "norms";
   switch (kind) {
     case MemoryKind::weights:
     case MemoryKind::gradients:
@@ -262,17 +273,19 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
       // The forecast does not know of what waits in host memory.
       return {.least = config.offload.activations ? 0
                        : routed                   ? 0.6
-                                                  : 0.75,
-              // Nor of regions that two passes in parts make again at once.
-              .most = config.pipeline.overlap ? 2.0
+                                                  : 0.7,
+              // Nor of regions that two passes in parts make again at once, nor of rows that are
+              // gathered once more behind norms.
+              .most = config.pipeline.overlap ? 2.5
                       : routed                ? 1.6
+                      : norms_again           ? 1.4
                                               : 1.2,
               .slack = slack};
     case MemoryKind::communication:
-      return {.least = 0.3, .most = routed ? 1.6 : 1.2, .slack = slack};
+      return {.least = 0.2, .most = routed ? 1.6 : 1.2, .slack = slack};
     case MemoryKind::workspace:
       if (config.precision.on()) return unbounded;
-      return {.least = 0.3, .most = 1.2, .slack = slack};
+      return {.least = 0.3, .most = routed ? 1.6 : 1.2, .slack = slack};
     case MemoryKind::data:
       return {.least = 0.3, .most = 1.2, .slack = slack};
     case MemoryKind::other:
@@ -288,7 +301,7 @@ RunConfig on_one_rank(RunConfig config) {
   config.pipeline.layers.clear();
   config.pipeline.overlap = false;
   config.parallel.sum_in_nodes = false;
-  config.offload.activations = false;
+  config.offload = {};
   return config;
 }
 

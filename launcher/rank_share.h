@@ -35,6 +35,11 @@ struct RankShare {
   std::vector<Chunk> chunks = {};  // of every stage of the model
 };
 
+// Of the data rank that has most of a step's.
+inline int64_t most_micro_batches(int64_t all, int64_t data_ranks) {
+  return (all + data_ranks - 1) / data_ranks;
+}
+
 // Rank `rank` of `ranks`, in a step of `micro_batches` on each data rank. The config has its
 // vocabulary, and the layout is possible (launcher/mesh_layout.h).
 RankShare share_of(const RunConfig& config, int ranks, int rank, int64_t micro_batches);

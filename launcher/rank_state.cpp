@@ -29,7 +29,7 @@ ModelStagesOptions stage_options(RankState& rank) {
           .exact = t.exact,
           .z_loss = t.z_loss,
           .loads = rank.config.model.moe.balance.global_batch > 0 ? &rank.loads : nullptr,
-          .host = rank.host.get(),
+          .host = rank.config.offload.activations ? rank.host.get() : nullptr,
           .copies = rank.copies.get()};
 }
 
@@ -202,30 +202,32 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
   }
   schedule = inputs.schedule;
   if (config.mesh.pp > 1 && config.pipeline.split == "measured") split_by_cost();
-  if (config.offload.activations) {
-    host = std::make_unique<Device>(DeviceKind::cpu, 0, 1);
-    copies = std::make_unique<Stream>(Stream::worker(device, "offload"));
+  const OffloadSection& offload = config.offload;
+  if (offload.activations || offload.optimizer) {
+    host = std::make_unique<Device>(DeviceKind::cpu, 0, threads);
   }
+  if (offload.activations) copies = std::make_unique<Stream>(Stream::worker(device, "offload"));
   const Dtype compute_type = dtype_from_name(config.train.dtype);
   part = std::make_unique<ModelPart>(config.model, part_config_of(config, ranks.size()), ranks,
                                      device);
   store = std::make_unique<ParamStore>(
       device, part->parameters(), compute_type,
-      memory_of_stage(config.parallel.zero_stage, compute_type, false));
+      memory_of_stage(config.parallel.zero_stage, compute_type, offload.optimizer));
   if (config.precision.on()) {
     fp8 = std::make_unique<Fp8Plan>(resolve(config.precision), *store, config.model.layers);
     watchdog = std::make_unique<Fp8Watchdog>(config.precision.watchdog, config.model, *fp8);
   }
   gradients = std::make_unique<StepGradients>(
       *part, *store, compute,
-      StepGradients::Config{.sharing = sharing_of(config), .whole = [this](const Param& p) {
-                              return updated_by_muon(p.info, config.optim);
-                            }});
+      StepGradients::Config{
+          .sharing = sharing_of(config),
+          .whole = [this](const Param& p) { return updated_by_muon(p.info, config.optim); },
+          .host = offload.optimizer ? host.get() : nullptr});
   mesh = std::make_unique<MeshStep>(*part, *store, *gradients, compute, stage_options(*this));
   mesh->reserve_positions(longest_sequence(config));
   norm = std::make_unique<GradientNorm>(*part, *store, *gradients);
   const std::vector<FlatRange> owned = gradients->owned_ranges();
-  optimizer = std::make_unique<Optimizer>(device, store->params(), config.optim, owned,
+  optimizer = std::make_unique<Optimizer>(state_device(), store->params(), config.optim, owned,
                                           static_cast<uint64_t>(config.run.seed));
   gradients->shards().initialise(static_cast<uint64_t>(config.run.seed));
   start_average();
@@ -244,6 +246,7 @@ void RankState::split_by_cost() {
   const Awaiting waits("costs of the pieces");
   communication.synchronize();
   config.pipeline.layers.assign(blocks.begin(), blocks.end());
+  config.pipeline.split = "even";  // what is saved names the blocks, and nothing beside them
 }
 
 double RankState::seconds() const {
@@ -285,7 +288,7 @@ void RankState::refresh_copies() {
 void RankState::start_average() {
   if (config.optim.ema_decay <= 0) return;
   const std::vector<FlatRange> owned = gradients->owned_ranges();
-  ema = std::make_unique<WeightAverage>(device, store->params(), owned,
+  ema = std::make_unique<WeightAverage>(state_device(), store->params(), owned,
                                         read_only(gradients->shards().master()),
                                         config.optim.ema_decay);
 }

@@ -98,6 +98,7 @@ struct RankState {
   void publish_weights();
 
  private:
+  Device& state_device() { return config.offload.optimizer ? *host : device; }
   void split_by_cost();
 };
 

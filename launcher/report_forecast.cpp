@@ -61,14 +61,15 @@ MemoryForecast Reporter::forecast_widest() const {
   const int world = rank_.ranks.size();
   MemoryForecast most;
   for (const StepShape& s : shapes) {
-    const MemoryForecast f = forecast_memory(
-        c, {.sequences = s.sequences,
-            .length = s.length,
-            .threads = rank_.device.threads(),
-            .share = share_of(c, world, rank_.ranks.rank(), s.micro_batches / shares),
-            .checkpoint_bytes = copy,
-            .steps_done = rank_.step,
-            .fallen = fallen()});
+    const MemoryForecast f =
+        forecast_memory(c, {.sequences = s.sequences,
+                            .length = s.length,
+                            .threads = rank_.device.threads(),
+                            .share = share_of(c, world, rank_.ranks.rank(),
+                                              most_micro_batches(s.micro_batches, shares)),
+                            .checkpoint_bytes = copy,
+                            .steps_done = rank_.step,
+                            .fallen = fallen()});
     if (f.total() > most.total()) most = f;
   }
   return most;

@@ -133,10 +133,15 @@ struct PipelineSection {
 
 // What waits in host memory instead of the device's.
 struct OffloadSection {
-  bool activations = false;
+  bool optimizer = false, activations = false;
 
   template <class V>
   void visit(V&& v) {
+    v("optimizer", optimizer,
+      Field{.help =
+                "master weights, moments, the weight average and sums of gradients lie in host "
+                "memory, where the optimiser runs; needs parallel.zero_stage 1, 2 or 3; changes "
+                "no bit"});
     v("activations", activations,
       Field{.help = "what stages of a pipeline but the last save for their backward pass waits in "
                     "host memory and comes back in time; changes no bit"});

@@ -88,7 +88,7 @@ double largest(const std::vector<SimulatedRank>& ranks, double SimulatedRank::*m
 
 // A number with at most four digits behind the point.
 std::string figure(double value) {
-  std::string text = text_of_fixed(value, 4);
+  std::string text = text_of_fixed(std::abs(value) < 5e-5 ? 0 : value, 4);
   text.erase(text.find_last_not_of('0') + 1);
   if (text.ends_with('.')) text.pop_back();
   return text;

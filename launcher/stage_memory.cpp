@@ -116,7 +116,7 @@ StageMemory plain_stage(const RunConfig& config, const ForecastInput& in, const 
     owes.push_back(r.bytes(b.owed()));
     owed += owes.back();
   }
-  stage.owed = owed;
+  stage.owed = owed + (chunk.embedding ? r.bytes(last.d) : 0);
   int64_t above = 0;  // owed by the blocks behind
   for (const int64_t keep : keeps) before += keep;
   stage.kept = before;
@@ -202,7 +202,9 @@ int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
     most = std::max(most, r.bytes(2 * (b.q + b.k + b.v)));
   }
   if (share.experts * share.slices > 1) {
-    most = std::max(most, r.bytes((1 + share.slices) * r.model().moe.chosen * b.d));
+    // Slices gather one another's rows and add up parts of all of them.
+    const int64_t times = share.slices > 1 ? 2 * (1 + share.slices) : 2;
+    most = std::max(most, r.bytes(times * r.model().moe.chosen * b.d));
   }
   return most;
 }

@@ -65,7 +65,8 @@ void add_group(const RunConfig& config, const RankShare& share, const RankShare:
   elements.all += flat.elements;
   elements.updated += elements_of(owned);
   sum.moments += moment_bytes(config.optim, flat.params, owned);
-  if (config.train.exact && stage < 2) sum.gradients += whole_lines(4 * elements_of(piece));
+  const bool sums = config.train.exact && stage < 2 && !config.offload.optimizer;
+  if (sums) sum.gradients += whole_lines(4 * elements_of(piece));
   if (flat.holds) sum.waiting_gradients += waiting_bytes(share, group, flat);
 }
 
@@ -83,8 +84,10 @@ StateForecast forecast_state(const RunConfig& config, const RankShare& share) {
   const int64_t updated = whole_lines(4 * elements.updated);
   sum.weights = stage < 3 ? width * elements.all : whole_lines(width * elements.updated);
   if (copies) sum.master_weights = stage == 0 ? 4 * elements.all : updated;
-  sum.gradients += stage < 2 ? 4 * elements.all : updated;
+  const bool hosted = config.offload.optimizer;
+  sum.gradients += stage < 2 ? 4 * elements.all : hosted ? 0 : updated;
   if (stage == 3) sum.gathered_weights = width * elements.all;
+  if (hosted) sum.master_weights = sum.moments = 0;
   return sum;
 }
 

@@ -17,6 +17,7 @@ namespace shoestring {
 //                   4 n alone
 //   master_weights  0 of f32; 4 N beside copies, from stage 1 on 4 n
 //   moments         AdamW 2 m n; Muon's matrices m n; the weight average 4 n
+// With offload.optimizer masters, moments and sums of gradients are the host's and not counted.
 struct StateForecast {
   int64_t weights = 0, gradients = 0, master_weights = 0, moments = 0;
   // For a while, at most: gradients of one micro-batch until they are reduced, where they are not

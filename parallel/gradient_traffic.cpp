@@ -151,9 +151,9 @@ class GradientTraffic {
     if (f_.sharing.exact) {
       DataParallelConfig config = f_.sharing;
       config.slots_overlap = where_.ranks > 1 || of.sources > 1;
-      const std::vector<FlatRange> none;
+      const std::vector<FlatRange> units = unit_ranges(params, of);
       const ShardLayout layout = shards_of(
-          config, {{0, elements}, extents, none, of.sources, static_cast<int>(of.shards)});
+          config, {{0, elements}, extents, units, of.sources, static_cast<int>(of.shards)});
       for (int64_t slot = 0; slot < slots; ++slot) add_exact(layout, of, slot);
     } else {
       const int64_t times = each_slot() ? slots : 1;
@@ -165,6 +165,23 @@ class GradientTraffic {
     } else if (f_.updates && f_.sharing.zero_stage < 3) {
       add(Op::all_gather, shared_out * (f_.dtype == Dtype::bf16 ? 2 : number));
     }
+  }
+
+  // From stage 2 on buckets are units (parallel/step_gradients.cpp); experts of several sources are
+  // units by themselves.
+  std::vector<FlatRange> unit_ranges(const std::vector<ParamInfo>& params, const Holders& of) {
+    if (f_.sharing.zero_stage < 2) return {};
+    Device device(DeviceKind::cpu, 0, 1);
+    const ParamStore store(device, params, Dtype::f32,
+                           {.weights = false, .masters = false, .gradients = false});
+    const auto count = static_cast<int>(params.size());
+    std::vector<ParamUnit> units;
+    for (int i = 0; i < count; ++i) {
+      if (of.sources == 1 && i > 0) break;
+      const std::vector<ParamUnit> more = units_of(store, i, of.sources == 1 ? count : i + 1);
+      units.insert(units.end(), more.begin(), more.end());
+    }
+    return ranges_of(units);
   }
 
   // Stage 3: the gathers of what one stage reads (-1: of what several share).

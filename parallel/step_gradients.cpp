@@ -25,11 +25,13 @@ StepGradients::StepGradients(ModelPart& part, ParamStore& store, Stream& compute
   }
   int64_t elements = 0;
   for (const FlatRange r : owned) elements += r.elements();
-  if (zero_stage_ > 1) {
-    sums_ = Tensor::zeros(store.device(), {elements}, Dtype::f32, MemoryKind::gradients);
+  host_ = config.host;
+  if (zero_stage_ > 1 || host_ != nullptr) {
+    Device& memory = host_ != nullptr ? *host_ : store.device();
+    sums_ = Tensor::zeros(memory, {elements}, Dtype::f32, MemoryKind::gradients);
   }
-  shards_ = std::make_unique<ParamShards>(
-      ParamShardsPlan{.store = store, .owned = std::move(owned), .zero_stage = zero_stage_});
+  shards_ = std::make_unique<ParamShards>(ParamShardsPlan{
+      .store = store, .owned = std::move(owned), .zero_stage = zero_stage_, .host = host_});
   int64_t first = 0;
   for (Group& group : groups_) {
     make_group(group, first);
@@ -139,7 +141,8 @@ void StepGradients::make_group(Group& group, int64_t first_owned) {
                         .units = ranges_of(group.units),
                         .data_ranks = group.ranks.data_ranks,
                         .data_rank = group.ranks.data_rank,
-                        .sources = group.sources};
+                        .sources = group.sources,
+                        .host = host_};
   int64_t owned = 0;
   for (const FlatRange r : group.owned) owned += r.elements();
   if (sums_) plan.sums = sums_.rows(first_owned, first_owned + owned);

@@ -48,6 +48,8 @@ class StepGradients {
   struct Config {
     DataParallelConfig sharing = {};
     std::function<bool(const Param&)> whole = nullptr;  // parameters that no border may cut
+    // Offload of the optimiser, from stage 1 on: masters and sums of gradients lie there.
+    Device* host = nullptr;
   };
   // `store` was built from part.parameters() with memory_of_stage(). All outlive this. `compute`:
   // the tapes' stream. All ranks of the mesh construct at once.
@@ -117,7 +119,8 @@ class StepGradients {
   int64_t zero_stage_;
   bool each_slot_;  // a reduction follows each micro-batch
   std::vector<Group> groups_;
-  Tensor sums_;  // of gradients, from stage 2 on
+  Device* host_ = nullptr;
+  Tensor sums_;  // of gradients, from stage 2 on or with a host
   std::unique_ptr<ParamShards> shards_;
   std::unique_ptr<Communicator> sharers_;  // of the embedding
   std::unique_ptr<StageSharding> sharding_;

@@ -35,6 +35,12 @@ char state_of(int64_t process) {
   return end == std::string::npos || end + 2 >= line.size() ? '?' : line[end + 2];
 }
 
+// What a process has in the window.
+struct Shared {
+  Whereabouts place;
+  std::atomic<bool> telling = false;  // that of the machine's first process counts
+};
+
 }  // namespace
 
 MpiBoard::MpiBoard() {
@@ -51,10 +57,10 @@ void MpiBoard::open_window() {
   require(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine_),
           "MPI_Comm_split_type");
   void* memory = nullptr;
-  require(MPI_Win_allocate_shared(sizeof(Whereabouts), alignof(Whereabouts), MPI_INFO_NULL,
-                                  machine_, &memory, &window_),
+  require(MPI_Win_allocate_shared(sizeof(Shared), alignof(Shared), MPI_INFO_NULL, machine_, &memory,
+                                  &window_),
           "MPI_Win_allocate_shared");
-  own_ = new (memory) Whereabouts;
+  own_ = &(new (memory) Shared)->place;
   int here = 0;
   MPI_Comm_size(machine_, &here);
   std::vector<int> ranks(static_cast<size_t>(here));
@@ -64,9 +70,10 @@ void MpiBoard::open_window() {
     int unit = 0;
     require(MPI_Win_shared_query(window_, i, &bytes, &unit, &memory), "MPI_Win_shared_query");
     const int rank = ranks[static_cast<size_t>(i)];
-    const auto* place = std::launder(static_cast<const Whereabouts*>(memory));
-    peers_.push_back({.rank = rank, .place = place});
-    all_[static_cast<size_t>(rank)] = place;
+    auto* shared = std::launder(static_cast<Shared*>(memory));
+    if (i == 0) telling_ = &shared->telling;
+    peers_.push_back({.rank = rank, .place = &shared->place});
+    all_[static_cast<size_t>(rank)] = &shared->place;
   }
   std::sort(peers_.begin(), peers_.end(),
             [](const Peer& a, const Peer& b) { return a.rank < b.rank; });

@@ -4,6 +4,7 @@
 
 #include <mpi.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,9 @@ class MpiBoard {
   void abandon() { abandoned_ = true; }
 
   Whereabouts& own() { return *own_; }
+  // Whether this rank is the first of its machine that tells of a failure; later ones, a stopped
+  // process that goes on when it is ended among them, know less.
+  bool claim_telling() noexcept { return !telling_->exchange(true); }
   // Of other machines' ranks only the host is told.
   const Board& all() const { return all_; }
 
@@ -51,7 +55,8 @@ class MpiBoard {
   MPI_Comm machine_ = MPI_COMM_NULL;
   MPI_Win window_ = MPI_WIN_NULL;
   Whereabouts* own_ = nullptr;
-  std::vector<Peer> peers_;  // of this machine, ascending, with this rank
+  std::atomic<bool>* telling_ = nullptr;  // one for all processes of the machine
+  std::vector<Peer> peers_;               // of this machine, ascending, with this rank
   std::vector<std::unique_ptr<Whereabouts>> elsewhere_;
   Board all_;
 };

@@ -14,6 +14,11 @@
 #include "parallel/comm/rank_failure.h"
 
 namespace shoestring {
+namespace {
+
+constexpr std::chrono::milliseconds until_told{300};
+
+}  // namespace
 
 void call_mpi(int code, std::string_view what) {
   if (code == MPI_SUCCESS) return;
@@ -25,6 +30,10 @@ void call_mpi(int code, std::string_view what) {
 
 void MpiSession::State::tell(const std::string& message, ExitCode code, int blamed) {
   if (told.exchange(true)) return;
+  if (size > 1 && !board->claim_telling()) {
+    std::this_thread::sleep_for(until_told);  // and not end the one that does
+    return;
+  }
   const FailureOf failure{.message = message, .code = code, .rank = blamed < 0 ? rank : blamed};
   const std::string line = size > 1 ? failure_line(failure, board->all()) : message;
   std::fprintf(stderr, "error: %s\n", line.c_str());

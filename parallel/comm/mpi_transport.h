@@ -20,7 +20,7 @@ struct MpiSession::State {
   int rank = 0, size = 1;
   std::unique_ptr<MpiBoard> board;
   std::unique_ptr<MpiWatcher> watcher;  // where there are several ranks
-  std::atomic<bool> told = false;       // one line a process
+  std::atomic<bool> told = false;       // one line a process, and of a machine one
   std::mutex mutex;
   bool aborted = false;
   std::string reason;

@@ -14,18 +14,7 @@ namespace {
 
 // Two pipeline ranks, two expert ranks.
 RunConfig mesh_config(const ScratchFolder& folder, const std::string& run) {
-  RunConfig c = text_config(folder, run);
-  c.train.steps = 3;
-  c.train.batch = 8, c.train.micro_batch = 1;
-  c.model.layers = 4;
-  c.model.moe = {.experts = 4,
-                 .chosen = 2,
-                 .ffn = 16,
-                 .shared = 1,
-                 .first_dense = 1,
-                 .scores = "sigmoid",
-                 .balance = {.bias_speed = 0.01, .sequence = 1e-3}};
-  c.model.mtp.depth = 1;
+  RunConfig c = sparse_text_config(folder, run);
   c.mesh.pp = 2, c.mesh.ep = 2;
   c.parallel.data_parallel = 2;
   c.pipeline.schedule = "dualpipev";
@@ -177,6 +166,47 @@ TEST(OffloadKeys, ActivationsOnTheHostChangeNoBit) {
       train_small(first);
       config.offload.activations = false;
       expect_same_tensors(train_small(config), device);
+    }
+  }
+}
+
+int64_t bytes_of(const RunResult& r, const std::string& key) {
+  return r.steps.back().value(key, int64_t{0});
+}
+
+// Masters, moments, the average and sums of gradients, under each stage that shares them out.
+TEST(OffloadKeys, TheOptimiserOnTheHostChangesNoBit) {
+  for (const int64_t stage : {1, 2, 3}) {
+    for (const char* dtype : {"f32", "bf16"}) {
+      for (const bool exact : {false, true}) {
+        SCOPED_TRACE(cat("stage ", stage, " ", dtype, exact ? " exact" : ""));
+        const ScratchFolder folder;
+        RunConfig config = mesh_config(folder, "device");
+        config.train.dtype = dtype;
+        config.train.exact = exact;
+        config.parallel.zero_stage = stage;
+        config.optim.ema_decay = 0.9;
+        config.optim.stochastic_rounding = config.train.dtype == "bf16";
+        config.optim.schedule.total =
+            config.train.steps * config.train.batch * config.train.sequence_length;
+        const RunResult device = train_small(config);
+        config.run.directory = folder / "host";
+        config.offload.optimizer = true;
+        const RunResult host = train_small(config);
+        expect_same_run(host, device);
+        for (const char* kind : {"moments", "gradients"}) {
+          EXPECT_GT(bytes_of(host, cat("bytes/host/", kind)), 0) << kind;
+        }
+        EXPECT_EQ(bytes_of(host, "bytes/moments"), 0);
+        EXPECT_EQ(bytes_of(host, "bytes/master_weights"), 0);
+        EXPECT_GT(bytes_of(device, "bytes/moments"), 0);
+        config.run.directory = folder / "broken";
+        RunConfig first = config;
+        first.train.steps = 2;
+        train_small(first);
+        config.offload.optimizer = false;
+        expect_same_tensors(train_small(config), device);
+      }
     }
   }
 }

@@ -14,19 +14,9 @@ namespace shoestring {
 namespace {
 
 RunConfig sparse_config(const ScratchFolder& folder, const std::string& run) {
-  RunConfig c = text_config(folder, run);
+  RunConfig c = sparse_text_config(folder, run);
   c.train.steps = 6;
-  c.train.batch = 8, c.train.micro_batch = 1;
   c.train.evaluate_every = 3;
-  c.model.layers = 4;
-  c.model.moe = {.experts = 4,
-                 .chosen = 2,
-                 .ffn = 16,
-                 .shared = 1,
-                 .first_dense = 1,
-                 .scores = "sigmoid",
-                 .balance = {.bias_speed = 0.01, .sequence = 1e-3}};
-  c.model.mtp.depth = 1;
   return c;
 }
 
@@ -45,6 +35,17 @@ std::vector<Layout> layouts() {
              c.mesh.pp = 2, c.mesh.ep = 2, c.parallel.data_parallel = 2;
              c.pipeline.schedule = "dualpipe";
              c.parallel.zero_stage = 1;
+           }},
+          {"gradients shared out",
+           [](RunConfig& c) {
+             c.mesh.dp_shard = 2, c.mesh.dp_replicate = 2;
+             c.parallel.zero_stage = 2;
+           }},
+          {"weights shared out",
+           [](RunConfig& c) {
+             c.mesh.pp = 2, c.mesh.ep = 2, c.parallel.data_parallel = 2;
+             c.pipeline.schedule = "dualpipev", c.pipeline.overlap = true;
+             c.parallel.zero_stage = 3;
            }},
           {"slices of experts", [](RunConfig& c) { c.parallel.data_parallel = 2, c.mesh.etp = 2; }},
           {"slices of experts on all axes",
@@ -65,7 +66,7 @@ void expect_close(const RunResult& got, const RunResult& want, const std::string
   ASSERT_EQ(got.steps.size(), want.steps.size()) << what;
   for (size_t i = 0; i < want.steps.size(); ++i) {
     for (const char* key : {"loss", "gradient_norm", "moe/max_vio", "mtp/loss_1"}) {
-      if (!want.steps[i].contains(key)) continue;
+      ASSERT_TRUE(want.steps[i].contains(key) && got.steps[i].contains(key)) << what << " " << key;
       const double x = want.steps[i].at(key).get<double>();
       EXPECT_NEAR(got.steps[i].at(key).get<double>(), x, 2e-5 * std::abs(x))
           << what << ", step " << i + 1 << " " << key;
@@ -99,6 +100,40 @@ TEST(MeshTraining, ResumesUnderOtherLayouts) {
     train_small(next);
   }
   expect_close(result_of_run(config.run.directory), unbroken, "resumed");
+}
+
+// In exact mode to the bit, whatever layout does the next step.
+TEST(MeshTraining, ResumesUnderOtherLayoutsInExactModeWithTheBitsOfOneRank) {
+  const ScratchFolder folder;
+  RunConfig config = sparse_config(folder, "exact unbroken");
+  config.train.exact = true;
+  const RunResult unbroken = train_small(config);
+  const std::vector<Layout> list = {
+      {"weights shared out",
+       [](RunConfig& c) { c.parallel.data_parallel = 2, c.parallel.zero_stage = 3; }},
+      {"dualpipe", layouts()[4].set},
+      {"experts", layouts()[2].set},
+      {"pipeline",
+       [](RunConfig& c) {
+         c.mesh.pp = 2, c.pipeline.schedule = "zb-v", c.mesh.dp_replicate = 2;
+         c.parallel.zero_stage = 2;
+       }},
+      {"one rank", [](RunConfig&) {}},
+      {"overlap", [](RunConfig& c) {
+         c.mesh.pp = 2, c.mesh.ep = 2, c.parallel.data_parallel = 2;
+         c.pipeline.schedule = "dualpipev", c.pipeline.overlap = true;
+         c.parallel.zero_stage = 1, c.offload.optimizer = true;
+       }}};
+  config.run.directory = folder / "exact broken";
+  for (size_t i = 0; i < list.size(); ++i) {
+    SCOPED_TRACE(list[i].name);
+    RunConfig next = config;
+    next.train.steps = static_cast<int64_t>(i) + 1;
+    next.optim.schedule.total = config.optim.schedule.total;
+    list[i].set(next);
+    train_small(next);
+  }
+  expect_same_run(result_of_run(config.run.directory), unbroken);
 }
 
 // The last checkpoints hold the same tensors, whole, whoever wrote them.

@@ -225,6 +225,11 @@ TEST(RequireMemory, EachStageSharesOutWhatItDoes) {
     const LoadSegment one{.length = 512, .sequences = 1, .micro_batches = 64};
     expect_error(ExitCode::usage, {state.c_str()},
                  [&] { require_memory(config, {one}, {.ranks = 64, .memory_bytes = 1}); });
+    // Context ranks share out, too.
+    RunConfig context = config;
+    context.mesh.cp = 4;
+    expect_error(ExitCode::usage, {state.c_str()},
+                 [&] { require_memory(context, {one}, {.ranks = 16, .memory_bytes = 1}); });
   }
 }
 

@@ -26,6 +26,33 @@ TEST(MeshCommand, ShowsRanksStagesAndMicroBatches) {
   EXPECT_NE(text.find("\nZeRO stage 0: every data rank holds all"), std::string::npos) << text;
 }
 
+TEST(MeshCommand, OfSeveralProcessesIsRefused) {
+  setenv("OMPI_COMM_WORLD_RANK", "1", 1);
+  setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
+  setenv("OMPI_COMM_WORLD_LOCAL_RANK", "1", 1);
+  expect_error(ExitCode::usage, {"2 were started", "--ranks 2"},
+               [] { mesh_text({.config = tiny}); });
+  for (const char* name :
+       {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"}) {
+    unsetenv(name);
+  }
+}
+
+TEST(MeshCommand, SaysWhoIsIdleAndWhatIsOpen) {
+  EXPECT_NE(mesh_text({.config = tiny, .overrides = {"mesh.dp_shard=8"}})
+                .find("2 micro-batches a step, 1 a data rank but 6, which have none"),
+            std::string::npos);
+  EXPECT_NE(mesh_text({.config = tiny, .overrides = {"mesh.pp=2", "pipeline.split=measured"}})
+                .find("by measured cost when the run starts"),
+            std::string::npos);
+}
+
+// As training does, with the nearest legal ones.
+TEST(MeshCommand, RefusesWithTheWordsOfTraining) {
+  expect_error(ExitCode::usage, {"this layout is not possible", "nearest legal layouts"},
+               [] { mesh_text({.config = tiny, .overrides = {"mesh.tp=2"}, .ranks = 3}); });
+}
+
 TEST(MeshCommand, WithoutRanksTheyAreTheConfigs) {
   const std::string text = mesh_text(
       {.config = tiny, .overrides = {"mesh.tp=2", "parallel.data_parallel=2"}, .ranks = {}});

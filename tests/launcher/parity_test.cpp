@@ -100,6 +100,19 @@ TEST(Parity, CountsOfASlotAreLeftOut) {
   EXPECT_TRUE(parity_of(with_comparable_numbers(config)).met());
 }
 
+// Data ranks without a micro-batch.
+TEST(Parity, OfMoreDataRanksThanMicroBatches) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.train.batch = 2, config.train.micro_batch = 1;
+  for (const int64_t zero : {0, 1, 2}) {
+    config.parallel.data_parallel = 3;
+    config.parallel.zero_stage = zero;
+    const ParityResult r = parity_of(config);
+    EXPECT_TRUE(r.met()) << zero << ": " << text_of(r);
+  }
+}
+
 TEST(Parity, OfNarrowTypesIsTheDistanceToTheTruth) {
   const ScratchFolder folder;
   RunConfig config = parity_config(folder);

@@ -5,6 +5,7 @@
 #include "launcher/rank_state.h"
 #include "parallel/comm/run_ranks.h"
 #include "tests/launcher/parity_fixture.h"
+#include "tests/support/run_binary.h"
 
 namespace shoestring {
 namespace {
@@ -60,6 +61,26 @@ TEST(PieceCosts, ARunSplitsByWhatItMeasures) {
     EXPECT_EQ(blocks, rank.part->config().blocks);
     EXPECT_EQ(rank.split_text.empty(), world.rank() > 0);
   });
+}
+
+// What a run saves is read again: by the same command, under the same key, and by others.
+TEST(PieceCosts, AMeasuredRunIsResumed) {
+  const ScratchFolder folder;
+  RunConfig config = text_config(folder);
+  config.model.layers = 4;
+  config.train.steps = 2;
+  config.optim.schedule.total = 4000;
+  config.mesh.pp = 2;
+  config.train.micro_batch = 1;
+  config.pipeline.split = "measured";
+  train_small(config);
+  config.train.steps = 3;
+  EXPECT_EQ(train_small(config).steps.size(), 3u);
+  const BinaryResult show = run_binary({"config", "show", config.run.directory + "/config.toml"});
+  EXPECT_EQ(show.exit_code, 0) << show.err;
+  const BinaryResult generate = run_binary(
+      {"generate", "--model", config.run.directory, "--prompt", "Sir", "--max-tokens", "2"});
+  EXPECT_EQ(generate.exit_code, 0) << generate.err;
 }
 
 // The embedding and the head may stand alone.

@@ -49,6 +49,19 @@ TEST(StateForecast, IsWhatTheLedgerCounts) {
   expect_exact(config, "shared state with an average");
   config.train.exact = true;
   expect_exact(config, "exact");
+  for (const int64_t stage : {1, 2}) {
+    config.parallel.zero_stage = stage;
+    config.offload.optimizer = true;
+    const ParityStep step = run_parity_step(config);
+    for (const MemoryKind kind : {MemoryKind::master_weights, MemoryKind::moments}) {
+      EXPECT_EQ(step.memory[static_cast<size_t>(kind)].peak, 0) << stage;
+      EXPECT_EQ(step.memory[static_cast<size_t>(kind)].forecast, 0) << stage;
+    }
+    const MemoryFigure& weights = step.memory[static_cast<size_t>(MemoryKind::weights)];
+    EXPECT_EQ(weights.peak, weights.forecast) << stage;
+  }
+  config.offload.optimizer = false;
+  config.parallel.zero_stage = 1;
   config.train.exact = false;
   config.train.dtype = "bf16";
   config.optim.optimizer = "muon";

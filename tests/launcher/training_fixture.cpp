@@ -72,6 +72,21 @@ RunConfig text_config(const ScratchFolder& folder, const std::string& run) {
   return c;
 }
 
+RunConfig sparse_text_config(const ScratchFolder& folder, const std::string& run) {
+  RunConfig c = text_config(folder, run);
+  c.train.batch = 8, c.train.micro_batch = 1;
+  c.model.layers = 4;
+  c.model.moe = {.experts = 4,
+                 .chosen = 2,
+                 .ffn = 16,
+                 .shared = 1,
+                 .first_dense = 1,
+                 .scores = "sigmoid",
+                 .balance = {.bias_speed = 0.01, .sequence = 1e-3}};
+  c.model.mtp.depth = 1;
+  return c;
+}
+
 std::map<std::string, std::vector<std::byte>> tensors_of_run(const std::string& directory) {
   std::map<std::string, std::vector<std::byte>> tensors;
   const Checkpoint checkpoint = Checkpoint::open(directory);

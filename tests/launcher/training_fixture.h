@@ -28,6 +28,8 @@ void make_small_store(const std::string& path, uint64_t seed, int64_t documents 
 RunConfig small_config(const ScratchFolder& folder, const std::string& run = "run");
 // The same model on the chapters in the tree, with their tokenizer of 512 ids.
 RunConfig text_config(const ScratchFolder& folder, const std::string& run = "text");
+// On these: a dense block, three sparse ones and a prediction module.
+RunConfig sparse_text_config(const ScratchFolder& folder, const std::string& run);
 
 // What a run left: a line a step, and every tensor of its last checkpoint.
 struct RunResult {

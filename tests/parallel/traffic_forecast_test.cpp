@@ -185,6 +185,17 @@ TEST(TrafficForecast, SharedGradientsAndWeights) {
   }
 }
 
+// Not every rank has a micro-batch in the last slot.
+TEST(TrafficForecast, UnevenBatchesInExactMode) {
+  for (const int64_t zero : {0, 1, 2}) {
+    for (const int64_t ranks : {2, 3, 4}) {
+      MeshCase c = case_of(deep(families()[1]), layout("uneven", static_cast<int>(ranks), {}));
+      c.micros = 7, c.exact = true, c.zero_stage = zero, c.updates = true;
+      expect_forecast(c, cat("7 micro-batches on ", ranks, ", stage ", zero));
+    }
+  }
+}
+
 TEST(TrafficForecast, SharedStateOfTheOptimiser) {
   ModelConfig tied = deep(families()[1]);
   ModelConfig sparse = deep(families().back());

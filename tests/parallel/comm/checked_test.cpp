@@ -141,6 +141,8 @@ TEST(Checked, SizeTypeOrderKindAndRootAreCompared) {
         if (world.rank() == 3) m.odd(*pair, stream, x);
         if (world.rank() != 3) pair->all_reduce(buffer_of(std::span(x)), Reduce::sum, stream);
       } catch (const Error&) {
+        // Ranks 0 and 1 make equal calls, which the failure of the others may cut short anywhere.
+        if (world.rank() < 2) throw;
         EXPECT_EQ(x, std::vector<float>(4, static_cast<float>(world.rank()))) << m.name;
         throw;
       }

@@ -18,6 +18,7 @@ TEST(MpiBoard, ARankAloneIsThereAndLacksNobody) {
       if (board.own().host() != host_name() || board.own().process() != getpid())
         return "who is it";
       if (board.lost() || board.gone()) return "it misses somebody";
+      if (!board.claim_telling() || board.claim_telling()) return "it tells twice or never";
     }
     MPI_Finalize();
     return {};
