@@ -9,30 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "core/memory.h"
+#include "launcher/parity_memory.h"
 #include "launcher/run_config.h"
 #include "parallel/comm/counting.h"
 
 namespace shoestring {
-
-// How far a peak may be from its forecast: not below `least` and not above `most` of it, `slack`
-// bytes aside: figures of the step on their way, losses and counts, are no part of forecasts.
-struct MemoryBand {
-  double least = 1, most = 1;
-  int64_t slack = 0;
-  bool bounded() const { return least > 0; }
-};
-// What is there from the start to the end is exact, the rest is not, and least so where experts are
-// shared out, whose rows depend on the routing. Not bounded: MemoryKind::other, of which there is
-// no forecast, and the workspace of an FP8 recipe, which the forecast counts with the activations.
-MemoryBand band_of(MemoryKind kind, const RunConfig& config);
-
-// One kind of memory on one rank: the ledger's peak and what was forecast.
-struct MemoryFigure {
-  int64_t peak = 0, forecast = 0;
-  int rank = 0;
-  MemoryBand band = {};
-};
 
 // The first step of a run.
 struct ParityStep {
@@ -44,7 +25,7 @@ struct ParityStep {
   // (parallel/traffic_forecast.h): forward, backward, sums of gradients, gathers of parameters.
   std::array<int64_t, num_call_ops> sent = {}, formula = {};
   // Of the rank that is furthest from its forecast, above it first.
-  std::array<MemoryFigure, num_memory_kinds> memory = {};
+  MemoryFigures memory = {};
 };
 
 // `wrap`: what stands between a rank and its world; null: nothing. Tests put faults there, and

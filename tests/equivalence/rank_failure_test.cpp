@@ -16,7 +16,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds deadline{1000}, patience{200};
+constexpr milliseconds usual_deadline{1500}, patience{200};
 // What a busy machine may add.
 constexpr std::chrono::seconds slack{8};
 
@@ -28,7 +28,7 @@ struct Told {
 };
 
 // `answers`: false, and the rank hangs until the line was told; true, and it throws.
-Told line_of(const FailurePlace& place, int victim, bool answers) {
+Told line_of(const FailurePlace& place, int victim, bool answers, milliseconds deadline) {
   const ScratchFolder folder;
   const RunConfig config = failing_config(SHOESTRING_SOURCE_DIR "/tests", folder / "run");
   std::atomic<bool> released = false, happened = false;
@@ -58,7 +58,9 @@ Told line_of(const FailurePlace& place, int victim, bool answers) {
       result.line = error.what();
       told = Clock::now();
     }
-    EXPECT_EQ(error.rank(), victim) << error.what();
+    if (happened) {
+      EXPECT_EQ(error.rank(), victim) << error.what();
+    }
   }
   result.happened = happened;
   result.after = std::chrono::duration_cast<milliseconds>(told - begin);
@@ -70,8 +72,14 @@ void try_all_ranks(bool answers, size_t first, size_t end) {
     const FailurePlace& place = failure_places()[p];
     for (int victim = 0; victim < failure_ranks; ++victim) {
       SCOPED_TRACE(cat(place.name, ", rank ", victim));
-      const Told told = line_of(place, victim, answers);
-      ASSERT_TRUE(told.happened);
+      milliseconds deadline = answers ? milliseconds(30000) : usual_deadline;
+      Told told = line_of(place, victim, answers, deadline);
+      // On a busy machine a deadline may pass before the step with the failure begins.
+      for (int again = 0; again < 3 && !told.happened; ++again) {
+        deadline *= 3;
+        told = line_of(place, victim, answers, deadline);
+      }
+      ASSERT_TRUE(told.happened) << told.line;
       const std::string said =
           cat("rank ", victim, answers ? ": planted" : " does not answer: rank ");
       EXPECT_EQ(missing_in(told.line, place, victim, said, !answers), "") << told.line;
