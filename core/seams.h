@@ -15,12 +15,17 @@ class Tape;
 // F forward, I input gradient, W weight gradient. W never needs weights.
 enum class Phase : uint8_t { forward, input, weight };
 
+class RowTravel;  // core/row_travel.h
+
 // At the edge of a linear, the embedding or the head: tensor and sequence parallelism put a
 // collective here (a tape op with its adjoint). A null pointer is the identity.
 class Boundary {
  public:
   virtual ~Boundary() = default;
   virtual Value cross(Tape& tape, const Value& x) = 0;
+  // The same crossing in runs of rows, for a product beside it that takes them as they come; null:
+  // there is cross() alone.
+  virtual RowTravel* travel() { return nullptr; }
 };
 
 // What attention needs to know about the rows of a micro-batch.

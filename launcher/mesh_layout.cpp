@@ -123,6 +123,7 @@ PartConfig part_config_of(const RunConfig& config, int64_t ranks) {
   part.blocks = config.pipeline.layers;
   part.context = config.parallel.context == "ring" ? ContextKind::ring : ContextKind::all_to_all;
   part.overlap = config.pipeline.overlap && part.mesh.pp > 1;
+  part.tensor_chunks = static_cast<int>(config.parallel.tensor_chunks);
   part.fixed_rows = config.parallel.expert_rows == "fixed";
   part.sum_in_nodes = config.parallel.sum_in_nodes && part.mesh.ep > 1;
   return part;

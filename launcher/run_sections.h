@@ -153,6 +153,7 @@ struct ParallelSection {
   int64_t data_parallel = 1;
   int64_t zero_stage = 0;
   double bucket_mb = 25;
+  int64_t tensor_chunks = 2;
   std::string context = "ring";
   std::string expert_rows = "exact";
   bool sum_in_nodes = false;
@@ -177,6 +178,12 @@ struct ParallelSection {
             .unit = "MB",
             .min = 0.001,
             .max = 1e6});
+    v("tensor_chunks", tensor_chunks,
+      Field{.help = "where mesh.tp > 1: in how many runs the rows beside a layer's product travel, "
+                    "while others are multiplied; 0 = at once, before or after the product; "
+                    "changes no bit in exact mode",
+            .min = 0,
+            .max = 64});
     v("context", context,
       Field{.help = "where mesh.cp > 1: keys and values travel round a ring, or heads are "
                     "exchanged for tokens",

@@ -187,11 +187,26 @@ StageMemory stage_memory(const RunConfig& config, const ForecastInput& in, const
                                : plain_stage(config, in, chunk, workspaces);
 }
 
+namespace {
+
+// Parts of a sum from the others; and rows of all ranks on their way, of the runs that are sent and
+// made at the same time (parallel/row_transfers.h).
+int64_t tensor_communication(const RunConfig& config, const Rows& r, int64_t ranks) {
+  if (ranks == 1) return 0;
+  const int64_t d = config.model.hidden, chunks = config.parallel.tensor_chunks;
+  if (chunks == 0) return r.bytes((ranks - 1) * d);
+  const int64_t own = r.rows(), longest = (own + chunks - 1) / chunks;
+  const int64_t places = std::min<int64_t>(2, (own + longest - 1) / longest);
+  return r.bytes((places * ranks + ranks - 1) * d) / own * longest;
+}
+
+}  // namespace
+
 int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
   const Rows r(config, in);
   const BlockSizes b = r.sizes(r.model().layers - 1);
   const RankShare& share = in.share;
-  int64_t most = r.bytes((share.tensor - 1) * b.d);
+  int64_t most = tensor_communication(config, r, share.tensor);
   // An embedding on two ranks: half of it, from the other.
   if (share.holds_shared) most = std::max(most, share.groups[0].params[0].shape.elements() * 2);
   if (share.context > 1 && share.context_kind == ContextKind::ring) {

@@ -48,7 +48,8 @@ ModelPart::ModelPart(const ModelConfig& model, const PartConfig& config, Communi
       groups_(mesh_.split(world, used_groups)),
       where_(placement_of(config_)),
       both_ways_(where_.order == StageOrder::both_ways),
-      tensor_(std::make_unique<TensorParallel>(model_, group(MeshGroup::tp))) {
+      tensor_(std::make_unique<TensorParallel>(model_, group(MeshGroup::tp), device,
+                                               config_.tensor_chunks)) {
   const int stages = where_.stages();
   if (!config_.blocks.empty() && static_cast<int>(config_.blocks.size()) != stages) {
     fail_usage(cat("the layers are split into ", config_.blocks.size(), " stages, but the ranks ",

@@ -27,7 +27,8 @@ struct PartConfig {
   int chunks = 0;                    // stages of a rank in interleaved-1f1b; 0: its own default
   std::vector<int64_t> blocks = {};  // of each stage; empty: as even as it goes
   ContextKind context = ContextKind::ring;
-  bool overlap = false;  // passes in pairs, and in parts where experts' rows travel
+  int tensor_chunks = 0;  // of tensor parallelism (parallel/row_transfers.h)
+  bool overlap = false;   // passes in pairs, and in parts where experts' rows travel
   // Experts' rows (parallel/expert_plan.h): as many as the layers' capacity lets through, and sums
   // of outputs inside nodes.
   bool fixed_rows = false, sum_in_nodes = false;

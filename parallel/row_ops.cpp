@@ -6,6 +6,16 @@
 #include "core/text.h"
 
 namespace shoestring {
+
+int64_t rows_a_rank(const Communicator& group, int64_t rows) {
+  if (rows % group.size() != 0) {
+    fail_usage(cat(rows, " rows of a micro-batch cannot be shared out among the ", group.size(),
+                   " ranks of ", group.name(),
+                   "; micro_batch * sequence_length must be a multiple"));
+  }
+  return rows / group.size();
+}
+
 namespace {
 
 Shape with_rows(Shape shape, int64_t rows) {
@@ -20,17 +30,6 @@ std::vector<int64_t> equal_counts(const Communicator& group, int64_t elements) {
   return std::vector<int64_t>(static_cast<size_t>(group.size()), elements / group.size());
 }
 
-// Rows [begin, end) of a rank.
-int64_t rows_a_rank(const Communicator& group, const Tensor& all) {
-  const int64_t rows = all.shape()[0];
-  if (rows % group.size() != 0) {
-    fail_usage(cat(rows, " rows of a micro-batch cannot be shared out among the ", group.size(),
-                   " ranks of ", group.name(),
-                   "; micro_batch * sequence_length must be a multiple"));
-  }
-  return rows / group.size();
-}
-
 Tensor gather(Stream& stream, Communicator& group, const Tensor& x) {
   Tensor all(stream.device(), with_rows(x.shape(), x.shape()[0] * group.size()), x.dtype());
   group.all_gather(view_of(x), equal_counts(group, all.elements()), buffer_of(all), stream);
@@ -38,7 +37,7 @@ Tensor gather(Stream& stream, Communicator& group, const Tensor& x) {
 }
 
 Tensor scatter_sum(Stream& stream, Communicator& group, const Tensor& x) {
-  Tensor own(stream.device(), with_rows(x.shape(), rows_a_rank(group, x)), x.dtype());
+  Tensor own(stream.device(), with_rows(x.shape(), rows_a_rank(group, x.shape()[0])), x.dtype());
   group.reduce_scatter(view_of(x), equal_counts(group, x.elements()), buffer_of(own), Reduce::sum,
                        stream);
   return own;
@@ -46,7 +45,7 @@ Tensor scatter_sum(Stream& stream, Communicator& group, const Tensor& x) {
 
 // A copy: views of the whole would keep its memory.
 Tensor own_rows(Stream& stream, const Communicator& group, const Tensor& x) {
-  const int64_t rows = rows_a_rank(group, x);
+  const int64_t rows = rows_a_rank(group, x.shape()[0]);
   const Tensor from = x.rows(group.rank() * rows, (group.rank() + 1) * rows);
   Tensor own(stream.device(), from.shape(), from.dtype());
   stream.run([from, own] { std::memcpy(own.raw(), from.raw(), own.bytes()); });

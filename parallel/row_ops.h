@@ -18,6 +18,9 @@
 
 namespace shoestring {
 
+// T / t. Rows that cannot be shared out are a usage error.
+int64_t rows_a_rank(const Communicator& group, int64_t rows);
+
 struct RowAttributes {
   Communicator* group = nullptr;  // outlives the tape
 };

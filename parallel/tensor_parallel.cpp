@@ -192,18 +192,22 @@ namespace {
 template <class Op>
 class Crossing : public Boundary {
  public:
-  explicit Crossing(Communicator& group) : group_(group) {}
+  explicit Crossing(Communicator& group, RowTravel* travel = nullptr)
+      : group_(group), travel_(travel) {}
   Value cross(Tape& tape, const Value& x) override {
     return apply<Op>(tape, {.group = &group_}, {x});
   }
+  RowTravel* travel() override { return travel_; }
 
  private:
   Communicator& group_;
+  RowTravel* travel_;
 };
 
 }  // namespace
 
-TensorParallel::TensorParallel(const ModelConfig& model, Communicator& group)
+TensorParallel::TensorParallel(const ModelConfig& model, Communicator& group, Device& device,
+                               int runs)
     : model_(model), group_(group) {
   const int t = group.size();
   if (t == 1) return;
@@ -213,8 +217,11 @@ TensorParallel::TensorParallel(const ModelConfig& model, Communicator& group)
     for (const std::string& c : complaints) append(text, "\n  ", c);
     fail_usage(text);
   }
-  edges_.push_back(std::make_unique<Crossing<GatherRows>>(group));
-  edges_.push_back(std::make_unique<Crossing<ScatterRows>>(group));
+  if (runs > 0) transfers_ = std::make_unique<RowTransfers>(group, device, runs);
+  RowTravel* gather = transfers_ ? &transfers_->gather() : nullptr;
+  RowTravel* scatter = transfers_ ? &transfers_->scatter() : nullptr;
+  edges_.push_back(std::make_unique<Crossing<GatherRows>>(group, gather));
+  edges_.push_back(std::make_unique<Crossing<ScatterRows>>(group, scatter));
   edges_.push_back(std::make_unique<Crossing<GatherAlike>>(group));
   edges_.push_back(std::make_unique<Crossing<KeepRows>>(group));
   vocabulary_ = std::make_unique<Vocabulary>(group, model.vocabulary);

@@ -23,6 +23,7 @@
 #include "core/model/config.h"
 #include "core/param.h"
 #include "parallel/communicator.h"
+#include "parallel/row_transfers.h"
 
 namespace shoestring {
 
@@ -43,8 +44,10 @@ GradientSum gradient_sum_of(const ModelConfig& model, const ParamInfo& info, int
 
 class TensorParallel {
  public:
-  // All ranks of the group construct at once; it outlives this. Blocks.
-  TensorParallel(const ModelConfig& model, Communicator& group);
+  // All ranks of the group construct at once; it outlives this. Blocks. `runs`: in how many the
+  // rows beside products travel while others are multiplied (parallel/row_transfers.h); 0: they
+  // travel at once, and nothing else is done meanwhile.
+  TensorParallel(const ModelConfig& model, Communicator& group, Device& device, int runs);
   ~TensorParallel();
 
   Communicator& group() { return group_; }
@@ -57,7 +60,8 @@ class TensorParallel {
   class Vocabulary;
   ModelConfig model_;
   Communicator& group_;
-  std::unique_ptr<Communicator> sharers_;  // ranks with the same heads of k and v; null: alone
+  std::unique_ptr<Communicator> sharers_;    // ranks with the same heads of k and v; null: alone
+  std::unique_ptr<RowTransfers> transfers_;  // null: rows travel at once
   std::vector<std::unique_ptr<Boundary>> edges_;
   std::unique_ptr<Vocabulary> vocabulary_;
   Boundaries boundaries_;

@@ -89,22 +89,29 @@ void Fp8Layer::tell(LinearProduct product, const Tensor& x, const Fp8Tensor& x8)
   probe_->tell(param_->index, product, x, x8);
 }
 
-Tensor Fp8Layer::forward(Stream& stream, const Tensor& x, const Fp8Tensor& x8, const Tensor& w) {
-  Tensor y(stream.device(), with_columns(x.shape(), w.shape()[0]), x.dtype());
+void Fp8Layer::multiply(Stream& stream, const Tensor& y, const Tensor& x, const Fp8Tensor& x8,
+                        const Tensor& w) {
   if (!recipe_.fprop) {
     multiply_full(stream, y, x, w, {.transpose_b = true});
-    return y;
+    return;
   }
-  const Fp8Tensor& w8 = weight_codes(stream, w, false);
-  fp8_product(stream,
-              {.c = y, .a = x8, .b = w8, .transpose_b = true, .arithmetic = recipe_.arithmetic});
-  if (probe_ != nullptr && probe_->watches_forward()) {
+  fp8_product(stream, {.c = y,
+                       .a = x8,
+                       .b = weight_codes(stream, w, false),
+                       .transpose_b = true,
+                       .arithmetic = recipe_.arithmetic});
+}
+
+Tensor Fp8Layer::forward(Stream& stream, const Tensor& x, const Fp8Tensor& x8, const Tensor& w) {
+  Tensor y(stream.device(), with_columns(x.shape(), w.shape()[0]), x.dtype());
+  multiply(stream, y, x, x8, w);
+  if (recipe_.fprop && probe_ != nullptr && probe_->watches_forward()) {
     Tensor full(stream.device(), y.shape(), y.dtype(), MemoryKind::workspace);
     multiply_full(stream, full, x, w, {.transpose_b = true});
     stream.synchronize();
     compare(LinearProduct::fprop, y, full);
     tell(LinearProduct::fprop, x, x8);
-    tell(LinearProduct::fprop, w, w8);
+    tell(LinearProduct::fprop, w, weight_codes(stream, w, false));
   }
   return y;
 }
@@ -124,21 +131,25 @@ Fp8Kept Fp8Layer::keep(Stream& stream, const Tensor& x, const Fp8Tensor& x8,
   return kept;
 }
 
-void Fp8Layer::multiply_input(Stream& stream, const Tensor& dx, const Tensor& dy,
-                              const Fp8Tensor& dy8, const Tensor& w) {
+void Fp8Layer::multiply_gradient(Stream& stream, const Tensor& dx, const Tensor& dy,
+                                 const Fp8Tensor& dy8, const Tensor& w) {
   if (!recipe_.dgrad) {
     multiply_full(stream, dx, dy, w, {});
     return;
   }
-  const Fp8Tensor& w8 = weight_codes(stream, w, true);
-  fp8_product(stream, {.c = dx, .a = dy8, .b = w8, .arithmetic = recipe_.arithmetic});
-  if (probe_ == nullptr) return;
+  fp8_product(
+      stream,
+      {.c = dx, .a = dy8, .b = weight_codes(stream, w, true), .arithmetic = recipe_.arithmetic});
+}
+
+void Fp8Layer::compare_input(Stream& stream, const Tensor& dx, const Tensor& dy,
+                             const Fp8Tensor& dy8, const Tensor& w) {
   Tensor full(stream.device(), dx.shape(), dx.dtype(), MemoryKind::workspace);
   multiply_full(stream, full, dy, w, {});
   stream.synchronize();
   compare(LinearProduct::dgrad, dx, full);
   tell(LinearProduct::dgrad, dy, dy8);
-  tell(LinearProduct::dgrad, w, w8);
+  tell(LinearProduct::dgrad, w, weight_codes(stream, w, true));
 }
 
 // Square tiles, and one scale for all, serve both directions as they are.
@@ -160,7 +171,8 @@ Tensor Fp8Layer::input_gradient(Stream& stream, const Tensor& dy, const Tensor& 
   if (recipe_.dgrad) {
     dy8 = quantise(stream, dy, gradient_, kept ? MemoryKind::activations : MemoryKind::workspace);
   }
-  multiply_input(stream, dx, dy, dy8, w);
+  multiply_gradient(stream, dx, dy, dy8, w);
+  if (recipe_.dgrad && probe_ != nullptr) compare_input(stream, dx, dy, dy8, w);
   if (!kept) dy8 = {};  // before the other tiling is made
   owed = owe(stream, dy, dy8);
   return dx;

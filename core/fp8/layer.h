@@ -55,6 +55,13 @@ class Fp8Layer {
                const E5M6Tensor& stored = {}) const;
   // Gives dx, and `owed` all that the weight gradient reads of dy.
   Tensor input_gradient(Stream& stream, const Tensor& dy, const Tensor& w, Fp8Kept& owed);
+  // Both in parts: the products of some rows into memory that exists, which no probe sees, and what
+  // is owed of all; dy8, where it serves for that too, may be empty.
+  void multiply(Stream& stream, const Tensor& y, const Tensor& x, const Fp8Tensor& x8,
+                const Tensor& w);
+  void multiply_gradient(Stream& stream, const Tensor& dx, const Tensor& dy, const Fp8Tensor& dy8,
+                         const Tensor& w);
+  Fp8Kept owe(Stream& stream, const Tensor& dy, const Fp8Tensor& dy8) const;
   // Adds to dw.
   void weight_gradient(Stream& stream, const Fp8Kept& dy, const Fp8Kept& kept, const Tensor& dw);
   // The same from an input that was made again instead of kept; `full`: the input itself, which a
@@ -81,9 +88,8 @@ class Fp8Layer {
  private:
   const Fp8Tensor& cached(Stream& stream, const Tensor& w, const std::vector<int64_t>& borders,
                           bool along_outputs);
-  void multiply_input(Stream& stream, const Tensor& dx, const Tensor& dy, const Fp8Tensor& dy8,
-                      const Tensor& w);
-  Fp8Kept owe(Stream& stream, const Tensor& dy, const Fp8Tensor& dy8) const;
+  void compare_input(Stream& stream, const Tensor& dx, const Tensor& dy, const Fp8Tensor& dy8,
+                     const Tensor& w);
   void multiply_values(Stream& stream, const Fp8Kept& dy, const Tensor& x, const Tensor& dw);
   // x8 was made of x, which only a probe asks for; it may be empty.
   void multiply_codes(Stream& stream, const Fp8Kept& dy, const Tensor& x, const Fp8Tensor& x8,

@@ -298,16 +298,6 @@ void requantise_tiles(Device& device, const Fp8Tensor& x, const Fp8Tensor& out) 
   });
 }
 
-Fp8Tensor make(Device& device, const Shape& shape, const Fp8Encoding& e, MemoryKind kind) {
-  facts_of(e.format);
-  if ((e.tile.rows == 0) != (e.tile.columns == 0) || e.tile.rows < 0 || e.tile.columns < 0) {
-    fail(cat("tiles of ", e.tile.rows, " x ", e.tile.columns, ": both are 0 or both above 0"));
-  }
-  return {.codes = Tensor(device, shape, e.format, kind),
-          .scales = Tensor(device, shape_of_scales(shape, e.tile), Dtype::f32, kind),
-          .encoding = e};
-}
-
 void decode_all(Stream& stream, const Tensor& into, const Fp8Tensor& from, bool scaled) {
   if (into.shape() != from.codes.shape()) {
     fail(cat("codes ", from.codes.text(), " do not fit ", into.text()));
@@ -339,6 +329,16 @@ Shape shape_of_scales(const Shape& values, const Fp8Tile& tile) {
   return {ceiling(values.rows(), tile.rows), ceiling(values.columns(), tile.columns)};
 }
 
+Fp8Tensor fp8_room(Device& device, const Shape& shape, const Fp8Encoding& e, MemoryKind kind) {
+  facts_of(e.format);
+  if ((e.tile.rows == 0) != (e.tile.columns == 0) || e.tile.rows < 0 || e.tile.columns < 0) {
+    fail(cat("tiles of ", e.tile.rows, " x ", e.tile.columns, ": both are 0 or both above 0"));
+  }
+  return {.codes = Tensor(device, shape, e.format, kind),
+          .scales = Tensor(device, shape_of_scales(shape, e.tile), Dtype::f32, kind),
+          .encoding = e};
+}
+
 void quantise_into(Stream& stream, const Fp8Tensor& into, const Tensor& from) {
   if (from.dtype() != Dtype::f32 && from.dtype() != Dtype::bf16) {
     fail(cat("only f32 and bf16 are quantised, not ", from.text()));
@@ -354,7 +354,7 @@ void quantise_into(Stream& stream, const Fp8Tensor& into, const Tensor& from) {
 }
 
 Fp8Tensor quantise(Stream& stream, const Tensor& x, const Fp8Encoding& encoding, MemoryKind kind) {
-  Fp8Tensor out = make(stream.device(), x.shape(), encoding, kind);
+  Fp8Tensor out = fp8_room(stream.device(), x.shape(), encoding, kind);
   quantise_into(stream, out, x);
   return out;
 }
@@ -370,7 +370,7 @@ void requantise_into(Stream& stream, const Fp8Tensor& into, const Fp8Tensor& fro
 
 Fp8Tensor requantise(Stream& stream, const Fp8Tensor& x, const Fp8Encoding& encoding,
                      MemoryKind kind) {
-  Fp8Tensor out = make(stream.device(), x.codes.shape(), encoding, kind);
+  Fp8Tensor out = fp8_room(stream.device(), x.codes.shape(), encoding, kind);
   requantise_into(stream, out, x);
   return out;
 }

@@ -60,7 +60,11 @@ Fp8Tensor requantise(Stream& stream, const Fp8Tensor& x, const Fp8Encoding& enco
 // code * scale rounded to f32, then to bf16 if asked for, which is exact for powers of two.
 Tensor dequantise(Stream& stream, const Fp8Tensor& x, Dtype to,
                   MemoryKind kind = MemoryKind::workspace);
-// The same three into memory that exists; `out` has the encoding, and shapes that fit.
+// Memory for the codes and scales of values of this shape; contents undefined.
+Fp8Tensor fp8_room(Device& device, const Shape& shape, const Fp8Encoding& encoding,
+                   MemoryKind kind);
+// quantise, requantise and dequantise into memory that exists; `out` has the encoding, and shapes
+// that fit.
 void quantise_into(Stream& stream, const Fp8Tensor& out, const Tensor& x);
 void requantise_into(Stream& stream, const Fp8Tensor& out, const Fp8Tensor& x);
 void dequantise_into(Stream& stream, const Tensor& out, const Fp8Tensor& x);

@@ -2,6 +2,7 @@
 
 #include "core/fp8/layer.h"
 #include "core/ops/add_bias.h"
+#include "core/ops/crossing_linear.h"
 #include "core/ops/fp8_encode.h"
 #include "core/ops/fp8_linear.h"
 #include "core/ops/fp8_swiglu_linear.h"
@@ -39,20 +40,38 @@ bool keeps_e5m6(const LayerContext& context, const LinearLayer& layer) {
          context.tape.recording();
 }
 
-Value LinearLayer::finish(LayerContext& context, Value value) const {
+Edges LinearLayer::edges() const {
+  const Edges edges{.in = in ? in->travel() : nullptr, .out = out ? out->travel() : nullptr};
+  const bool all = (in == nullptr || edges.in) && (out == nullptr || edges.out);
+  // A bias stands between the product and the edge behind it.
+  return all && (bias == nullptr || out == nullptr) ? edges : Edges();
+}
+
+Value LinearLayer::finish(LayerContext& context, Value value, bool crossed) const {
   if (bias) value = apply<AddBias>(context.tape, {}, {value}, {bias});
-  return out ? out->cross(context.tape, value) : value;
+  return out && !crossed ? out->cross(context.tape, value) : value;
 }
 
 Value LinearLayer::run(LayerContext& context, const Value& x) const {
-  const Value value = in ? in->cross(context.tape, x) : x;
+  const Edges edges = this->edges();
+  const bool crossed = static_cast<bool>(edges);
+  const Value value = in && !crossed ? in->cross(context.tape, x) : x;
   if (Fp8Layer* layer = fp8_layer(context, *weight)) {
-    const auto [codes, scales] = fp8_codes(context, *layer, value);
+    // Behind an edge the op itself makes them.
+    const auto [codes, scales] =
+        edges.in ? std::array<Value, 2>() : fp8_codes(context, *layer, value);
     const std::vector<Value>* made = value.companions(e5m6_key);
     const std::vector<Value> stored = made ? *made : std::vector<Value>(2);
     return finish(context,
-                  apply<Fp8Linear>(context.tape, {.layer = layer},
-                                   {value, codes, scales, stored[0], stored[1]}, {weight}));
+                  apply<Fp8Linear>(context.tape, {.layer = layer, .edges = edges},
+                                   {value, codes, scales, stored[0], stored[1]}, {weight}),
+                  crossed);
+  }
+  if (crossed) {
+    return finish(context,
+                  apply<CrossingLinear>(context.tape, {.exact = context.exact, .edges = edges},
+                                        {value}, {weight}),
+                  true);
   }
   return finish(context, apply<Linear>(context.tape, {.exact = context.exact}, {value}, {weight}));
 }
@@ -61,7 +80,11 @@ Value LinearLayer::run_swiglu(LayerContext& context, const Value& gu) const {
   Fp8Layer* layer = fp8_layer(context, *weight);
   const bool fused = layer != nullptr && layer->recipe().swiglu_inputs && in == nullptr;
   if (!fused) return {};
-  return finish(context, apply<Fp8SwigluLinear>(context.tape, {.layer = layer}, {gu}, {weight}));
+  const Edges edges = this->edges();
+  return finish(
+      context,
+      apply<Fp8SwigluLinear>(context.tape, {.layer = layer, .edges = edges}, {gu}, {weight}),
+      static_cast<bool>(edges));
 }
 
 }  // namespace shoestring

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "core/layers/context.h"
+#include "core/row_travel.h"
 
 namespace shoestring {
 
@@ -21,7 +22,9 @@ struct LinearLayer {
   Value run_swiglu(LayerContext& context, const Value& gu) const;
 
  private:
-  Value finish(LayerContext& context, Value value) const;
+  // Boundaries whose rows travel beside the product, all or none of those that the layer has.
+  Edges edges() const;
+  Value finish(LayerContext& context, Value value, bool crossed = false) const;
 };
 
 // The layer's plan: null where the matrix is multiplied in the compute type.

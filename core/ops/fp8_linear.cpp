@@ -1,5 +1,6 @@
 #include "core/ops/fp8_linear.h"
 
+#include "core/ops/fp8_crossing.h"
 #include "core/ops/linear.h"
 
 namespace shoestring {
@@ -10,15 +11,17 @@ Tensors<1> Fp8Linear::forward(Stream& stream, const Attributes& attributes, cons
   check_tensor(name, "w", w[0], w[0].shape(), x[0].dtype());
   Fp8Layer& layer = *attributes.layer;
   const Fp8Tensor x8{x[1], x[2], layer.input()};
-  Tensor y = layer.forward(stream, x[0], x8, w[0]);
-  weight.x = layer.keep(stream, x[0], x8, {x[3], x[4]});
-  return {y};
+  const Fp8Crossed c = fp8_cross(stream, layer, attributes.edges, {x[0], x8}, w[0]);
+  weight.x = layer.keep(stream, c.x, c.x8, {x[3], x[4]});
+  return {c.y};
 }
 
 Tensors<5> Fp8Linear::grad_input(Stream& stream, const Attributes& attributes, const InputSaved&,
                                  const Tensors<1>& w, const Tensors<1>& dy, Owed& owed) {
   if (!dy[0]) return {};
-  return {attributes.layer->input_gradient(stream, dy[0], w[0], owed)};
+  Fp8CrossedBack back = fp8_cross_back(stream, *attributes.layer, attributes.edges, dy[0], w[0]);
+  owed = std::move(back.owed);
+  return {std::move(back.dx)};
 }
 
 void Fp8Linear::grad_weight(Stream& stream, const Attributes& attributes, const WeightSaved& weight,

@@ -3,22 +3,25 @@
 // w [O, I], y [.., O], of one type (f32 or bf16); dw is f32 and is added to. Only the input's codes
 // are kept for the weight gradient (or what else the recipe says), and of dy its codes along the
 // tokens.
-// Gradients: dx = dy w, dw += dy^T x, each as the recipe multiplies.
+// Gradients: dx = dy w, dw += dy^T x, each as the recipe multiplies. Between edges x, y and their
+// gradients cross them (core/ops/crossing_linear.h).
 
 #include "core/fp8/layer.h"
 #include "core/owing_op.h"
+#include "core/row_travel.h"
 
 namespace shoestring {
 
 struct Fp8Linear {
   static constexpr std::string_view name = "fp8_linear";
-  // x; its FP8 codes and scales, and those of its E5M6 copy, each empty where nothing wants them or
-  // nobody made them.
+  // x; without an edge in front of the layer its FP8 codes and scales, and those of its E5M6 copy,
+  // each empty where nothing wants them or nobody made them.
   static constexpr int num_inputs = 5;
   static constexpr int num_outputs = 1;  // y
   static constexpr int num_weights = 1;  // w
   struct Attributes {
     Fp8Layer* layer = nullptr;  // outlives the tape
+    Edges edges = {};
   };
   using InputSaved = NothingSaved;  // the weight is handed over again
   struct WeightSaved {

@@ -1,5 +1,6 @@
 #include "core/ops/fp8_swiglu_linear.h"
 
+#include "core/ops/fp8_crossing.h"
 #include "core/ops/linear.h"
 #include "core/ops/swiglu.h"
 
@@ -16,7 +17,7 @@ Tensors<1> Fp8SwigluLinear::forward(Stream& stream, const Attributes& attributes
   const Fp8Tensor product8 = layer.recipe().fprop
                                  ? quantise(stream, product, layer.input(), MemoryKind::workspace)
                                  : Fp8Tensor();
-  Tensor y = layer.forward(stream, product, product8, w[0]);
+  const Tensor y = fp8_cross(stream, layer, attributes.edges, {product, product8}, w[0]).y;
   const Fp8Tensor kept = quantise(stream, gu[0], layer.input());
   input = {.codes = kept.codes, .scales = kept.scales};
   weight = {
@@ -29,9 +30,10 @@ Tensors<1> Fp8SwigluLinear::grad_input(Stream& stream, const Attributes& attribu
                                        const Tensors<1>& dy, Owed& owed) {
   if (!dy[0]) return {};
   const Fp8Tensor kept{input.codes, input.scales, attributes.layer->input()};
-  const Tensor dp = attributes.layer->input_gradient(stream, dy[0], w[0], owed);
+  Fp8CrossedBack back = fp8_cross_back(stream, *attributes.layer, attributes.edges, dy[0], w[0]);
+  owed = std::move(back.owed);
   const Tensor gu = dequantise(stream, kept, dy[0].dtype());
-  return Swiglu::grad_input(stream, {}, {.gu = gu}, {dp});
+  return Swiglu::grad_input(stream, {}, {.gu = gu}, {back.dx});
 }
 
 void Fp8SwigluLinear::grad_weight(Stream& stream, const Attributes& attributes,

@@ -4,10 +4,13 @@
 // section 3.3.3). gu [T, 2 f], w [d, f], y [T, d]. The forward pass reads gu itself; both gradients
 // read gu' = what FP8 kept of it, in the input's encoding of the recipe:
 //
+// (with an edge behind the layer y and dy cross it, core/ops/crossing_linear.h):
+//
 //   dp = dy w,  dgu = dp * d swiglu / d gu at gu',  dw += dy^T swiglu(gu')
 
 #include "core/fp8/layer.h"
 #include "core/owing_op.h"
+#include "core/row_travel.h"
 
 namespace shoestring {
 
@@ -18,6 +21,7 @@ struct Fp8SwigluLinear {
   static constexpr int num_weights = 1;  // w
   struct Attributes {
     Fp8Layer* layer = nullptr;  // outlives the tape
+    Edges edges = {};
   };
   struct InputSaved {
     Tensor codes, scales;

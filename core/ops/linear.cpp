@@ -37,13 +37,23 @@ Shape Linear::shape(const Shape& x, const Shape& w) {
   return with_columns(x, w[0]);
 }
 
+void Linear::multiply(Stream& stream, const Attributes& attributes, const Tensor& x,
+                      const Tensor& w, const Tensor& y) {
+  MatmulSpec spec = spec_of(attributes);
+  spec.transpose_b = true;
+  product(stream, {y, x, w, spec});
+}
+
+void Linear::multiply_gradient(Stream& stream, const Attributes& attributes, const Tensor& dy,
+                               const Tensor& w, const Tensor& dx) {
+  product(stream, {dx, dy, w, spec_of(attributes)});
+}
+
 Tensors<1> Linear::forward(Stream& stream, const Attributes& attributes, const Tensors<1>& x,
                            const Tensors<1>& w, InputSaved&, WeightSaved& weight) {
   check_tensor(name, "w", w[0], w[0].shape(), x[0].dtype());
   Tensor y(stream.device(), shape(x[0].shape(), w[0].shape()), x[0].dtype());
-  MatmulSpec spec = spec_of(attributes);
-  spec.transpose_b = true;
-  product(stream, {y, x[0], w[0], spec});
+  multiply(stream, attributes, x[0], w[0], y);
   weight.x = x[0];
   return {y};
 }
@@ -53,7 +63,7 @@ Tensors<1> Linear::grad_input(Stream& stream, const Attributes& attributes, cons
   if (!dy[0]) return {};
   check_tensor(name, "dy", dy[0], with_columns(dy[0].shape(), w[0].shape()[0]), w[0].dtype());
   Tensor dx(stream.device(), with_columns(dy[0].shape(), w[0].shape()[1]), dy[0].dtype());
-  product(stream, {dx, dy[0], w[0], spec_of(attributes)});
+  multiply_gradient(stream, attributes, dy[0], w[0], dx);
   return {dx};
 }
 

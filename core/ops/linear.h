@@ -34,6 +34,11 @@ struct Linear {
                                const InputSaved& input, const Tensors<1>& w, const Tensors<1>& dy);
   static void grad_weight(Stream& stream, const Attributes& attributes, const WeightSaved& weight,
                           const Tensors<1>& dy, const Tensors<1>& dw);
+  // The products of some rows into memory that exists: y = x w^T and dx = dy w.
+  static void multiply(Stream& stream, const Attributes& attributes, const Tensor& x,
+                       const Tensor& w, const Tensor& y);
+  static void multiply_gradient(Stream& stream, const Attributes& attributes, const Tensor& dy,
+                                const Tensor& w, const Tensor& dx);
 };
 static_assert(WeightedOp<Linear>);
 

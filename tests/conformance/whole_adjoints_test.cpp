@@ -63,7 +63,7 @@ class Vocabulary {
  public:
   explicit Vocabulary(Here& h)
       : model_(config(h.ranks.size())),
-        parallel_(model_, h.ranks),
+        parallel_(model_, h.ranks, h.device, 0),
         store_(h.device, parallel_.shard(parameters_of(model_, whole_model(model_))), Dtype::f64),
         source_(store_),
         transformer_(model_, store_, whole_model(model_), parallel_.boundaries()),

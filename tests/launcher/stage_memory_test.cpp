@@ -52,7 +52,15 @@ TEST(StageMemory, StagingByHand) {
   ForecastInput in = input();
   const int64_t rows = 128, d = 32;
   in.share.tensor = 2;
-  EXPECT_EQ(row_communication(config(), in), rows / 2 * d * 4);
+  // What travels at once: the other's part of a sum. In runs also the rows of both ranks, in two
+  // places where there are two runs.
+  RunConfig c = config();
+  c.parallel.tensor_chunks = 0;
+  EXPECT_EQ(row_communication(c, in), rows / 2 * d * 4);
+  c.parallel.tensor_chunks = 1;
+  EXPECT_EQ(row_communication(c, in), rows / 2 * d * 4 * (2 + 1));
+  c.parallel.tensor_chunks = 4;
+  EXPECT_EQ(row_communication(c, in), rows / 8 * d * 4 * (2 * 2 + 1));
   in.share.tensor = 1;
   in.share.context = 4;
   // Two pairs of keys and values on their way, three of sums, of 32 columns together.

@@ -62,7 +62,7 @@ void place(const Param& p, const std::vector<double>& part, std::vector<double>&
 }
 
 Outcome run_group(const ModelConfig& model, int t, Dtype dtype,
-                  Recompute recompute = Recompute::none) {
+                  Recompute recompute = Recompute::none, int chunks = 0, bool exact = false) {
   Outcome outcome;
   std::map<std::string, std::vector<char>> there, weights_there;
   std::set<double> losses;
@@ -70,14 +70,15 @@ Outcome run_group(const ModelConfig& model, int t, Dtype dtype,
   run_ranks(t, [&](Communicator& group) {
     Device device(DeviceKind::cpu, 0, 1);
     Stream stream = Stream::immediate(device);
-    TensorParallel parallel(model, group);
+    TensorParallel parallel(model, group, device, chunks);
     ParamStore store(device, parallel.shard(parameters_of(model, whole_model(model))), dtype);
     store.initialise(1);
     StoreSource source(store);
     const Transformer transformer(model, store, whole_model(model), parallel.boundaries());
     const BatchTensors batch = to_device(device, some_rows(model.vocabulary));
     Tape tape(stream, source, Tape::Mode::training);
-    LayerContext context{.tape = tape, .batch = batch, .share = 0.05, .recompute = recompute};
+    LayerContext context{
+        .tape = tape, .batch = batch, .share = 0.05, .recompute = recompute, .exact = exact};
     std::vector<PredictionResult> predictions;
     const HeadLoss::Result result =
         transformer.run(context, {.loss_scale = 0.05, .z_loss = 1e-2, .predictions = &predictions});
@@ -146,6 +147,32 @@ TEST(TensorParallel, EveryFamilyEqualsOneRank) {
     ++number;
   }
   EXPECT_GE(number, 5);
+}
+
+// Rows in runs change no product in f64 beyond its rounding, and no bit where products are exact.
+TEST(TensorParallel, RowsThatTravelInRunsEqualOneRank) {
+  for (const ModelConfig& model : families()) {
+    const Outcome alone = run_group(model, 1, Dtype::f64);
+    for (const int t : {2, 4}) {
+      if (!tensor_parallel_complaints(model, t).empty()) continue;
+      for (const int chunks : {1, 2, 3, 50}) {
+        expect_equal(run_group(model, t, Dtype::f64, Recompute::none, chunks), alone, 1e-11,
+                     cat("t = ", t, ", ", chunks, " runs"));
+      }
+    }
+  }
+}
+
+TEST(TensorParallel, RunsChangeNoBitOfExactProducts) {
+  for (const ModelConfig& model : families()) {
+    if (!tensor_parallel_complaints(model, 2).empty()) continue;
+    const Outcome want = run_group(model, 2, Dtype::bf16, Recompute::none, 0, true);
+    for (const int chunks : {1, 3}) {
+      const Outcome got = run_group(model, 2, Dtype::bf16, Recompute::block, chunks, true);
+      EXPECT_EQ(got.loss, want.loss);
+      EXPECT_EQ(got.gradients, want.gradients) << chunks;
+    }
+  }
 }
 
 // Balance losses are of whole sequences: shared rows may cut them.

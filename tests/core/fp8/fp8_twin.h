@@ -25,11 +25,7 @@ inline Tensor spread_tensor(Device& device, Shape shape, Dtype dtype, std::strin
         static_cast<double>(random.below(static_cast<uint64_t>(i / t.columns() + 7000000), 20)) -
         10);
     const auto x = static_cast<float>(random.normal(static_cast<uint64_t>(i)) * size);
-    if (dtype == Dtype::bf16) {
-      t.data<BFloat16>()[i] = BFloat16(x);
-    } else {
-      t.data<float>()[i] = x;
-    }
+    dispatch_float(dtype, [&]<class T>() { t.data<T>()[i] = T(x); });
   }
   return t;
 }
