@@ -4,7 +4,9 @@
 // own, and the tape lets go of dy itself.
 //
 // Such an op has, beside what a WeightedOp has, a struct Owed that lists its tensors as the Saved
-// structs do. It is empty until phase I and read by phase W alone.
+// structs do. It is empty until phase I and read by phase W alone. It may have
+//   static bool refill(stream, attributes, x, input, weight)
+// which makes again what forward saves, without its outputs; false: only forward can.
 
 #include <concepts>
 #include <utility>
@@ -52,8 +54,8 @@ class NodeOf<Op> : public NodeBase<Op> {
     Op::grad_weight(stream, this->attributes_, std::as_const(weight_), std::as_const(owed_),
                     this->template gradient_tensors<NodeBase<Op>::num_weights>(source));
   }
-  void replay(Stream& stream, ParamSource& source) override {
-    this->replay_into(stream, source, input_, weight_);
+  void replay(Stream& stream, ParamSource& source, bool results) override {
+    this->replay_into(stream, source, results, input_, weight_);
   }
   std::vector<TapeNode::SavedRef> saved() override {
     std::vector<TapeNode::SavedRef> list;

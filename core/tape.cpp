@@ -18,7 +18,7 @@ class GradientNode : public TapeNode {
   std::vector<Tensor> grad_input(Stream&, ParamSource&, std::span<const Tensor>) override {
     return {std::move(dx_)};
   }
-  void replay(Stream&, ParamSource&) override {
+  void replay(Stream&, ParamSource&, bool) override {
     fail(cat("[", name_, "] cannot stand inside a recompute region"));
   }
   std::vector<SavedRef> saved() override { return {{&dx_, true, false}}; }
@@ -180,6 +180,21 @@ void Tape::add_gradient(int id, Tensor gradient) {
   }
 }
 
+namespace {
+
+bool is_gone(const Tensor& t) { return t && t.block()->hollow(); }
+bool lacks_saved(TapeNode& node) {
+  return std::ranges::any_of(node.saved(),
+                             [](const TapeNode::SavedRef& s) { return is_gone(*s.tensor); });
+}
+// Whether an output that is gone is anybody else's.
+bool lacks_results(const TapeNode& node) {
+  return std::ranges::any_of(
+      node.kept_outputs, [](const Tensor& t) { return is_gone(t) && t.block().use_count() > 1; });
+}
+
+}  // namespace
+
 void Tape::refill(TapeNode& node) {
   for (const TapeNode::SavedRef& s : node.saved()) {
     if (!*s.tensor || !s.tensor->block()->hollow()) continue;
@@ -193,9 +208,14 @@ void Tape::replay(int region) {
   Region& r = regions_[static_cast<size_t>(region)];
   check(r.dropped, "a recompute region was replayed twice");
   r.dropped = false;
-  for (int n = r.begin; n < r.end; ++n) {
+  int last = r.end - 1;
+  while (last >= r.begin && nodes_[static_cast<size_t>(last)] == nullptr) --last;
+  for (int n = r.begin; n <= last; ++n) {
     if (nodes_[static_cast<size_t>(n)] == nullptr) continue;  // its turn in I is over
     TapeNode& node = *nodes_[static_cast<size_t>(n)];
+    // A block's last product went to the next block and was dropped there.
+    const bool results = n < last || lacks_results(node);
+    if (!results && !lacks_saved(node)) break;
     // An input from outside may itself have been dropped, by an earlier region.
     for (const Tensor& t : node.kept_inputs) {
       if (!t || !t.block()->hollow()) continue;
@@ -207,7 +227,7 @@ void Tape::replay(int region) {
     if (elsewhere) source_->acquire(node.segment, Phase::forward);
     {
       const Watch watch(*this, node.name(), Phase::forward);
-      node.replay(*stream_, *source_);
+      node.replay(*stream_, *source_, results);
     }
     if (elsewhere) source_->release(node.segment, Phase::forward);
   }

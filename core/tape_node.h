@@ -24,8 +24,9 @@ class TapeNode {
   virtual void owe(std::span<const Tensor>) {}
   virtual void grad_weight(Stream&, ParamSource&) {}
   // Runs forward again from the kept inputs and hands the memory to the hollow blocks of the
-  // first run.
-  virtual void replay(Stream& stream, ParamSource& source) = 0;
+  // first run. Without `results` nobody reads its outputs: an op that has `refill` makes again what
+  // it saves alone.
+  virtual void replay(Stream& stream, ParamSource& source, bool results) = 0;
   // Every saved tensor, with whether each phase reads it.
   struct SavedRef {
     Tensor* tensor;
@@ -122,9 +123,15 @@ class NodeBase : public TapeNode {
     return {dx.begin(), dx.end()};
   }
   template <class... Saved>
-  void replay_into(Stream& stream, ParamSource& source, Saved&... saved) {
+  void replay_into(Stream& stream, ParamSource& source, bool results, Saved&... saved) {
     const auto x = array_of<Op::num_inputs>(kept_inputs);
     auto again = [&](Saved... fresh) {
+      if constexpr (requires { Op::refill(stream, attributes_, x, fresh...); }) {
+        if (!results && Op::refill(stream, attributes_, x, fresh...)) {
+          (refill_saved(saved, fresh), ...);
+          return;
+        }
+      }
       const auto y = forward(stream, source, x, fresh...);
       for (size_t i = 0; i < y.size(); ++i) refill_block(kept_outputs[i], y[i]);
       (refill_saved(saved, fresh), ...);
@@ -150,8 +157,8 @@ requires(PlainOp<Op> || EagerOp<Op>) class NodeOf<Op> : public NodeBase<Op> {
                                  std::span<const Tensor> dy) override {
     return this->gradient(stream, source, saved_, dy);
   }
-  void replay(Stream& stream, ParamSource& source) override {
-    this->replay_into(stream, source, saved_);
+  void replay(Stream& stream, ParamSource& source, bool results) override {
+    this->replay_into(stream, source, results, saved_);
   }
   std::vector<TapeNode::SavedRef> saved() override {
     std::vector<TapeNode::SavedRef> list;
@@ -189,8 +196,8 @@ class NodeOf<Op> : public NodeBase<Op> {
                     this->template array_of<Op::num_outputs>(dy_),
                     this->template gradient_tensors<NodeBase<Op>::num_weights>(source));
   }
-  void replay(Stream& stream, ParamSource& source) override {
-    this->replay_into(stream, source, input_, weight_);
+  void replay(Stream& stream, ParamSource& source, bool results) override {
+    this->replay_into(stream, source, results, input_, weight_);
   }
   std::vector<TapeNode::SavedRef> saved() override {
     std::vector<TapeNode::SavedRef> list;

@@ -77,11 +77,22 @@ BlockSizes sizes_of_block(const ModelConfig& m, int64_t block, const BlockRanks&
   return sizes;
 }
 
+namespace {
+
+// Of what norms made what they make again: rows that were gathered behind a norm stay.
+int64_t attended_again(const BlockSizes& b) {
+  return b.gathered > b.d && b.attended == b.gathered ? 0 : b.d;
+}
+int64_t normed_again(const BlockSizes& b) { return b.gathered > b.d && b.chosen == 0 ? 0 : b.d; }
+
+}  // namespace
+
 KeptValues kept_under(Recompute policy, const BlockSizes& b) {
   KeptValues kept{b.attention(), b.mlp()};
   if (policy == Recompute::swiglu) kept.mlp -= b.product();
   if (policy == Recompute::norms) {
-    kept = {b.attention() - b.attended - b.latent_norms, b.mlp() - b.normed() - b.product()};
+    kept = {b.attention() - attended_again(b) - b.latent_norms,
+            b.mlp() - normed_again(b) - b.product()};
   }
   if (policy == Recompute::attention) kept.attention -= b.core() - b.raw_latents;
   if (policy == Recompute::block) kept = {b.d, 0};
@@ -95,7 +106,7 @@ KeptValues held_under(Recompute policy, const BlockSizes& b) {
   // Of a sparse block the shared product, and what experts and shared mlp put out.
   if (whole) held.mlp = (b.chosen > 0 ? b.shared + 2 * b.d : product) + fused;
   if (policy == Recompute::swiglu) held.mlp = product;
-  if (policy == Recompute::norms) held.mlp = product > 0 ? product - b.d : 0;
+  if (policy == Recompute::norms) held.mlp = product > 0 ? product - normed_again(b) : 0;
   return held;
 }
 

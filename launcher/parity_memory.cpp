@@ -103,7 +103,6 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
   constexpr MemoryBand unbounded = {.least = 0, .most = std::numeric_limits<double>::infinity()};
   constexpr int64_t slack = 4096;
   const bool routed = config.mesh.ep * config.mesh.etp > 1;
-  const bool norms_again = config.mesh.tp > 1 && config.train.recompute == "norms";
   switch (kind) {
     case MemoryKind::weights:
     case MemoryKind::gradients:
@@ -115,11 +114,9 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
       return {.least = config.offload.activations ? 0
                        : routed                   ? 0.6
                                                   : 0.7,
-              // Nor of regions that two passes in parts make again at once, nor of rows that are
-              // gathered once more behind norms.
+              // Nor of regions that two passes in parts make again at once.
               .most = config.pipeline.overlap ? 2.5
                       : routed                ? 1.6
-                      : norms_again           ? 1.4
                                               : 1.2,
               .slack = slack};
     case MemoryKind::communication:

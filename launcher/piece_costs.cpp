@@ -91,9 +91,8 @@ class Bench {
     work_.emplace(plan, store_, source_, stream_, options);
     for (int64_t i = 0; i < config.model.layers + config.model.mtp.depth; ++i) {
       const std::string prefix = block_prefix(config.model, i);
-      loads_[prefix.substr(0, prefix.size() - 1)] = {
-          .counts = std::vector<double>(static_cast<size_t>(config.model.moe.experts), 1),
-          .tokens = 1};
+      const std::vector<double> even(static_cast<size_t>(config.model.moe.experts), 1);
+      add_load(loads_[prefix.substr(0, prefix.size() - 1)], even, 1);
     }
   }
 
@@ -125,7 +124,7 @@ class Bench {
   StoreSource source_;
   MicroBatch sample_;
   std::optional<Fp8Plan> fp8_;
-  std::map<std::string, ExpertLoad> loads_;
+  ExpertLoads loads_;
   std::optional<ModelStages> work_;
 };
 

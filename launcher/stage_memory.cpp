@@ -143,6 +143,13 @@ StageMemory plain_stage(const RunConfig& config, const ForecastInput& in, const 
     stage.forward.push_back(
         {.activations = stage.kept + r.bytes(2 * last.d + 2 * last.gathered) + root,
          .workspace = workspaces.head});
+    // The projection of prediction modules, which tensor ranks do not cut: its weight packed.
+    const PanelSizes projection{r.rows(), last.d, 2 * last.d};
+    if (modules > 0) {
+      stage.forward.push_back(
+          {.activations = stage.kept,
+           .workspace = panel_product_bytes(r.device(), projection, r.dtype())});
+    }
     stage.kept += ends + root;
   } else {
     stage.kept += r.bytes(last.d);                     // what leaves the stage

@@ -34,8 +34,8 @@ void StepRouting::begin() {
   if (!with_loads()) return;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     if (!biases_[i]) continue;
-    rank_.loads[blocks_[i]] = {.counts = std::vector<double>(static_cast<size_t>(experts_), 0),
-                               .tokens = 0};
+    const std::vector<double> none(static_cast<size_t>(experts_), 0);
+    add_load(rank_.loads[blocks_[i]] = {}, none, 0);
   }
 }
 
@@ -68,16 +68,15 @@ void StepRouting::share_loads(const Tape* tape) {
   }
   for (size_t i = 0; i < blocks_.size(); ++i) {
     if (!biases_[i]) continue;
-    ExpertLoad& load = rank_.loads.at(blocks_[i]);
-    for (size_t e = 0; e + 1 < stride; ++e) load.counts[e] += slot[i * stride + e];
-    load.tokens += slot[(i + 1) * stride - 1];
+    const std::span own = std::span(slot).subspan(i * stride, stride);
+    add_load(rank_.loads.at(blocks_[i]), own.first(stride - 1), own.back());
   }
 }
 
 // The losses of core/ops/route.h with their coefficients.
 double StepRouting::balance_of(size_t layer, const RouteFigures& f) const {
   const auto experts = static_cast<double>(experts_);
-  const ExpertLoad* load = with_loads() ? &rank_.loads.at(blocks_[layer]) : nullptr;
+  const ExpertLoad* load = with_loads() ? rank_.loads.at(blocks_[layer]).get() : nullptr;
   double micro = 0, global = 0;
   for (size_t e = 0; e < f.counts.size(); ++e) {
     const double mean = f.probabilities[e] / f.tokens;

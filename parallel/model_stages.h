@@ -37,7 +37,7 @@ struct ModelStagesOptions {
   double z_loss = 0;
   AttentionCore* attention = nullptr;  // the seams of core/seams.h
   TokenExchange* tokens = nullptr;
-  std::map<std::string, ExpertLoad>* loads = nullptr;
+  std::map<std::string, std::shared_ptr<ExpertLoad>>* loads = nullptr;
   bool predictions = true;  // whether prediction modules take part
   // Data parallel ranks: sums of gradients, and where the parameters are. Null: `source` has them.
   StageSharding* sharding = nullptr;

@@ -2,6 +2,7 @@
 // What every layer is given besides its input: the tape, the rows' tables and the seams.
 
 #include <map>
+#include <memory>
 #include <string>
 
 #include "core/batch.h"
@@ -53,7 +54,7 @@ struct LayerContext {
   TokenExchange* tokens = nullptr;  // of sparse layers; null: all experts are here
   // What the global-batch loss of each sparse layer reads in the backward pass, by the block's
   // name; null: the micro-batch's own counts.
-  std::map<std::string, ExpertLoad>* loads = nullptr;
+  std::map<std::string, std::shared_ptr<ExpertLoad>>* loads = nullptr;
   double share = 1;  // of the step's loss that falls to this micro-batch: its labels / the step's
   Recompute recompute = Recompute::none;
   const Fp8Plan* fp8 = nullptr;  // null: no layer multiplies in FP8

@@ -47,13 +47,25 @@ Value LocalExchange::combine(Tape& tape, const Value& rows, const DispatchedToke
   return apply<Combine>(tape, {}, {rows, routing.gates, sent.row_of});
 }
 
+void add_load(std::shared_ptr<ExpertLoad>& load, std::span<const double> counts, double tokens) {
+  if (!load) load = std::make_shared<ExpertLoad>();
+  load->counts.resize(counts.size());
+  for (size_t e = 0; e < counts.size(); ++e) load->counts[e] += counts[e];
+  load->tokens += tokens;
+  load = std::make_shared<ExpertLoad>(*load);
+}
+
 Route::Attributes MoeLayer::attributes(const LayerContext& context) const {
   Route::Attributes a = routing;
   a.sequences = context.batch.sequences;
   for (double* factor : {&a.sequence_factor, &a.micro_factor, &a.global_factor, &a.z_factor}) {
     *factor *= context.share;
   }
-  if (context.loads) a.load = &(*context.loads)[name];
+  if (context.loads) {
+    std::shared_ptr<ExpertLoad>& load = (*context.loads)[name];
+    if (!load) load = std::make_shared<ExpertLoad>();
+    a.load = load;
+  }
   return a;
 }
 

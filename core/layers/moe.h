@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -56,8 +57,11 @@ class LocalExchange : public TokenExchange {
 };
 
 // The loads that the global-batch loss reads in the backward pass, by the layer's name. Whoever
-// runs the step brings them up to date between forward and backward.
-using ExpertLoads = std::map<std::string, ExpertLoad>;
+// runs the step adds those of a micro-batch behind its forward pass, and goes on with copies: the
+// backward pass reads what was there then, however many forward passes come between.
+using ExpertLoads = std::map<std::string, std::shared_ptr<ExpertLoad>>;
+// Adds to the load that the forward pass before has seen, and puts a copy of the sum in its place.
+void add_load(std::shared_ptr<ExpertLoad>& load, std::span<const double> counts, double tokens);
 
 struct MoeLayer {
   std::string name;  // of the block, "layers.3"

@@ -16,6 +16,15 @@ Tensors<1> Fp8Linear::forward(Stream& stream, const Attributes& attributes, cons
   return {c.y};
 }
 
+// Rows that came over an edge would have to come again.
+bool Fp8Linear::refill(Stream& stream, const Attributes& attributes, const Tensors<5>& x,
+                       InputSaved&, WeightSaved& weight) {
+  if (attributes.edges.in != nullptr) return false;
+  Fp8Layer& layer = *attributes.layer;
+  weight.x = layer.keep(stream, x[0], {x[1], x[2], layer.input()}, {x[3], x[4]});
+  return true;
+}
+
 Tensors<5> Fp8Linear::grad_input(Stream& stream, const Attributes& attributes, const InputSaved&,
                                  const Tensors<1>& w, const Tensors<1>& dy, Owed& owed) {
   if (!dy[0]) return {};

@@ -25,6 +25,16 @@ Tensors<1> Fp8SwigluLinear::forward(Stream& stream, const Attributes& attributes
   return {y};
 }
 
+bool Fp8SwigluLinear::refill(Stream& stream, const Attributes& attributes, const Tensors<1>& gu,
+                             InputSaved& input, WeightSaved& weight) {
+  Fp8Layer& layer = *attributes.layer;
+  if (layer.probed()) return false;
+  const Fp8Tensor kept = quantise(stream, gu[0], layer.input());
+  input = {.codes = kept.codes, .scales = kept.scales};
+  weight = {.codes = kept.codes, .scales = kept.scales, .product = {}};
+  return true;
+}
+
 Tensors<1> Fp8SwigluLinear::grad_input(Stream& stream, const Attributes& attributes,
                                        const InputSaved& input, const Tensors<1>& w,
                                        const Tensors<1>& dy, Owed& owed) {

@@ -45,6 +45,8 @@ struct Fp8SwigluLinear {
   static Tensors<1> grad_input(Stream& stream, const Attributes& attributes,
                                const InputSaved& input, const Tensors<1>& w, const Tensors<1>& dy,
                                Owed& owed);
+  static bool refill(Stream& stream, const Attributes& attributes, const Tensors<1>& gu,
+                     InputSaved& input, WeightSaved& weight);
   static void grad_weight(Stream& stream, const Attributes& attributes, const WeightSaved& weight,
                           const Owed& owed, const Tensors<1>& dw);
 };

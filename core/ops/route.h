@@ -28,6 +28,7 @@
 // Rows are independent and sums over tokens are folded over fixed blocks: any number of threads
 // gives the same bits.
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -64,7 +65,7 @@ struct Route {
     double scaling = 1;
     int64_t sequences = 1;  // B
     double sequence_factor = 0, micro_factor = 0, global_factor = 0, z_factor = 0;
-    const ExpertLoad* load = nullptr;  // read in the backward pass; outlives the tape
+    std::shared_ptr<const ExpertLoad> load = {};  // read in the backward pass
   };
   struct Saved {
     Tensor logits, ids, figures;

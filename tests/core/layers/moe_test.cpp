@@ -175,7 +175,8 @@ TEST(MoeLayer, GradientsEqualCentralDifferences) {
   }
 }
 
-// The global-batch loss follows the load that is filled in between forward and backward.
+// The global-batch loss follows the load that is filled in between forward and backward, and no
+// later one.
 TEST(MoeLayer, ReadsTheLoadInTheBackwardPass) {
   MoeConfig config = some_config();
   config.balance = {.global_batch = 1};
@@ -189,10 +190,12 @@ TEST(MoeLayer, ReadsTheLoadInTheBackwardPass) {
     LayerContext context{.tape = tape, .batch = h.batch(), .loads = &loads};
     const Value y = layer.run(context, tape.leaf(h.values({rows, d}, "x"), true));
     const RouteFigures f = RouteFigures::of(tape.told().at("b.routing"));
-    ExpertLoad& load = loads.at("b");
-    load.counts.assign(f.counts.begin(), f.counts.end());
-    load.tokens = f.tokens;
-    if (!own) load.counts[0] += 100;
+    std::vector<double> counts(f.counts.begin(), f.counts.end());
+    if (!own) counts[0] += 100;
+    add_load(loads.at("b"), counts, f.tokens);
+    counts[1] += 1000;
+    add_load(loads.at("b"), counts, f.tokens);  // another micro-batch's
+    EXPECT_EQ(loads.at("b")->tokens, 2 * f.tokens);
     tape.seed(y, Tensor::zeros(h.device(), {rows, d}, Dtype::f64));
     tape.backward();
     const std::span<double> g =

@@ -30,11 +30,11 @@ Outcome run(Device& device, const RouteCase& c, Dtype dtype, const std::vector<d
 }
 
 RouteCase random_case(const Route::Attributes& a, int64_t tokens, int64_t experts, bool bias) {
-  RouteCase c{.a = a,
-              .tokens = tokens,
-              .experts = experts,
-              .logits = random_values(tokens * experts, 7, 2),
-              .bias = {}};
+  RouteCase c;
+  c.a = a;
+  c.tokens = tokens;
+  c.experts = experts;
+  c.logits = random_values(tokens * experts, 7, 2);
   for (double& x : c.logits) x = static_cast<float>(x);
   if (bias) {
     for (double b : random_values(experts, 8, 0.3)) c.bias.push_back(static_cast<float>(b));
@@ -43,7 +43,7 @@ RouteCase random_case(const Route::Attributes& a, int64_t tokens, int64_t expert
 }
 
 // The four families' routers, each with losses.
-std::vector<RouteCase> cases(const ExpertLoad& load) {
+std::vector<RouteCase> cases(const std::shared_ptr<const ExpertLoad>& load) {
   const Route::Attributes v3{.chosen = 3,
                              .groups = 4,
                              .groups_chosen = 2,
@@ -60,7 +60,7 @@ std::vector<RouteCase> cases(const ExpertLoad& load) {
                              .sequences = 2,
                              .sequence_factor = 0.3};
   const Route::Attributes mixtral{.chosen = 2, .micro_factor = 0.4, .z_factor = 0.2};
-  const Route::Attributes qwen3{.chosen = 4, .sequences = 6, .global_factor = 0.9, .load = &load};
+  const Route::Attributes qwen3{.chosen = 4, .sequences = 6, .global_factor = 0.9, .load = load};
   const Route::Attributes all{.chosen = 2,
                               .sigmoid = true,
                               .sequences = 2,
@@ -68,20 +68,28 @@ std::vector<RouteCase> cases(const ExpertLoad& load) {
                               .micro_factor = 0.6,
                               .global_factor = 0.7,
                               .z_factor = 0.8};
-  return {random_case(v3, 15, 12, true),     random_case(v2, 14, 12, false),
-          random_case(mixtral, 9, 8, false), random_case(qwen3, 12, 12, false),
-          random_case(all, 150, 6, true),    random_case({.chosen = 5}, 4, 5, false)};
+  Route::Attributes all_chosen;
+  all_chosen.chosen = 5;
+  std::vector<RouteCase> list;
+  list.push_back(random_case(v3, 15, 12, true));
+  list.push_back(random_case(v2, 14, 12, false));
+  list.push_back(random_case(mixtral, 9, 8, false));
+  list.push_back(random_case(qwen3, 12, 12, false));
+  list.push_back(random_case(all, 150, 6, true));
+  list.push_back(random_case(all_chosen, 4, 5, false));
+  return list;
 }
 
-ExpertLoad some_load() {
-  ExpertLoad load{.counts = random_values(12, 9), .tokens = 100};
-  for (double& x : load.counts) x = 40 + std::floor(10 * x);
+std::shared_ptr<const ExpertLoad> some_load() {
+  const auto load =
+      std::make_shared<ExpertLoad>(ExpertLoad{.counts = random_values(12, 9), .tokens = 100});
+  for (double& x : load->counts) x = 40 + std::floor(10 * x);
   return load;
 }
 
 TEST(Route, ChoosesAndWeighsAsDefinedInBothTypes) {
   Device device(DeviceKind::cpu, 0, 2);
-  const ExpertLoad load = some_load();
+  const auto load = some_load();
   for (const RouteCase& c : cases(load)) {
     const auto dgates = random_values(c.tokens * c.a.chosen, 3);
     for (Dtype dtype : {Dtype::f64, Dtype::f32}) {
@@ -102,7 +110,7 @@ TEST(Route, ChoosesAndWeighsAsDefinedInBothTypes) {
 
 TEST(Route, FiguresAreSumsOverTheTokens) {
   Device device(DeviceKind::cpu, 0, 3);
-  const ExpertLoad load = some_load();
+  const auto load = some_load();
   for (const RouteCase& c : cases(load)) {
     const Outcome o = run(device, c, Dtype::f64, random_values(c.tokens * c.a.chosen, 3));
     const RouteFigures f = RouteFigures::of(o.figures);
@@ -132,7 +140,7 @@ TEST(Route, FiguresAreSumsOverTheTokens) {
 
 TEST(Route, GradientByComplexStep) {
   Device device;
-  const ExpertLoad load = some_load();
+  const auto load = some_load();
   for (const RouteCase& c : cases(load)) {
     const auto dgates = random_values(c.tokens * c.a.chosen, 3);
     const Outcome o = run(device, c, Dtype::f64, dgates);
@@ -158,11 +166,13 @@ TEST(Route, TheBalanceLossIsThatOfTransformers) {
   int cases = 0;
   int64_t tokens = 0, experts = 0, chosen = 0;
   for (double loss = 0; file >> tokens >> experts >> chosen >> loss; ++cases) {
-    RouteCase c{.a = {.chosen = chosen, .micro_factor = 1},
-                .tokens = tokens,
-                .experts = experts,
-                .logits = std::vector<double>(static_cast<size_t>(tokens * experts)),
-                .bias = {}};
+    RouteCase c;
+    c.a.chosen = chosen;
+    c.a.micro_factor = 1;
+    c.tokens = tokens;
+    c.experts = experts;
+    c.logits = std::vector<double>(static_cast<size_t>(tokens * experts));
+    c.bias = {};
     std::vector<double> want(c.logits.size());
     for (double& x : c.logits) file >> x;
     for (double& x : want) file >> x;
@@ -184,7 +194,7 @@ TEST(Route, TheBalanceLossIsThatOfTransformers) {
 
 TEST(Route, F32GradientIsNearTheF64One) {
   Device device(DeviceKind::cpu, 0, 2);
-  const ExpertLoad load = some_load();
+  const auto load = some_load();
   for (const RouteCase& c : cases(load)) {
     const auto dgates = random_values(c.tokens * c.a.chosen, 3);
     const auto want = values_of(run(device, c, Dtype::f64, dgates).dlogits);
@@ -195,7 +205,7 @@ TEST(Route, F32GradientIsNearTheF64One) {
 }
 
 TEST(Route, SameBitsOnAnyNumberOfThreads) {
-  const ExpertLoad load = some_load();
+  const auto load = some_load();
   const RouteCase c = cases(load)[4];
   const auto dgates = random_values(c.tokens * c.a.chosen, 3);
   Device one(DeviceKind::cpu, 0, 1);
@@ -213,11 +223,13 @@ TEST(Route, SameBitsOnAnyNumberOfThreads) {
 // Equal scores go to the lower expert, and the bias moves the choice but not the gate.
 TEST(Route, TiesAndBias) {
   Device device;
-  RouteCase c{.a = {.chosen = 2, .sigmoid = true},
-              .tokens = 1,
-              .experts = 4,
-              .logits = {0, 0, 0, 0},
-              .bias = {}};
+  RouteCase c;
+  c.a.chosen = 2;
+  c.a.sigmoid = true;
+  c.tokens = 1;
+  c.experts = 4;
+  c.logits = {0, 0, 0, 0};
+  c.bias = {};
   const std::vector<double> dgates = {1, 1};
   Outcome o = run(device, c, Dtype::f32, dgates);
   EXPECT_EQ(o.ids.data<int32_t>()[0], 0);
@@ -233,11 +245,15 @@ TEST(Route, TiesAndBias) {
 // With all biased scores below zero, a mask of zeros would choose from the closed groups.
 TEST(Route, ClosedGroupsAreOutWhateverTheirValue) {
   Device device;
-  const RouteCase c{.a = {.chosen = 2, .groups = 2, .groups_chosen = 1, .sigmoid = true},
-                    .tokens = 1,
-                    .experts = 4,
-                    .logits = {1, 2, 0, 0},
-                    .bias = {-5, -5, -5, -5}};
+  RouteCase c;
+  c.a.chosen = 2;
+  c.a.groups = 2;
+  c.a.groups_chosen = 1;
+  c.a.sigmoid = true;
+  c.tokens = 1;
+  c.experts = 4;
+  c.logits = {1, 2, 0, 0};
+  c.bias = {-5, -5, -5, -5};
   const Outcome o = run(device, c, Dtype::f32, {1, 1});
   EXPECT_EQ(o.ids.data<int32_t>()[0], 1);
   EXPECT_EQ(o.ids.data<int32_t>()[1], 0);
@@ -247,11 +263,15 @@ TEST(Route, ClosedGroupsAreOutWhateverTheirValue) {
 TEST(Route, SurvivesNaN) {
   Device device;
   for (bool sigmoid : {false, true}) {
-    const RouteCase c{.a = {.chosen = 2, .groups = 2, .groups_chosen = 1, .sigmoid = sigmoid},
-                      .tokens = 2,
-                      .experts = 4,
-                      .logits = {NAN, NAN, NAN, NAN, 0, NAN, 1, 2},
-                      .bias = {}};
+    RouteCase c;
+    c.a.chosen = 2;
+    c.a.groups = 2;
+    c.a.groups_chosen = 1;
+    c.a.sigmoid = sigmoid;
+    c.tokens = 2;
+    c.experts = 4;
+    c.logits = {NAN, NAN, NAN, NAN, 0, NAN, 1, 2};
+    c.bias = {};
     const Outcome o = run(device, c, Dtype::f32, {1, 1, 1, 1});
     for (int32_t id : o.ids.span<int32_t>()) {
       EXPECT_GE(id, 0);
