@@ -96,6 +96,12 @@ std::vector<PassMoment> backward_moments(const Rows& r, const BlockSizes& b, int
   return moments;
 }
 
+// The projection of prediction modules, which tensor ranks do not cut: its weight packed.
+PassMoment projection_moment(const Rows& r, const BlockSizes& last, int64_t kept) {
+  const PanelSizes product{r.rows(), last.d, 2 * last.d};
+  return {.activations = kept, .workspace = panel_product_bytes(r.device(), product, r.dtype())};
+}
+
 StageMemory plain_stage(const RunConfig& config, const ForecastInput& in, const Chunk& chunk,
                         const OpWorkspaces& workspaces) {
   const Rows r(config, in);
@@ -143,13 +149,7 @@ StageMemory plain_stage(const RunConfig& config, const ForecastInput& in, const 
     stage.forward.push_back(
         {.activations = stage.kept + r.bytes(2 * last.d + 2 * last.gathered) + root,
          .workspace = workspaces.head});
-    // The projection of prediction modules, which tensor ranks do not cut: its weight packed.
-    const PanelSizes projection{r.rows(), last.d, 2 * last.d};
-    if (modules > 0) {
-      stage.forward.push_back(
-          {.activations = stage.kept,
-           .workspace = panel_product_bytes(r.device(), projection, r.dtype())});
-    }
+    if (modules > 0) stage.forward.push_back(projection_moment(r, last, stage.kept));
     stage.kept += ends + root;
   } else {
     stage.kept += r.bytes(last.d);                     // what leaves the stage
