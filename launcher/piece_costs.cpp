@@ -11,6 +11,7 @@
 #include "launcher/memory_forecast.h"
 #include "launcher/plan.h"
 #include "launcher/progress.h"
+#include "launcher/rank_share.h"
 #include "parallel/model_stages.h"
 #include "parallel/schedules/catalogue.h"
 

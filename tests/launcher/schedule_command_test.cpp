@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/text.h"
+#include "launcher/schedule_times.h"
 #include "parallel/schedules/catalogue.h"
 #include "tests/io/store_fixture.h"
 #include "tests/support/child_process.h"

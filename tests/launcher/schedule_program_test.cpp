@@ -62,7 +62,7 @@ TEST_F(Programs, ANumberFarBeyondTheRestIsRefusedWithItsPlace) {
 TEST_F(Programs, ManyMissingPassesAreNamedInAFewLines) {
   std::string text;
   for (int i = 0; i < 30; ++i) text += "0F" + std::to_string(i) + " ";
-  const std::string told = expect_error(ExitCode::usage, {"cannot run", "and 10 more"},
+  const std::string told = expect_error(ExitCode::usage, {"cannot run", "and 40 more"},
                                         [&] { simulate(from(text), {}); });
   EXPECT_EQ(std::count(told.begin(), told.end(), '\n'), 21) << told;
 }
