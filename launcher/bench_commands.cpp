@@ -4,6 +4,8 @@
 #include <iostream>
 #include <memory>
 
+#include "core/log.h"
+#include "core/text.h"
 #include "launcher/bench_peak_command.h"
 #include "launcher/bench_stages_command.h"
 
@@ -29,6 +31,9 @@ int print_stages(const StagesArguments& arguments) {
   const StagesBench bench = bench_stages(arguments.options);
   print_measurements(bench.rows, arguments.json, std::cout);
   if (!arguments.json) std::cout << bench.layers << '\n';
+  if (!bench.note.empty()) {
+    log_warning(cat(bench.note, "; measure again when it is quiet, or with more --rounds"));
+  }
   return 0;
 }
 
@@ -46,7 +51,10 @@ void add_stages(CLI::App& group, CommandAction& action) {
   stages->footer(
       "Times one micro-batch's forward and backward pass through the embedding, a block of each\n"
       "kind and the head on this machine, on as many cores as the config's `threads`, and prints\n"
-      "the blocks of each stage with which the dearest stage takes least (pipeline.layers). With\n"
+      "the blocks of each stage with which the dearest stage takes least (pipeline.layers). "
+      "spread/\n"
+      "is how far the middle half of a piece's rounds are apart; above 0.1 a warning says so. "
+      "With\n"
       "pipeline.split = \"measured\" training does so by itself when it starts.\n\n"
       "Examples:\n"
       "  shoestring bench stages configs/runs/tiny.toml --set mesh.pp=2\n"

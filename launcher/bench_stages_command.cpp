@@ -35,13 +35,16 @@ StagesBench bench_stages(const BenchStagesOptions& options) {
   const int stages = pipeline_stages(config);
   const std::vector<int64_t> best = balanced_split(costs, stages);
   StagesBench bench;
-  const auto piece = [&bench](const char* name, double seconds) {
-    if (seconds > 0) bench.rows.push_back({cat("piece/", name), seconds * 1e3, "ms"});
+  const auto piece = [&bench](const char* name, double seconds, double spread) {
+    if (!(seconds > 0)) return;
+    bench.rows.push_back({cat("piece/", name), seconds * 1e3, "ms"});
+    bench.rows.push_back({cat("spread/", name), spread, "of the median"});
   };
-  piece("embedding", times.embedding);
-  piece("dense_block", times.dense);
-  piece("sparse_block", times.sparse);
-  piece("head", times.head);
+  piece("embedding", times.embedding, times.spread.embedding);
+  piece("dense_block", times.dense, times.spread.dense);
+  piece("sparse_block", times.sparse, times.spread.sparse);
+  piece("head", times.head, times.spread.head);
+  bench.note = text_of_noise(times);
   const auto split = [&](const char* name, const std::vector<int64_t>& blocks) {
     bench.rows.push_back(
         {cat("split/", name), dearest_over_mean(costs, blocks), "dearest stage / mean"});

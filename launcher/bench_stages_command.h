@@ -16,8 +16,11 @@ struct BenchStagesOptions {
 };
 
 struct StagesBench {
-  std::vector<Measurement> rows;  // seconds of each piece; the dearest stage over the mean
-  std::string layers;             // "pipeline.layers = [3, 3, 2]"
+  // Of each piece its time and its spread (launcher/piece_costs.h); the dearest stage over the
+  // mean.
+  std::vector<Measurement> rows;
+  std::string layers;  // "pipeline.layers = [3, 3, 2]"
+  std::string note;    // that the machine is not quiet enough; empty: it is
 };
 StagesBench bench_stages(const BenchStagesOptions& options);
 

@@ -49,6 +49,7 @@ std::string text_of_exit_codes(const CLI::App& command) {
       command.get_parent() != nullptr && command.get_parent()->get_parent() == nullptr;
   std::string text = "\nExit codes: 0 done, ";
   if (whole && name == "parity") text += "1 a layout misses its limits, ";
+  if (name == "rehearse") text += "1 a goal is missed, ";
   text += "2 usage or config, 3 data, 4 fault";
   if (whole && name == "train") text += ", 75 preempted (start again to resume)";
   return text + "\n";

@@ -9,6 +9,7 @@
 #include "launcher/config.h"
 #include "launcher/config_complaints.h"
 #include "launcher/kept_matrices.h"
+#include "launcher/mesh_layout.h"
 #include "launcher/plan.h"
 
 namespace shoestring {
@@ -327,9 +328,11 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
   add_precision(config, rules);
   add_optimiser(config, rules);
   add_data(config, *end, rules);
-  const bool copied = config.mesh.pp > 1 && config.pipeline.schedule == "dualpipe";
-  rules.add(ranks == 1 && config.mesh.cp == 1 && !copied, {"parallel.zero_stage"},
-            "a single rank has nobody to share the optimiser's state with");
+  rules.add(!has_use_for_zero(config, ranks), {"parallel.zero_stage"},
+            config.mesh.tp * config.mesh.pp == 1
+                ? "a single rank has nobody to share the optimiser's state with"
+                : "no two ranks hold the same part of the model, so none shares the optimiser's "
+                  "state");
   RunConfig plain;
   // A default that only this model makes wrong: who writes it means something by it.
   if (positions.contains("model.kv_heads")) plain.model.kv_heads = config.model.heads;

@@ -31,6 +31,7 @@ struct Layout {
     of_data_rank = (micro_batches + data_ranks - 1) / data_ranks;
     idle = std::max<int64_t>(data_ranks - micro_batches, 0);
     where = placement_of(part);
+    if (split_is_open(config)) return;
     blocks = part.blocks.empty() ? even_split(config.model, where.stages()) : part.blocks;
   }
   // Of the pipeline, those that hold a stage.
@@ -46,7 +47,7 @@ struct Layout {
   PartConfig part;
   Mesh mesh;
   Placement where;
-  std::vector<int64_t> blocks;  // of each stage
+  std::vector<int64_t> blocks;  // of each stage; empty: measured when the run starts
   int64_t micro_batches = 0, of_data_rank = 0;
   int64_t idle = 0;  // data ranks without a micro-batch
 };
@@ -56,16 +57,20 @@ std::string stage_rows(const Layout& layout) {
   for (int rank = 0; rank < layout.where.ranks; ++rank) {
     append(text, "  pp ", rank, ":");
     for (int stage : stages_of(layout.where, rank)) {
-      const int64_t count = layout.blocks[static_cast<size_t>(stage)];
-      append(text, stage == stages_of(layout.where, rank).front() ? " " : ", ", "stage ", stage,
-             " (", counted(count, "block"), ")");
+      append(text, stage == stages_of(layout.where, rank).front() ? " " : ", ", "stage ", stage);
+      if (layout.blocks.empty()) continue;
+      append(text, " (", counted(layout.blocks[static_cast<size_t>(stage)], "block"), ")");
     }
     append(text, "\n");
   }
   return text;
 }
 
-const char* text_of_zero(int64_t stage) {
+std::string text_of_zero(const RunConfig& config, const Layout& layout) {
+  const int64_t stage = config.parallel.zero_stage;
+  if (stage > 0 && !has_use_for_zero(config, layout.mesh.config().dp())) {
+    return "no effect, because no two ranks hold the same part of the model";
+  }
   constexpr const char* texts[] = {
       "every data rank holds all optimiser state, gradients and weights",
       "data ranks share out masters and optimiser state",
@@ -81,18 +86,17 @@ std::string layout_text(const RunConfig& config, int ranks, bool every_rank) {
   std::string text = every_rank ? layout.mesh.text() : layout.mesh.folded_text();
   append(text, "\n");
   if (layout.where.ranks > 1) {
-    const bool open = config.pipeline.split == "measured" && config.pipeline.layers.empty();
     append(text, "schedule ", layout.part.schedule,
-           open ? ", split evenly here and by measured cost when the run starts" : "", ":\n",
-           stage_rows(layout));
+           layout.blocks.empty() ? ", blocks split by measured cost when the run starts" : "",
+           ":\n", stage_rows(layout));
   }
   append(text, counted(layout.micro_batches, "micro-batch", "micro-batches"), " a step");
   if (layout.mesh.config().dp() > 1) append(text, ", ", layout.of_data_rank, " a data rank");
   if (layout.idle > 0) {
     append(text, " but ", layout.idle, ", which ", layout.idle == 1 ? "has" : "have", " none");
   }
-  append(text, "\nZeRO stage ", config.parallel.zero_stage, ": ",
-         text_of_zero(config.parallel.zero_stage), "\n");
+  append(text, "\nZeRO stage ", config.parallel.zero_stage, ": ", text_of_zero(config, layout),
+         "\n");
   return text;
 }
 
@@ -113,8 +117,9 @@ std::string layout_json(const RunConfig& config, int ranks) {
   json["schedule"] = layout.where.ranks > 1 ? Json(layout.part.schedule) : Json();
   json["stages"] = Json::array();
   for (int stage = 0; stage < layout.where.stages(); ++stage) {
-    json["stages"].push_back(
-        {{"blocks", layout.blocks[static_cast<size_t>(stage)]}, {"pp", layout.holders(stage)}});
+    const Json blocks =
+        layout.blocks.empty() ? Json() : Json(layout.blocks[static_cast<size_t>(stage)]);
+    json["stages"].push_back({{"blocks", blocks}, {"pp", layout.holders(stage)}});
   }
   json["micro_batches"] = layout.micro_batches;
   json["micro_batches_of_data_rank"] = layout.of_data_rank;

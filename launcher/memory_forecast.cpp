@@ -160,7 +160,8 @@ double step_bytes(const RunConfig& config, const LoadSegment& s, const MachineSh
   const double once = static_cast<double>(last.q) + static_cast<double>(last.product());
   const double least = tokens_of(s) / cut * 2 * (kept + once);
   if (std::max(least, state) > static_cast<double>(machine.memory_bytes)) return least;
-  // The stages of a pipeline differ.
+  // The stages of a pipeline differ, and are not known before their pieces are measured.
+  if (split_is_open(config)) return least;
   const int world = std::max(machine.world, machine.ranks);
   const Mesh mesh(mesh_of(config, world), world);
   int64_t most = 0;

@@ -50,7 +50,8 @@ struct MachineShare {
 // Usage error when the run needs more memory than the machine has: weights, gradients, moments, the
 // batch of the step and the one made ahead, and the step at its worst moment, in the widest
 // segment. To be asked before any of it is allocated; a system that overcommits would grant it and
-// end the process later. `config` has its vocabulary.
+// end the process later; and again when an open split of the pipeline (split_is_open()) is known,
+// because before that only what any split needs counts. `config` has its vocabulary.
 void require_memory(const RunConfig& config, const std::vector<LoadSegment>& segments,
                     const MachineShare& machine);
 

@@ -32,12 +32,11 @@ void require_sizes(const RunConfig& config) {
 // Of all axes but those of data parallelism.
 int64_t ranks_of_one_copy(const MeshConfig& mesh) { return mesh.tp * mesh.cp * mesh.pp; }
 
-// Data ranks that the config names; 0: it leaves them open.
+// Data ranks that the config names; 0: it leaves mesh.dp_shard open.
 int64_t named_data_ranks(const RunConfig& config) {
   const MeshConfig& mesh = config.mesh;
   const int64_t wanted = config.parallel.data_parallel;
-  if (mesh.dp_shard == 0)
-    return wanted > 1 ? wanted : mesh.dp_replicate > 1 ? mesh.dp_replicate : 0;
+  if (mesh.dp_shard == 0) return wanted > 1 ? wanted : 0;
   const int64_t named = mesh.dp_shard * mesh.dp_replicate;
   if (wanted != 1 && wanted != named) {
     fail_usage(cat("parallel.data_parallel = ", wanted,
@@ -56,10 +55,11 @@ ScheduleNeeds schedule_needs(const RunConfig& config, int64_t pp) {
 ModelFacts facts_of(const RunConfig& config, const LoadSegment& segment, int64_t pp) {
   const ModelConfig& m = config.model;
   const bool dense = !m.moe.on() || m.moe.first_dense > 0 || m.moe.every > 1;
-  // Pieces at the ends may be without a block where the config says so.
+  // Pieces at the ends may be without a block where the config or a measurement says so.
   const std::vector<int64_t>& pieces = config.pipeline.layers;
+  const int64_t empty = split_is_open(config) ? 2 : std::count(pieces.begin(), pieces.end(), 0);
   return {
-      .layers = m.layers + std::count(pieces.begin(), pieces.end(), 0),
+      .layers = m.layers + empty,
       .heads = m.heads,
       .kv_heads = m.mla.on() ? 0 : m.kv_heads,
       .ffn = dense ? m.ffn : 0,
@@ -97,7 +97,8 @@ void require_expert_rows(const RunConfig& config, const Mesh& mesh) {
 
 int64_t ranks_of(const RunConfig& config) {
   require_sizes(config);
-  return ranks_of_one_copy(config.mesh) * std::max<int64_t>(named_data_ranks(config), 1);
+  return ranks_of_one_copy(config.mesh) *
+         std::max(named_data_ranks(config), config.mesh.dp_replicate);
 }
 
 MeshConfig mesh_of(const RunConfig& config, int64_t ranks) {
@@ -105,12 +106,12 @@ MeshConfig mesh_of(const RunConfig& config, int64_t ranks) {
   MeshConfig mesh = config.mesh;
   const int64_t named = named_data_ranks(config), copy = ranks_of_one_copy(mesh);
   if (named > 0 && copy * named != ranks) {
+    const bool by_mesh = mesh.dp_shard > 0;
     fail_usage(cat("the config asks for ", counted(copy * named, "rank"), " (mesh.tp ", mesh.tp,
                    " x cp ", mesh.cp, " x pp ", mesh.pp, " x ", counted(named, "data rank"),
-                   "), but there ", ranks == 1 ? "is " : "are ",
-                   counted(ranks, "process", "processes"),
-                   "; start as many as that, or leave parallel.data_parallel at 1 for the ranks ",
-                   "that the other axes leave"));
+                   "), but there ", ranks == 1 ? "is " : "are ", ranks, "; start ", copy * named,
+                   ", or ", by_mesh ? "set mesh.dp_shard = 0" : "leave parallel.data_parallel out",
+                   ": the data ranks are then what the other axes leave"));
   }
   return mesh.resolved(ranks);
 }
@@ -127,6 +128,19 @@ PartConfig part_config_of(const RunConfig& config, int64_t ranks) {
   part.fixed_rows = config.parallel.expert_rows == "fixed";
   part.sum_in_nodes = config.parallel.sum_in_nodes && part.mesh.ep > 1;
   return part;
+}
+
+bool split_is_open(const RunConfig& config) {
+  return config.mesh.pp > 1 && config.pipeline.split == "measured" &&
+         config.pipeline.layers.empty();
+}
+
+bool has_use_for_zero(const RunConfig& config, int64_t data_ranks) {
+  const MeshConfig& mesh = config.mesh;
+  const bool copied = mesh.pp > 1 && config.pipeline.schedule == "dualpipe";
+  const int64_t dense = data_ranks * mesh.cp;  // that hold the same
+  const bool routed = config.model.moe.on() && dense * mesh.tp > mesh.ep * mesh.etp;
+  return config.offload.optimizer || copied || dense > 1 || routed;
 }
 
 void check_pipeline(const RunConfig& config, Complaints& complaints) {

@@ -19,6 +19,14 @@ int64_t ranks_of(const RunConfig& config);
 MeshConfig mesh_of(const RunConfig& config, int64_t ranks);
 PartConfig part_config_of(const RunConfig& config, int64_t ranks);
 
+// Do ranks yet have to measure which blocks each stage holds (pipeline.split)?
+bool split_is_open(const RunConfig& config);
+
+// Has parallel.zero_stage anything to act on? Several ranks that hold the same part of the model
+// (data and context ranks, those of the experts' grid, both copies of DualPipe), or an optimiser
+// whose state goes to host memory.
+bool has_use_for_zero(const RunConfig& config, int64_t data_ranks);
+
 // What is wrong with [pipeline] whatever the data: an unknown order, chunks that it does not take,
 // layers that are not those of the model or not as many pieces as there are stages.
 void check_pipeline(const RunConfig& config, Complaints& complaints);

@@ -3,27 +3,40 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/counted.h"
 #include "core/text.h"
 #include "launcher/config.h"
 #include "launcher/measurement.h"
 #include "launcher/mesh_layout.h"
-#include "launcher/progress.h"
+#include "launcher/parameter_counts.h"
+#include "launcher/rank_state.h"
 
 namespace shoestring {
 namespace {
 
+// What runs now, for a person who waits.
+using Tell = std::function<void(std::string_view what)>;
+
 // One rank's steps, each made once: layouts may change what does not belong to a layout too.
 class References {
  public:
-  const ParityStep& one(const RunConfig& config) {
-    return made(one_, config, [](const RunConfig& c) { return run_parity_step(c); });
+  const ParityStep& one(const RunConfig& config, const Tell& tell) {
+    return made(one_, config, [&](const RunConfig& c) {
+      tell("one rank");
+      return run_parity_step(c);
+    });
   }
-  const ParityStep* oracle(const RunConfig& config) {
-    return needs_oracle(config) ? &made(oracle_, config, run_oracle_step) : nullptr;
+  const ParityStep* oracle(const RunConfig& config, const Tell& tell) {
+    if (!needs_oracle(config)) return nullptr;
+    return &made(oracle_, config, [&](const RunConfig& c) {
+      tell("one rank in f64");
+      return run_oracle_step(c);
+    });
   }
 
  private:
@@ -84,34 +97,35 @@ std::string text_of_memory(const Row& row) {
   return text;
 }
 
-void print_row(const Row& row, std::ostream& out) {
+std::string text_of_row(const Row& row) {
   const size_t width = std::max<size_t>(6, row.name.size());
   const auto padded = [](std::string text, size_t to) {
     text.resize(std::max(text.size(), to), ' ');
     return text;
   };
   const std::string margin = padded("", width) + "  ";
-  out << padded("layout", width)
-      << "  ranks  loss     norm     error    memory      worst parameter\n"
-      << padded(row.name, width) << "  " << padded(cat(row.ranks), 5) << "  ";
+  std::string text = cat(padded("layout", width),
+                         "  ranks  loss     norm     error    memory      worst parameter\n",
+                         padded(row.name, width), "  ", padded(cat(row.ranks), 5), "  ");
   if (!row.failure.empty()) {
-    out << "MISSED: the run ended with an error\n";
+    append(text, "MISSED: the run ended with an error");
     std::istringstream lines(row.failure);
-    for (std::string line; std::getline(lines, line);) out << margin << line << "\n";
-    return;
+    for (std::string line; std::getline(lines, line);) append(text, "\n", margin, line);
+    return text;
   }
   const ParityResult& r = row.result;
-  out << padded(short_figure(r.loss), 7) << "  " << padded(short_figure(r.norm), 7) << "  "
-      << padded(short_figure(r.error), 7) << "  "
-      << padded(text_of_bytes(static_cast<double>(row.peak)), 10) << "  " << r.worst
-      << (r.met() ? "" : "  MISSED") << "\n";
+  append(text, padded(short_figure(r.loss), 7), "  ", padded(short_figure(r.norm), 7), "  ",
+         padded(short_figure(r.error), 7), "  ",
+         padded(text_of_bytes(static_cast<double>(row.peak)), 10), "  ", r.worst,
+         r.met() ? "" : "  MISSED");
   const std::string sent = text_of_traffic(row);
-  if (!row.note.empty()) out << margin << "note: " << row.note << "\n";
-  if (!sent.empty()) out << margin << "sent: " << sent << "\n";
-  out << margin << "memory: " << text_of_memory(row) << "\n";
+  if (!row.note.empty()) append(text, "\n", margin, "note: ", row.note);
+  if (!sent.empty()) append(text, "\n", margin, "sent: ", sent);
+  append(text, "\n", margin, "memory: ", text_of_memory(row));
   for (const auto* misses : {&r.bytes, &r.memory}) {
-    for (const std::string& miss : *misses) out << margin << "MISSED " << miss << "\n";
+    for (const std::string& miss : *misses) append(text, "\n", margin, "MISSED ", miss);
   }
+  return text;
 }
 
 std::vector<Measurement> measurements_of(const std::vector<Row>& rows) {
@@ -159,9 +173,11 @@ std::vector<Measurement> measurements_of(const std::vector<Row>& rows) {
 }
 
 // What its run made of the layout; an error of the run is a miss, and others go on.
-Row run_layout(const ParityLayout& layout, const RunConfig& config, References& references,
-               const WrapWorld& wrap) {
-  Row row{.name = layout.name, .ranks = ranks_of(config)};
+Row run_layout(const CheckedLayout& checked, References& references, const WrapWorld& wrap,
+               const Tell& tell) {
+  const RunConfig& config = checked.config;
+  Row row{.name = checked.layout.name, .ranks = ranks_of(config)};
+  tell(counted(row.ranks, "rank"));
   try {
     const RunConfig held = with_comparable_numbers(config);
     row.step = run_parity_step(config, wrap);
@@ -173,7 +189,8 @@ Row run_layout(const ParityLayout& layout, const RunConfig& config, References& 
       numbers.memory = row.step.memory;
       row.step = std::move(numbers);
     }
-    row.result = compare_steps(held, row.step, references.one(held), references.oracle(held));
+    row.result =
+        compare_steps(held, row.step, references.one(held, tell), references.oracle(held, tell));
     for (const MemoryFigure& f : row.step.memory) row.peak += f.peak;
   } catch (const std::exception& error) {
     row.failure = error.what();
@@ -181,24 +198,45 @@ Row run_layout(const ParityLayout& layout, const RunConfig& config, References& 
   return row;
 }
 
+// "parity of a.toml: 125 k parameters, 2 layers; 14 layouts of 2 to 4 ranks, each beside one rank".
+std::string text_of_task(const std::string& file, const std::vector<CheckedLayout>& layouts) {
+  int64_t least = ranks_of(layouts[0].config), most = least;
+  for (const CheckedLayout& checked : layouts) {
+    const int64_t ranks = ranks_of(checked.config);
+    least = std::min(least, ranks), most = std::max(most, ranks);
+  }
+  const ModelConfig model = with_vocabulary(layouts[0].config).model;
+  return cat("parity of ", file, ": ", text_of_parameters(model), ", ",
+             counted(model.layers, "layer"), "; ",
+             counted(static_cast<int64_t>(layouts.size()), "layout"), " of ",
+             least < most ? cat(least, " to ") : "", counted(most, "rank"),
+             layouts.size() > 1 ? ", each beside one rank" : " beside one rank");
+}
+
 }  // namespace
 
-bool run_parity(const ParityOptions& options, std::ostream& out, const WrapWorld& wrap) {
+bool run_parity(const ParityOptions& options, ProgressLine& progress, std::ostream& json,
+                const WrapWorld& wrap) {
   const std::vector<CheckedLayout> layouts = checked_layouts(options);
+  progress.line(text_of_task(options.config, layouts));
   References references;
   std::vector<Row> rows;
-  for (const auto& [layout, config] : layouts) {
-    rows.push_back(run_layout(layout, config, references, wrap));
-    if (!options.json) print_row(rows.back(), out);
+  for (const CheckedLayout& checked : layouts) {
+    const std::string place =
+        cat("running ", checked.layout.name, "  ", rows.size() + 1, " of ", layouts.size(), "  ");
+    const Tell tell = [&](std::string_view what) { progress.update(cat(place, what)); };
+    rows.push_back(run_layout(checked, references, wrap, tell));
+    if (!options.json) progress.line(text_of_row(rows.back()));
   }
-  if (options.json) print_measurements(measurements_of(rows), true, out);
   const auto missed =
       std::count_if(rows.begin(), rows.end(), [](const Row& row) { return !row.met(); });
-  if (!options.json) {
-    out << (missed == 0 ? cat("all ", rows.size(), " layouts equal one rank within the limits")
-                        : cat(missed, " of ", rows.size(), " layouts MISSED their limits"))
-        << "\n";
-  }
+  progress.line(
+      missed == 0
+          ? cat(rows.size() == 1 ? "the layout equals" : cat("all ", rows.size(), " layouts equal"),
+                " one rank within the limits")
+          : cat(missed, " of ", counted(static_cast<int64_t>(rows.size()), "layout"), " MISSED ",
+                missed == 1 ? "its" : "their", " limits"));
+  if (options.json) print_measurements(measurements_of(rows), true, json);
   return missed == 0;
 }
 

@@ -5,11 +5,15 @@
 
 #include "launcher/parity.h"
 #include "launcher/parity_layouts.h"
+#include "launcher/progress.h"
 
 namespace shoestring {
 
 // True when every layout meets its limits. A layout whose run ends with an error misses them.
-// `wrap`: of the layouts' worlds (launcher/parity.h).
-bool run_parity(const ParityOptions& options, std::ostream& out, const WrapWorld& wrap = nullptr);
+// `progress` has a line of what will be done before the first step, then what runs now, the table
+// and the verdict; as JSON `json` has the figures in the table's place. `wrap`: of the layouts'
+// worlds (launcher/parity.h).
+bool run_parity(const ParityOptions& options, ProgressLine& progress, std::ostream& json,
+                const WrapWorld& wrap = nullptr);
 
 }  // namespace shoestring

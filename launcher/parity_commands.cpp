@@ -1,6 +1,7 @@
 #include "launcher/parity_commands.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <iostream>
 #include <memory>
 
@@ -52,7 +53,10 @@ void add_parity_command(CLI::App& app, CommandAction& action) {
       "  shoestring parity configs/runs/mini-deepseek-v3.toml --layouts all --ranks 4\n"
       "  shoestring parity my.toml --layouts my_layouts.txt --json");
   command->callback([options, &action] {
-    action = [options] { return run_parity(*options, std::cout) ? 0 : 1; };
+    action = [options] {
+      ProgressLine progress(options->json ? stderr : stdout);
+      return run_parity(*options, progress, std::cout) ? 0 : 1;
+    };
   });
 }
 

@@ -162,9 +162,15 @@ std::string complaint_of(const ParityLayout& layout, size_t before, std::string 
 void require_layout(const ParityLayout& layout, const RunConfig& config) {
   const int64_t ranks = ranks_of(config);
   if (ranks == 1) {
-    fail_usage(cat(layout.places.empty() ? layout.name : "the layout",
-                   " amounts to one rank, which leaves nothing to compare; name an axis, such as ",
-                   layout.places.empty() ? "--set mesh.tp=2" : "tp=2"));
+    const bool experts = config.mesh.ep * config.mesh.etp > 1, named = !layout.places.empty();
+    fail_usage(cat(named ? "the layout" : layout.name,
+                   " amounts to one rank, which leaves nothing to compare; ",
+                   experts ? "ep and etp share out the ranks of other axes and add none: name one "
+                             "of these beside them, such as "
+                           : "name an axis, such as ",
+                   experts ? (named ? "dp=" : "--set parallel.data_parallel=")
+                           : (named ? "tp=" : "--set mesh.tp="),
+                   experts ? config.mesh.ep * config.mesh.etp : 2));
   }
   if (ranks > most_threads) {
     fail_usage(cat("the layout asks for ", ranks, " ranks, but parity runs them as threads, at ",

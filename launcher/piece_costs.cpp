@@ -5,11 +5,13 @@
 #include <numeric>
 #include <optional>
 
+#include "core/check.h"
 #include "core/fp8/layer.h"
 #include "core/text.h"
-#include "launcher/mesh_layout.h"
+#include "launcher/memory_forecast.h"
 #include "launcher/plan.h"
 #include "launcher/progress.h"
+#include "launcher/rank_share.h"
 #include "parallel/model_stages.h"
 #include "parallel/schedules/catalogue.h"
 
@@ -128,10 +130,14 @@ class Bench {
   std::optional<ModelStages> work_;
 };
 
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+struct Typical {
+  double median = 0, spread = 0;
+};
+Typical typical(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size(), quarter = n / 4;
+  const double median = values[n / 2];
+  return {.median = median, .spread = (values[n - 1 - quarter] - values[quarter]) / median};
 }
 
 }  // namespace
@@ -144,12 +150,71 @@ PieceTimes measure_pieces(const RunConfig& config, int threads, int rounds) {
   for (auto& of_stage : seconds) of_stage.clear();
   for (int round = 0; round < rounds; ++round) bench.run(seconds);
   const auto of = [&](int stage) {
-    return stage < 0 ? 0 : median(seconds[static_cast<size_t>(stage)]);
+    return stage < 0 ? Typical() : typical(seconds[static_cast<size_t>(stage)]);
   };
-  return {.embedding = of(0),
-          .dense = of(pieces.dense),
-          .sparse = of(pieces.sparse),
-          .head = of(static_cast<int>(pieces.chunks.size()) - 1)};
+  const Typical embedding = of(0), dense = of(pieces.dense), sparse = of(pieces.sparse),
+                head = of(static_cast<int>(pieces.chunks.size()) - 1);
+  return {.embedding = embedding.median,
+          .dense = dense.median,
+          .sparse = sparse.median,
+          .head = head.median,
+          .spread = {.embedding = embedding.spread,
+                     .dense = dense.spread,
+                     .sparse = sparse.spread,
+                     .head = head.spread}};
+}
+
+std::string text_of_noise(const PieceTimes& times) {
+  constexpr double quiet = 0.1;
+  std::string pieces;
+  const auto add = [&](const char* name, double spread) {
+    if (!(spread > quiet)) return;
+    append(pieces, pieces.empty() ? "" : ", ", name, " ", text_of_fixed(100 * spread, 0), " %");
+  };
+  add("embedding", times.spread.embedding);
+  add("dense block", times.spread.dense);
+  add("sparse block", times.spread.sparse);
+  add("head", times.spread.head);
+  if (pieces.empty()) return "";
+  return cat("rounds of the same piece differ by more than a tenth of their median (", pieces,
+             "): the machine is busy with other work as well, and the split may be another one on ",
+             "a quiet machine");
+}
+
+void require_memory_to_measure(const RunConfig& config, int threads, int64_t memory_bytes) {
+  const Pieces pieces = pieces_of(config.model);
+  const auto stages = static_cast<int>(pieces.chunks.size());
+  RankShare share;
+  share.where.chunks = stages;
+  share.chunks = pieces.chunks;
+  for (int s = 0; s < stages; ++s) {
+    share.program.push_back({.what = Do::F, .stage = static_cast<int16_t>(s)});
+  }
+  for (int s = stages; s-- > 0;) {
+    share.program.push_back({.what = Do::B, .stage = static_cast<int16_t>(s)});
+  }
+  share.groups = {{.params = parameters_of(config.model, pieces.chunks, numbers_below(stages))}};
+  double bytes = 0;  // in f64: sizes that a config may name overflow 64 bits
+  for (const ParamInfo& p : share.groups[0].params) {
+    double own = config.train.dtype == "f32" ? 8 : 10;
+    for (const int64_t dim : p.shape.dims()) own *= static_cast<double>(dim);
+    bytes += own;
+  }
+  const LoadSegment segment = load_segments(config)[0];
+  const auto available = static_cast<double>(memory_bytes);
+  if (bytes <= available) {
+    const ForecastInput input{.sequences = segment.sequences,
+                              .length = segment.length,
+                              .threads = threads,
+                              .share = share};
+    bytes += static_cast<double>(forecast_memory(config, input).total());
+  }
+  if (bytes <= available) return;
+  fail_usage(
+      cat("pipeline.split = \"measured\": one block of each kind, the embedding and the head ",
+          "on the first rank need at least ", text_of_bytes(bytes),
+          " to be measured, but the machine has ", text_of_bytes(available),
+          "; write pipeline.layers, or choose a smaller train.micro_batch"));
 }
 
 PieceCosts costs_of(const ModelConfig& model, const PieceTimes& times) {

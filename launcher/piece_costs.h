@@ -1,6 +1,7 @@
 #pragma once
 // What the pieces of a pipeline cost on this machine, measured, and the split of blocks by that.
 
+#include <string>
 #include <vector>
 
 #include "launcher/run_config.h"
@@ -16,8 +17,21 @@ namespace shoestring {
 // as well. The config has its vocabulary.
 struct PieceTimes {
   double embedding = 0, dense = 0, sparse = 0, head = 0;  // 0: the model has none
+  // How far the middle half of a piece's rounds are apart, of the median.
+  struct Spread {
+    double embedding = 0, dense = 0, sparse = 0, head = 0;
+  } spread = {};
 };
 PieceTimes measure_pieces(const RunConfig& config, int threads, int rounds = 3);
+
+// Usage error where the measurement would take more memory than that: the pieces' weights, masters
+// and gradients, and a micro-batch's passes through all of them. To be asked before it: what a rank
+// of the run holds may be far less (axes that cut blocks), or more.
+void require_memory_to_measure(const RunConfig& config, int threads, int64_t memory_bytes);
+
+// What a person should know of the spread where it is above a tenth, as on a busy machine, with the
+// pieces that have it; empty: it is not.
+std::string text_of_noise(const PieceTimes& times);
 
 PieceCosts costs_of(const ModelConfig& model, const PieceTimes& times);
 

@@ -103,8 +103,16 @@ void require_inputs(const RunConfig& config) {
                 cat("shoestring data train-tokenizer --out ", config.tokenizer, " TEXT..."));
 }
 
+// `machine` names all ranks.
+void require_memory_here(const RunConfig& config, MachineShare machine) {
+  machine.world = machine.ranks;
+  machine.ranks = static_cast<int>(mesh_of(config, machine.ranks).dp());
+  machine.memory_bytes = memory_of_machine();
+  require_memory(config, load_segments(config), machine);
+}
+
 // Whatever can be wrong between config, stores, tokenizer and machine is found here.
-Inputs open_inputs(RunConfig& config, MachineShare machine) {
+Inputs open_inputs(RunConfig& config, const MachineShare& machine) {
   fill_in(config);
   Complaints complaints;
   config.validate_data(complaints);
@@ -121,10 +129,7 @@ Inputs open_inputs(RunConfig& config, MachineShare machine) {
   for (const auto& store : stores) inputs.store_marks.push_back(mark_of(*store));
   inputs.token_ids = fill_in_vocabulary(config, stores);
   require_layout(config, machine.ranks, load_segments(config));
-  machine.world = machine.ranks;
-  machine.ranks = static_cast<int>(mesh_of(config, machine.ranks).dp());
-  machine.memory_bytes = memory_of_machine();
-  require_memory(config, load_segments(config), machine);
+  require_memory_here(config, machine);
   inputs.loader = std::make_unique<Loader>(config.data, std::move(stores), load_segments(config),
                                            static_cast<uint64_t>(config.run.seed));
   inputs.loader->schedule().at(config.train.steps);  // the tokens of the run can be counted
@@ -183,8 +188,8 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
       communication(communicator.size() > 1 ? Stream::worker(device, "communication")
                                             : Stream::immediate(device)),
       guard(run.optim.skip) {
-  Inputs inputs =
-      open_inputs(config, {.ranks = ranks.size(), .ranks_here = ranks_here, .threads = threads});
+  const MachineShare machine{.ranks = ranks.size(), .ranks_here = ranks_here, .threads = threads};
+  Inputs inputs = open_inputs(config, machine);
   // Elsewhere: what the check takes is no part of the run's memory.
   require_exact_products(config, [&] {
     Device aside(DeviceKind::cpu, 0, threads);
@@ -201,7 +206,10 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
     if (const std::string text = warning_of_moments(run); !text.empty()) log_warning(text);
   }
   schedule = inputs.schedule;
-  if (config.mesh.pp > 1 && config.pipeline.split == "measured") split_by_cost();
+  if (split_is_open(config)) {
+    split_by_cost();
+    require_memory_here(config, machine);
+  }
   const OffloadSection& offload = config.offload;
   if (offload.activations || offload.optimizer) {
     host = std::make_unique<Device>(DeviceKind::cpu, 0, threads);
@@ -237,7 +245,10 @@ RankState::RankState(const RunConfig& run, Communicator& communicator, int threa
 void RankState::split_by_cost() {
   std::vector<double> blocks(static_cast<size_t>(pipeline_stages(config)));
   if (ranks.rank() == 0) {
-    const PieceCosts costs = costs_of(config.model, measure_pieces(config, device.threads()));
+    require_memory_to_measure(config, device.threads(), memory_of_machine());
+    const PieceTimes times = measure_pieces(config, device.threads());
+    if (const std::string text = text_of_noise(times); !text.empty()) log_warning(text);
+    const PieceCosts costs = costs_of(config.model, times);
     config.pipeline.layers = balanced_split(costs, static_cast<int>(blocks.size()));
     split_text = text_of_split(costs, config.pipeline.layers);
     std::copy(config.pipeline.layers.begin(), config.pipeline.layers.end(), blocks.begin());

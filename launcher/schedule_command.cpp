@@ -1,19 +1,15 @@
 #include "launcher/schedule_command.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <iostream>
-#include <iterator>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "core/check.h"
 #include "core/counted.h"
 #include "core/text.h"
-#include "io/durable_file.h"
-#include "launcher/progress.h"
+#include "launcher/schedule_program.h"
+#include "launcher/schedule_times.h"
 #include "parallel/passes.h"
 #include "parallel/schedules/catalogue.h"
 #include "parallel/segment_passes.h"
@@ -22,63 +18,6 @@ namespace shoestring {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-double parse_time(std::string_view text, const std::string& part) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool whole = error == std::errc() && end == text.data() + text.size();
-  if (!whole || !std::isfinite(value) || value < 0 || value > 1e9) {
-    fail_usage(cat("--times: \"", part, "\" needs a number from 0 to 1e9 behind the ="));
-  }
-  return value;
-}
-
-std::string read_program(const std::string& path) {
-  if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  return read_small_file(path, 64ull << 20);
-}
-
-bool stand_where_they_run(const std::vector<Program>& programs, const Placement& where) {
-  for (size_t rank = 0; rank < programs.size(); ++rank) {
-    for (const Instruction& i : programs[rank]) {
-      if (i.stage >= where.stages() || where.rank_of(i.stage, i.micro) != static_cast<int>(rank)) {
-        return false;
-      }
-    }
-  }
-  return true;
-}
-
-// The order of stages under which every instruction runs on its stage's rank.
-Placement placement_of(const std::vector<Program>& programs, const std::string& name) {
-  int stages = 0, micros = 0;
-  for (const Program& program : programs) {
-    for (const Instruction& i : program) {
-      stages = std::max(stages, i.stage + 1);
-      micros = std::max(micros, i.micro + 1);
-    }
-  }
-  const auto ranks = static_cast<int>(programs.size());
-  if (ranks == 0) fail_usage(cat(name, ": no instructions; write a line a rank, as 0F0 0F1 1B0"));
-  std::vector<Placement> candidates;
-  if (stages % ranks == 0) {
-    candidates.push_back({.order = StageOrder::loop, .ranks = ranks, .chunks = stages / ranks});
-  }
-  if (stages == 2 * ranks) {
-    candidates.push_back({.order = StageOrder::vee, .ranks = ranks, .chunks = 2});
-  }
-  if (stages == ranks) {
-    candidates.push_back({.order = StageOrder::both_ways, .ranks = ranks, .chunks = 2});
-  }
-  for (Placement& where : candidates) {
-    where.micros = micros;
-    if (stand_where_they_run(programs, where)) return where;
-  }
-  fail_usage(
-      cat(name, ": ", counted(stages, "stage"), " on ", counted(ranks, "rank"),
-          " stand nowhere known: stage s belongs on rank s mod p, or on r and 2p - 1 - r, or "
-          "in both directions on r and p - 1 - r"));
-}
 
 double largest(const std::vector<SimulatedRank>& ranks, double SimulatedRank::*member) {
   double most = 0;
@@ -104,6 +43,19 @@ std::string padded(const std::string& text, size_t width, bool left = false) {
                  option == "--chunks" ? "interleaved-1f1b" : "automatic", "; leave it out"));
 }
 
+StageSegments segments_of(const ScheduleOptions& o) {
+  return o.segments.empty() ? StageSegments() : parse_segments(o.segments);
+}
+
+// Options that no order would take.
+void require_sense(const ScheduleOptions& o) {
+  parse_times(o.times);
+  if (o.whole && o.segments.empty()) {
+    fail_usage("--whole has no effect without --segments: pairs are split into these alone");
+  }
+  require_segments_of_times(o.times, segments_of(o));
+}
+
 // Options that the order would ignore.
 void require_taken(const ScheduleOptions& o) {
   const bool named = o.program_file.empty();
@@ -111,6 +63,28 @@ void require_taken(const ScheduleOptions& o) {
   const ScheduleEntry entry = named ? schedule_entry(o.name) : ScheduleEntry();
   if (o.chunks && !entry.takes_chunks) refuse_option("--chunks", by);
   if (o.memory_limit && !entry.takes_memory) refuse_option("--memory-limit", by);
+}
+
+void require_same(std::string_view option, const std::optional<int>& wanted, int is,
+                  const std::string& file) {
+  if (!wanted || *wanted == is) return;
+  fail_usage(cat(option, " is ", *wanted, ", but the program ", file, " has ", is,
+                 "; leave the option out"));
+}
+
+Schedule ordered(const ScheduleOptions& o) {
+  if (o.program_file.empty()) {
+    return make_schedule({.name = o.name,
+                          .ranks = o.ranks.value_or(usual_pipeline_ranks),
+                          .micros = o.micro_batches.value_or(usual_micro_batches),
+                          .chunks = o.chunks,
+                          .times = parse_times(o.times),
+                          .memory = o.memory_limit});
+  }
+  Schedule schedule = schedule_of_file(o.program_file);
+  require_same("--ranks", o.ranks, schedule.where.ranks, o.program_file);
+  require_same("--micro-batches", o.micro_batches, schedule.where.micros, o.program_file);
+  return schedule;
 }
 
 struct Compared {
@@ -127,7 +101,7 @@ Compared compared(const ScheduleOptions& sizes, const std::string& name) {
   Compared row{.name = name, .refusal = "", .simulation = {}};
   try {
     const Schedule schedule = schedule_of(options);
-    row.simulation = simulate(schedule, times_of(options, schedule));
+    row.simulation = simulate(schedule, times_of(options.times, schedule));
   } catch (const Error& e) {
     row.refusal = e.what();
   }
@@ -174,85 +148,7 @@ Json comparison_json(const Compared& row) {
   return json;
 }
 
-// "experts", "0.5/0.5/0.4"; A2A is one number for all that travels. False: no such key.
-bool take_segment_times(StepTimes& times, const std::string& key, std::string_view value,
-                        const std::string& part) {
-  if (key == "A2A") {
-    const double way = parse_time(value, part);
-    for (const SegmentKind kind : {SegmentKind::dispatch, SegmentKind::combine}) {
-      times.segments[static_cast<size_t>(kind)] = {.f = way, .i = way};
-    }
-    return true;
-  }
-  for (size_t k = 0; k < segment_kinds; ++k) {
-    if (name_of(static_cast<SegmentKind>(k)) != key) continue;
-    SegmentTimes& t = times.segments[k];
-    for (double* time : {&t.f, &t.i, &t.w}) {
-      const size_t end = std::min(value.find('/'), value.size());
-      *time = parse_time(value.substr(0, end), part);
-      value.remove_prefix(std::min(end + 1, value.size()));
-      if (value.empty()) return true;
-    }
-    fail_usage(cat("--times: \"", part, "\" has more than F, I and W"));
-  }
-  return false;
-}
-
-Schedule schedule_of_file(const std::string& path) {
-  Schedule schedule{.name = path, .where = {}, .ranks = {}};
-  schedule.ranks = parse_programs(read_program(path), path);
-  schedule.where = placement_of(schedule.ranks, path);
-  for (const Program& program : schedule.ranks) {
-    for (const Instruction& i : program) schedule.transfers |= is_transfer(i.what);
-  }
-  return schedule;
-}
-
 }  // namespace
-
-StepTimes parse_times(const std::string& text) {
-  StepTimes times;
-  const std::map<std::string, double*> known = {
-      {"F", &times.f}, {"I", &times.i}, {"W", &times.w}, {"FB", &times.fb}, {"comm", &times.comm}};
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    const std::string part = text.substr(at, end - at);
-    const size_t equals = std::min(part.find('='), part.size());
-    const std::string key = part.substr(0, equals);
-    const std::string_view value = std::string_view(part).substr(std::min(equals + 1, part.size()));
-    const auto slot = known.find(key);
-    if (equals < part.size() && slot != known.end()) {
-      *slot->second = parse_time(value, part);
-    } else if (equals == part.size() || !take_segment_times(times, key, value, part)) {
-      fail_usage(cat("--times: \"", part, "\" is none of F=, I=, W=, FB=, comm=, A2A= and the ",
-                     "kinds of segments, as experts=1/1/1, parted by commas"));
-    }
-    at = end + 1;
-  }
-  if (times.f + times.i + times.w <= 0) fail_usage("--times: F, I and W are all 0");
-  return times;
-}
-
-StepTimes times_of(const ScheduleOptions& options, const Schedule& schedule) {
-  StepTimes times = parse_times(options.times);
-  if (schedule.segments.empty()) return times;
-  const StageSegments& segments = schedule.segments[0];
-  const auto computes = [](SegmentKind kind) {
-    return kind != SegmentKind::edge && !travels(kind);
-  };
-  for (const SegmentKind kind : segments) {
-    const SegmentTimes& t = times.segments[static_cast<size_t>(kind)];
-    if (computes(kind) && t.f + t.i + t.w > 0) return times;
-  }
-  const auto count = static_cast<double>(std::ranges::count_if(segments, computes));
-  if (count == 0) fail_usage("--segments: none of them computes");
-  const double share = schedule.where.share_of_stage() / count;
-  for (const SegmentKind kind : segments) {
-    if (!computes(kind)) continue;
-    times.segments[static_cast<size_t>(kind)] = {times.f * share, times.i * share, times.w * share};
-  }
-  return times;
-}
 
 Schedule schedule_of(const ScheduleOptions& o, bool transfers) {
   if (o.program_file.empty() == o.name.empty()) {
@@ -261,19 +157,13 @@ Schedule schedule_of(const ScheduleOptions& o, bool transfers) {
         "shoestring schedule list shows the names");
   }
   require_taken(o);
-  Schedule schedule = o.program_file.empty() ? make_schedule({.name = o.name,
-                                                              .ranks = o.ranks,
-                                                              .micros = o.micro_batches,
-                                                              .chunks = o.chunks,
-                                                              .times = parse_times(o.times),
-                                                              .memory = o.memory_limit})
-                                             : schedule_of_file(o.program_file);
+  require_sense(o);
+  Schedule schedule = ordered(o);
   if (o.pairs) schedule = pair_overlap(std::move(schedule));
   if (transfers && !schedule.transfers) schedule = add_transfers(std::move(schedule));
   if (o.segments.empty()) return schedule;
-  schedule.segments.assign(static_cast<size_t>(schedule.where.stages()),
-                           parse_segments(o.segments));
-  const StepTimes times = times_of(o, schedule);
+  schedule.segments.assign(static_cast<size_t>(schedule.where.stages()), segments_of(o));
+  const StepTimes times = times_of(o.times, schedule);
   if (o.whole) return schedule;
   std::vector<StageSegments> segments = schedule.segments;
   return split_segments(std::move(schedule), std::move(segments), times);
@@ -336,12 +226,13 @@ std::string simulation_table(const Schedule& schedule, const Simulation& simulat
 
 void print_comparison(const ScheduleOptions& sizes, const std::vector<std::string>& names,
                       bool json, ProgressLine& progress) {
-  parse_times(sizes.times);  // a mistake there is no schedule's
+  require_sense(sizes);  // a mistake there is no schedule's
   const std::vector<std::string> all = names_to_compare(sizes, names);
   if (!json) {
-    progress.line(cat(counted(sizes.ranks, "rank"), ", ",
-                      counted(sizes.micro_batches, "micro-batch", "micro-batches"), ", ",
-                      sizes.times));
+    const int ranks = sizes.ranks.value_or(usual_pipeline_ranks);
+    const int micros = sizes.micro_batches.value_or(usual_micro_batches);
+    progress.line(cat(counted(ranks, "rank"), ", ", counted(micros, "micro-batch", "micro-batches"),
+                      ", ", sizes.times));
     progress.line(padded("", 18, true) + "  makespan  largest bubble  peak activations");
   }
   for (size_t k = 0; k < all.size(); ++k) {

@@ -11,29 +11,22 @@
 
 namespace shoestring {
 
+inline constexpr int usual_pipeline_ranks = 4, usual_micro_batches = 8;
+
 struct ScheduleOptions {
-  std::string name = {};          // of the catalogue; or
-  std::string program_file = {};  // a text program, "-" for standard input
-  int ranks = 4;
-  int micro_batches = 8;
-  std::optional<int> chunks = {};           // of a rank, for interleaved-1f1b
-  std::optional<double> memory_limit = {};  // micro-batches a rank keeps, for automatic
+  std::string name = {};                              // of the catalogue; or
+  std::string program_file = {};                      // a text program, "-" for standard input
+  std::optional<int> ranks = {}, micro_batches = {};  // default 4 and 8, or the program's own
+  std::optional<int> chunks = {};                     // of a rank, for interleaved-1f1b
+  std::optional<double> memory_limit = {};            // micro-batches a rank keeps, for automatic
   std::string times = "F=1,I=1,W=1,comm=0";
   std::string segments = {};  // of every stage, "attention,dispatch,experts,combine"; or not told
   bool pairs = false;         // joins passes to pairs (parallel/segment_passes.h)
   bool whole = false;         // pairs are not split where segments are told
 };
 
-// "F=1,I=1,W=1,comm=0", any of them, also FB (an interleaved pair), A2A (dispatch and combine, one
-// way) and kinds of segments, "experts=0.5/0.5/0.4" for F, I and W; others stay as they are by
-// default. A usage error names the part that is wrong.
-StepTimes parse_times(const std::string& text);
-// The same; where segments are told and no time of any that computes, F, I and W of a stage are
-// shared out evenly over those but edges.
-StepTimes times_of(const ScheduleOptions& options, const Schedule& schedule);
-
-// Of the catalogue or the file, as pairs and in parts if so wished. A file's ranks are its lines;
-// its micro-batches and where stages stand follow from the instructions.
+// Of the catalogue or the file (launcher/schedule_program.h), as pairs and in parts if so wished.
+// Options that it would ignore, or that contradict the file, are usage errors.
 Schedule schedule_of(const ScheduleOptions& options, bool transfers = false);
 
 std::string schedule_list_text();

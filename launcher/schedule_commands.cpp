@@ -1,17 +1,22 @@
 #include "launcher/schedule_commands.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "core/check.h"
+#include "core/counted.h"
+#include "core/log.h"
 #include "core/text.h"
 #include "io/durable_file.h"
 #include "launcher/schedule_command.h"
 #include "launcher/schedule_picture.h"
 #include "launcher/schedule_rehearsal.h"
+#include "launcher/schedule_times.h"
 #include "launcher/schedule_trace.h"
 #include "parallel/schedules/catalogue.h"
 
@@ -23,17 +28,17 @@ struct Arguments {
   std::vector<std::string> names;
   std::string out, trace;
   double unit_ms = 5;
-  int expert_ranks = 2;
+  std::optional<int> expert_ranks = {};
   bool json = false, transfers = false, beside_1f1b = false;
 };
 
 void add_sizes(CLI::App& command, ScheduleOptions& o) {
   command.add_option("--ranks", o.ranks, "pipeline ranks, p")
       ->type_name("P")
-      ->capture_default_str();
+      ->default_str(cat(usual_pipeline_ranks));
   command.add_option("--micro-batches", o.micro_batches, "of one step, m")
       ->type_name("M")
-      ->capture_default_str();
+      ->default_str(cat(usual_micro_batches));
   command.add_option("--chunks", o.chunks, "stages a rank of interleaved-1f1b; default 2")
       ->type_name("V");
   command
@@ -46,8 +51,8 @@ void add_sizes(CLI::App& command, ScheduleOptions& o) {
           "of one rank's whole share and one micro-batch; comm between ranks; FB an "
           "interleaved pair, F + I + W where it is not given; A2A a dispatch or combine, one "
           "way; experts=0.5/0.5/0.4 F, I and W of a kind of segment")
-      ->type_name("F=1,I=1,W=1,comm=0")
-      ->capture_default_str();
+      ->type_name("TIMES")
+      ->default_str(cat("\"", o.times, "\""));
   command
       .add_option(
           "--segments", o.segments,
@@ -66,80 +71,111 @@ void add_schedule_choice(CLI::App& command, ScheduleOptions& o) {
   add_sizes(command, o);
 }
 
+// `what` returns the exit code.
 CLI::App* add_command(CLI::App& group, const char* name, const char* help,
                       const std::shared_ptr<Arguments>& a, CommandAction& action,
-                      void (*what)(const Arguments&)) {
+                      int (*what)(const Arguments&)) {
   auto* command = group.add_subcommand(name, help);
-  command->callback([a, &action, what] {
-    action = [a, what] {
-      what(*a);
-      return 0;
-    };
-  });
+  command->callback([a, &action, what] { action = [a, what] { return what(*a); }; });
   return command;
 }
 
-void list(const Arguments& a) {
+int list(const Arguments& a) {
   if (!a.json) {
     std::cout << schedule_list_text();
-    return;
+    return 0;
   }
   std::cout << schedule_list_json();
+  return 0;
 }
 
-void show(const Arguments& a) { std::cout << schedule_text(schedule_of(a.options, a.transfers)); }
+int show(const Arguments& a) {
+  std::cout << schedule_text(schedule_of(a.options, a.transfers));
+  return 0;
+}
 
-void rehearse_it(const Arguments& a) {
+StepTimes times_for(const ScheduleOptions& o, const Schedule& schedule) {
+  const std::string idle = warning_of_times(o.times, schedule);
+  if (!idle.empty()) log_warning(idle);
+  return times_of(o.times, schedule);
+}
+
+// Of the same size, and whole.
+ScheduleOptions plain_1f1b(const ScheduleOptions& options, const Placement& where) {
+  ScheduleOptions plain = options;
+  plain.name = "1f1b";
+  plain.program_file.clear();
+  plain.ranks = where.ranks;
+  plain.micro_batches = where.micros;
+  plain.chunks.reset();
+  plain.memory_limit.reset();
+  plain.pairs = false;
+  plain.whole = !options.segments.empty();
+  return plain;
+}
+
+int rehearse_it(const Arguments& a) {
   if (!(a.unit_ms > 0) || a.unit_ms > 1e5) {
     fail_usage(cat("--unit-ms must be above 0 and at most 100000 but is ", a.unit_ms));
   }
-  const auto rehearsed = [&](const ScheduleOptions& o) {
-    const Schedule schedule = schedule_of(o, true);
-    const RehearsalOptions options{.times = times_of(o, schedule),
-                                   .seconds_per_unit = a.unit_ms / 1000};
-    return rehearse_in_threads(schedule, options, a.expert_ranks);
+  if (a.expert_ranks && a.options.segments.empty()) {
+    fail_usage("--expert-ranks has no effect without --segments: no rows travel");
+  }
+  ProgressLine progress(a.json ? stderr : stdout);
+  const auto rehearsed = [&](const Schedule& schedule, const StepTimes& times) {
+    return rehearse_in_threads(
+        schedule, {.times = times, .seconds_per_unit = a.unit_ms / 1000},
+        a.expert_ranks.value_or(2), [&](const RehearsalPlan& plan) {
+          progress.line(cat("rehearsing ", schedule.name, ": ",
+                            counted(schedule.where.ranks, "rank"), ", ",
+                            counted(schedule.where.micros, "micro-batch", "micro-batches"), ", on ",
+                            counted(plan.threads, "thread"), ", ", text_of_seconds(plan.seconds),
+                            " by the simulation"));
+        });
   };
-  std::vector<Measurement> rows = rehearsed(a.options);
+  const Schedule schedule = schedule_of(a.options, true);
+  std::vector<Measurement> rows = rehearsed(schedule, times_for(a.options, schedule));
   if (a.beside_1f1b) {
-    ScheduleOptions plain = a.options;
-    plain.name = "1f1b";
-    plain.program_file.clear();
-    plain.chunks.reset();
-    plain.memory_limit.reset();
-    plain.pairs = false;
-    plain.whole = true;
-    for (Measurement& row : rehearsed(plain)) {
+    const ScheduleOptions plain = plain_1f1b(a.options, schedule.where);
+    const Schedule beside = schedule_of(plain, true);
+    for (Measurement& row : rehearsed(beside, times_of(plain.times, beside))) {
       row.name = cat("1f1b_", row.name);
       row.goal = {};
       rows.push_back(row);
     }
   }
   print_measurements(rows, a.json, std::cout);
+  const auto missed = [](const Measurement& row) { return row.met() == false; };
+  return std::any_of(rows.begin(), rows.end(), missed) ? 1 : 0;
 }
 
-void draw(const Arguments& a) {
+int draw(const Arguments& a) {
   const Schedule schedule = schedule_of(a.options);
-  const std::string svg = schedule_svg(schedule, simulate(schedule, times_of(a.options, schedule)));
+  const std::string svg =
+      schedule_svg(schedule, simulate(schedule, times_for(a.options, schedule)));
   if (a.out == "-") {
     std::cout << svg;
-    return;
+    return 0;
   }
   write_file_durably(a.out, svg);
   std::cout << "wrote " << a.out << "\n";
+  return 0;
 }
 
-void simulate_one(const Arguments& a) {
+int simulate_one(const Arguments& a) {
   const Schedule schedule = schedule_of(a.options);
-  const StepTimes times = times_of(a.options, schedule);
+  const StepTimes times = times_for(a.options, schedule);
   const Simulation simulation = simulate(schedule, times);
   if (!a.trace.empty()) write_schedule_trace(schedule, simulation, times.comm, a.trace);
   std::cout << (a.json ? simulation_json(schedule, simulation)
                        : simulation_table(schedule, simulation));
+  return 0;
 }
 
-void compare_all(const Arguments& a) {
+int compare_all(const Arguments& a) {
   ProgressLine progress(stdout);
   print_comparison(a.options, a.names, a.json, progress);
+  return 0;
 }
 
 void add_rehearse_command(CLI::App& group, CommandAction& action) {
@@ -155,9 +191,23 @@ void add_rehearse_command(CLI::App& group, CommandAction& action) {
       ->add_option("--expert-ranks", a->expert_ranks,
                    "with --segments: threads a pipeline rank, between which rows travel")
       ->type_name("N")
-      ->capture_default_str();
+      ->default_str("2");
   command->add_flag("--beside-1f1b", a->beside_1f1b, "the same of 1f1b, whole, beside it");
   command->add_flag("--json", a->json, "rows {name, value, unit, goal, met}");
+  command->footer(
+      "Ends with 1 where a goal is missed: a makespan of at most 1.05 of the simulation's and, "
+      "where "
+      "rows\n"
+      "can be hidden by the simulation, at most 0.05 of it in which they are not. Work beside it "
+      "on "
+      "the\n"
+      "same machine makes it miss them, the sooner the smaller --unit-ms is. At most 512 "
+      "threads.\n\n"
+      "Examples:\n"
+      "  shoestring schedule rehearse --name zb-v --ranks 8 --micro-batches 16\n"
+      "  shoestring schedule rehearse --name dualpipe --ranks 8 --micro-batches 40 --unit-ms 40 "
+      "\\\n"
+      "    --segments attention,dispatch,experts,combine --times A2A=0.2 --beside-1f1b");
 }
 
 }  // namespace

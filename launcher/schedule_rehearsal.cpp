@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/counted.h"
 #include "core/text.h"
 #include "parallel/comm/in_process.h"
 #include "parallel/comm/throttled.h"
@@ -14,11 +15,12 @@ namespace shoestring {
 namespace {
 
 constexpr double most_exposed = 0.05;
+// 512 take half a minute and 1.5 GiB on two cores, and four times as much twice as many.
+constexpr int64_t most_threads = 512;
 
 // Threads that run the same program, a pipeline rank, stand one behind the other.
 Rehearsal run_threads(const Schedule& schedule, const RehearsalOptions& options, int expert_ranks) {
   Rehearsal rehearsal;
-  if (schedule.segments.empty()) expert_ranks = 1;
   run_ranks(schedule.where.ranks * expert_ranks, [&](Communicator& world) {
     const int rank = world.rank() / expert_ranks, place = world.rank() % expert_ranks;
     const auto pipeline = world.split(place, rank);
@@ -44,15 +46,24 @@ double worst_exposed(const auto& ranks) {
 }  // namespace
 
 std::vector<Measurement> rehearse_in_threads(Schedule schedule, const RehearsalOptions& options,
-                                             int expert_ranks) {
-  if (!schedule.transfers) schedule = add_transfers(std::move(schedule));
+                                             int expert_ranks, const RehearsalTold& tell) {
+  if (schedule.segments.empty()) expert_ranks = 1;
   if (!schedule.segments.empty() && expert_ranks < 2) {
-    fail_usage(cat("rows travel between at least 2 ranks, not ", expert_ranks));
+    fail_usage(cat("--expert-ranks is ", expert_ranks, ", but rows travel between at least 2"));
   }
+  const int64_t threads = int64_t{schedule.where.ranks} * expert_ranks;
+  if (threads > most_threads) {
+    fail_usage(cat("a rehearsal of ", counted(schedule.where.ranks, "rank"),
+                   expert_ranks > 1 ? cat(" x ", expert_ranks, " of --expert-ranks") : "",
+                   " needs ", threads, " threads, but at most ", most_threads,
+                   " can be started; simulate has no such limit"));
+  }
+  if (!schedule.transfers) schedule = add_transfers(std::move(schedule));
   StepTimes times = options.times;
   times.comm = 0;  // nothing imposes it
   const Simulation simulation = simulate(schedule, times);
   const double simulated = simulation.makespan * options.seconds_per_unit;
+  if (tell) tell({.threads = static_cast<int>(threads), .seconds = simulated});
   const Rehearsal rehearsal = run_threads(schedule, options, expert_ranks);
   double waited = 0, overhead = 0;
   for (const RehearsedRank& rank : rehearsal.ranks) {

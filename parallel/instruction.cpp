@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <limits>
 
 #include "core/check.h"
 #include "core/text.h"
@@ -29,6 +30,9 @@ struct Word {
 int16_t take_number(const Word& word, std::string_view& rest, std::string_view what) {
   int16_t number = 0;
   const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), number);
+  if (error == std::errc::result_out_of_range && !rest.starts_with('-')) {
+    word.refuse(cat("its ", what, " is above ", std::numeric_limits<int16_t>::max()));
+  }
   if (error != std::errc() || number < 0) word.refuse(cat("it has no ", what));
   rest.remove_prefix(static_cast<size_t>(end - rest.data()));
   return number;

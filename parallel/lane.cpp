@@ -87,6 +87,7 @@ void Lane::leave() {
 
 void Lane::hand_over(Lock& lock, std::optional<Step> step) {
   if (travelling_) {
+    const Awaiting waits("rows on their way");
     const auto begin = std::chrono::steady_clock::now();
     engine_.wait(lock, [&] { return !travelling_; });
     travel_seconds_ +=

@@ -121,7 +121,7 @@ class Rules {
     const int64_t stages = mesh_.pp * schedule.stages_per_rank;
     need(stages <= model_.layers, "pp", [&] {
       return cat("= ", mesh_.pp, " with ", schedule.name, " cuts the model into ", stages,
-                 " stages, but it has ", counted(model_.layers, "layer"));
+                 " stages, but it has layers for ", model_.layers);
     });
     need(!schedule.even_ranks || mesh_.pp % 2 == 0, "pp",
          [&] { return cat("= ", mesh_.pp, " must be even for ", schedule.name); });

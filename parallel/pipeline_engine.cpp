@@ -17,6 +17,10 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+Clock::duration duration_of(double seconds) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
 }  // namespace
 
 void StageWork::forward_parts(int, int, const Tensor&, PartGate&) {
@@ -110,6 +114,7 @@ void PipelineEngine::settle(bool forward) {
   const double travelled = lane.travel_seconds() - before;
   stats_.travel_seconds += travelled;
   stats_.compute_seconds += seconds_since(begin) - travelled;
+  if (travelled > 0) began_ = begin + duration_of(travelled);
   collect(forward);
 }
 
@@ -147,6 +152,7 @@ void PipelineEngine::step_part(const Instruction& i, StageWork& work) {
   const double travelled = lane.travel_seconds() - before;
   stats_.travel_seconds += travelled;
   stats_.compute_seconds += seconds_since(begin) - travelled;
+  if (travelled > 0) began_ = begin + duration_of(travelled);
   collect(forward);
 }
 

@@ -333,8 +333,14 @@ std::vector<std::string> complaints_of(const Schedule& schedule) {
 void refuse_broken(const Schedule& schedule) {
   const std::vector<std::string> complaints = complaints_of(schedule);
   if (complaints.empty()) return;
+  constexpr size_t most_shown = 20;  // one cause may have a complaint of every micro-batch
   std::string text = cat("the schedule ", schedule.name, " cannot run:");
-  for (const std::string& complaint : complaints) append(text, "\n  ", complaint);
+  for (size_t i = 0; i < std::min(complaints.size(), most_shown); ++i) {
+    append(text, "\n  ", complaints[i]);
+  }
+  if (complaints.size() > most_shown) {
+    append(text, "\n  and ", complaints.size() - most_shown, " more");
+  }
   fail_usage(text);
 }
 

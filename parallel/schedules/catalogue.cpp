@@ -103,8 +103,15 @@ void require_legal(const ScheduleRequest& r, const Placement& where) {
   require(r.ranks >= 1 && r.ranks <= most_ranks, cat("1 to ", most_ranks, " ranks"));
   require(r.micros >= 1 && r.micros <= most_micros, cat("1 to ", most_micros, " micro-batches"));
   if (r.name == "interleaved-1f1b") {
-    require(where.chunks >= 2, "at least 2 chunks a rank");
-    require(static_cast<int64_t>(where.chunks) * r.ranks <= most_micros, "fewer stages");
+    const int64_t stages = static_cast<int64_t>(where.chunks) * r.ranks;
+    if (where.chunks < 2) {
+      fail_usage(cat(r.name, " needs at least 2 chunks a rank but has ", where.chunks,
+                     where.chunks == 1 ? "; with one it is 1f1b" : ""));
+    }
+    if (stages > most_micros) {
+      fail_usage(cat(r.name, " needs at most ", most_micros, " stages but has ", where.chunks,
+                     " chunks on each of ", r.ranks, " ranks"));
+    }
   }
   const ScheduleNeeds needs = needs_of(r);
   require(!needs.even_ranks || r.ranks % 2 == 0, "an even number of ranks");

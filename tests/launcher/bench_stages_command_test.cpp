@@ -26,6 +26,12 @@ TEST(BenchStages, PrintsPiecesAndASplit) {
   EXPECT_GT(value("piece/dense_block"), 0);
   EXPECT_EQ(value("piece/sparse_block"), 0);
   EXPECT_GT(value("piece/head"), 0);
+  EXPECT_GT(value("spread/head"), 0);
+  EXPECT_EQ(value("spread/sparse_block"), 0);
+  bool noisy = false;
+  for (const Measurement& row : bench.rows)
+    noisy |= row.name.starts_with("spread/") && row.value > 0.1;
+  EXPECT_EQ(bench.note.empty(), !noisy) << bench.note;
   EXPECT_GE(value("split/measured"), 1);
   EXPECT_LE(value("split/measured"), value("split/even"));
   EXPECT_TRUE(bench.layers.starts_with("pipeline.layers = ["));

@@ -37,6 +37,7 @@ TEST(CommandLine, HelpListsExitCodes) {
   const std::string usual = "2 usage or config, 3 data, 4 fault";
   const std::pair<std::vector<std::string>, std::string> commands[] = {
       {{"parity"}, cat("0 done, 1 a layout misses its limits, ", usual, "\n")},
+      {{"schedule", "rehearse"}, cat("0 done, 1 a goal is missed, ", usual, "\n")},
       {{"train"}, cat("0 done, ", usual, ", 75 preempted")},
       {{"schedule", "compare"}, cat("0 done, ", usual, "\n")},
       {{"mesh"}, cat("0 done, ", usual, "\n")},

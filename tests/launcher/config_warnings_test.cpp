@@ -223,6 +223,15 @@ TEST(ConfigWarnings, ShardingOnOneRank) {
             "share the optimiser's state with\n");
 }
 
+TEST(ConfigWarnings, ShardingOfPartsThatNobodyShares) {
+  const std::string run = "[train]\nbatch = 8\n[parallel]\nzero_stage = 3\n[mesh]\ntp = 2\n";
+  EXPECT_EQ(warnings(run, {}, 2), "");
+  EXPECT_NE(warnings(run, {}, 1).find("parallel.zero_stage = 3 has no effect: no two ranks hold"),
+            std::string::npos)
+      << warnings(run, {}, 1);
+  EXPECT_EQ(warnings(run, {"offload.optimizer=true"}, 1), "");
+}
+
 TEST(ConfigWarnings, NothingHeldOut) {
   const std::string text = "data.held_out = 0: no document is held out";
   const std::string run = "[data]\nheld_out = 0\n[[data.sources]]\npath = 'a'\n";

@@ -183,6 +183,34 @@ TEST(RequireMemory, ComparesTheNeedWithTheMachine) {
   EXPECT_TRUE(fits({.memory_bytes = memory_of_machine()}));
 }
 
+// Before the pieces are measured only what every split needs counts, then the split that will run.
+TEST(RequireMemory, IsThatOfTheSplitThatRuns) {
+  RunConfig config;
+  config.model.vocabulary = 1000;
+  config.model.layers = 8;
+  config.mesh.pp = 2;
+  const std::vector<LoadSegment> segments = {
+      {.from_tokens = 0, .length = 256, .sequences = 4, .micro_batches = 8}};
+  const auto least = [&] {
+    int64_t low = 0, high = int64_t{1} << 40;
+    while (high - low > 1) {
+      const int64_t middle = low + (high - low) / 2;
+      try {
+        require_memory(config, segments, {.world = 2, .memory_bytes = middle});
+        high = middle;
+      } catch (const Error&) {
+        low = middle;
+      }
+    }
+    return high;
+  };
+  const int64_t even = least();
+  config.pipeline.split = "measured";
+  EXPECT_LT(least(), even);
+  config.pipeline.layers = {7, 1}, config.pipeline.split = "even";
+  EXPECT_GT(least(), even);
+}
+
 TEST(RequireMemory, SaysWhatIsTooLarge) {
   const MachineShare machine{.memory_bytes = int64_t{1} << 36};
   RunConfig config;

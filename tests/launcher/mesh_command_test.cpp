@@ -42,8 +42,16 @@ TEST(MeshCommand, SaysWhoIsIdleAndWhatIsOpen) {
   EXPECT_NE(mesh_text({.config = tiny, .overrides = {"mesh.dp_shard=8"}})
                 .find("2 micro-batches a step, 1 a data rank but 6, which have none"),
             std::string::npos);
-  EXPECT_NE(mesh_text({.config = tiny, .overrides = {"mesh.pp=2", "pipeline.split=measured"}})
-                .find("by measured cost when the run starts"),
+  const std::string open =
+      mesh_text({.config = tiny, .overrides = {"mesh.pp=4", "pipeline.split=measured"}});
+  EXPECT_NE(open.find("blocks split by measured cost when the run starts:\n  pp 0: stage 0\n"),
+            std::string::npos)
+      << open;
+  const auto json = nlohmann::json::parse(mesh_text(
+      {.config = tiny, .overrides = {"mesh.pp=4", "pipeline.split=measured"}, .json = true}));
+  EXPECT_TRUE(json["stages"][0]["blocks"].is_null());
+  EXPECT_NE(mesh_text({.config = tiny, .overrides = {"parallel.zero_stage=3", "mesh.tp=2"}})
+                .find("\nZeRO stage 3: no effect, because no two ranks hold the same"),
             std::string::npos);
 }
 

@@ -29,8 +29,55 @@ TEST(MeshLayout, RanksAreTheProductOfTheAxes) {
 TEST(MeshLayout, ProcessesFillWhatTheAxesLeave) {
   EXPECT_EQ(mesh_of(laid_out(2, 2, 1), 16).dp_shard, 4);
   EXPECT_EQ(mesh_of(laid_out(2, 2, 4), 16).dp_shard, 4);
-  expect_error(ExitCode::usage, {"asks for 12 ranks", "mesh.tp 2", "16 processes"},
+  expect_error(ExitCode::usage,
+               {"asks for 12 ranks", "mesh.tp 2",
+                "but there are 16; start 12, or leave "
+                "parallel.data_parallel out"},
                [] { mesh_of(laid_out(2, 2, 3), 16); });
+}
+
+// Copies leave the shards open, and messages name the keys that are set.
+TEST(MeshLayout, CopiesAreNotAllDataRanks) {
+  RunConfig config = laid_out(1, 1, 1);
+  config.mesh.dp_replicate = 2;
+  EXPECT_EQ(ranks_of(config), 2);
+  EXPECT_EQ(mesh_of(config, 2).dp_shard, 1);
+  EXPECT_EQ(mesh_of(config, 8).dp_shard, 4);
+  config.mesh.dp_shard = 3;
+  expect_error(ExitCode::usage, {"asks for 6 ranks", "are 8; start 6, or set mesh.dp_shard = 0"},
+               [&] { mesh_of(config, 8); });
+}
+
+TEST(MeshLayout, ZeroNeedsRanksThatHoldTheSame) {
+  RunConfig config = laid_out(2, 2, 1);
+  EXPECT_FALSE(has_use_for_zero(config, 1));
+  EXPECT_TRUE(has_use_for_zero(config, 2));
+  config.pipeline.schedule = "dualpipe";  // two copies of each stage
+  EXPECT_TRUE(has_use_for_zero(config, 1));
+  config.pipeline.schedule = "1f1b";
+  config.model.moe.experts = 4;  // whole on both tensor ranks
+  EXPECT_TRUE(has_use_for_zero(config, 1));
+  config.mesh.ep = 2;
+  EXPECT_FALSE(has_use_for_zero(config, 1));
+  config.mesh.cp = 2;
+  EXPECT_TRUE(has_use_for_zero(config, 1));
+  config.mesh.cp = 1, config.offload.optimizer = true;
+  EXPECT_TRUE(has_use_for_zero(config, 1));
+}
+
+// The first and the last stage may do without a block, but nobody knows before the start.
+TEST(MeshLayout, AMeasuredSplitMayLeaveTheEndsEmpty) {
+  RunConfig config = laid_out(1, 4, 1);
+  config.model.layers = 2;
+  const auto require = [&] { require_layout(config, 4, load_segments(config)); };
+  expect_error(ExitCode::usage, {"4 stages, but it has layers for 2"}, require);
+  config.pipeline.split = "measured";
+  EXPECT_TRUE(split_is_open(config));
+  require();
+  config.model.layers = 1;
+  expect_error(ExitCode::usage, {"4 stages, but it has layers for 3"}, require);
+  config.pipeline.layers = {0, 1, 0, 0};
+  EXPECT_FALSE(split_is_open(config));
 }
 
 TEST(MeshLayout, ContradictionsAreTold) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -19,25 +20,53 @@ std::string write_config(const ScratchFolder& folder) {
   return folder / "run.toml";
 }
 
+struct Told {
+  bool met = false;
+  std::string lines, live, json;
+};
+
+// On a terminal.
+Told told_by(const ParityOptions& options, const WrapWorld& wrap = nullptr) {
+  const ScratchFolder folder;
+  const std::string path = folder / "lines.txt";
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> lines(std::fopen(path.c_str(), "w"),
+                                                              &std::fclose);
+  std::ostringstream json;
+  testing::internal::CaptureStderr();
+  Told told;
+  {
+    ProgressLine progress(lines.get(), {.terminal = true, .columns = 200});
+    told.met = run_parity(options, progress, json, wrap);
+  }
+  told.live = testing::internal::GetCapturedStderr();
+  told.lines = read_file(path);
+  told.json = json.str();
+  return told;
+}
+
 TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
   const ScratchFolder folder;
   const std::string config = write_config(folder);
-  std::ostringstream table;
   ParityOptions options;
   options.config = config;
   options.layouts = "all";
   options.ranks = 2;
-  EXPECT_TRUE(run_parity(options, table)) << table.str();
+  const Told table = told_by(options);
+  EXPECT_TRUE(table.met) << table.lines;
+  EXPECT_EQ(table.json, "");
   for (const char* part : {"tp=2", "cp=2", "pp=2", "dp_shard=2", "sent: ", "by formula the same",
-                           "memory: weights ", "activations ", "equal one rank"}) {
-    EXPECT_NE(table.str().find(part), std::string::npos) << part << "\n" << table.str();
+                           "memory: weights ", "activations ", "layouts equal one rank"}) {
+    EXPECT_NE(table.lines.find(part), std::string::npos) << part << "\n" << table.lines;
   }
   options.layouts = "", options.ranks = 0;
   options.overrides = {"mesh.tp=2"};
   options.json = true;
-  std::ostringstream json;
-  EXPECT_TRUE(run_parity(options, json));
-  const auto list = nlohmann::json::parse(json.str());
+  const Told json = told_by(options);
+  EXPECT_TRUE(json.met);
+  EXPECT_NE(json.lines.find("1 layout of 2 ranks beside one rank\nthe layout equals one rank"),
+            std::string::npos)
+      << json.lines;
+  const auto list = nlohmann::json::parse(json.json);
   EXPECT_EQ(list[0]["name"], "the config's own/loss");
   EXPECT_EQ(list[0]["met"], true);
   EXPECT_EQ(list[0]["goal"], 1e-6);
@@ -53,6 +82,28 @@ TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
   }
 }
 
+// Before anything has run there is a line of what will.
+TEST(ParityCommand, TellsAtOnceWhatItWillDoAndThenWhatRuns) {
+  const ScratchFolder folder;
+  write_file(folder / "layouts.txt", "dp=4\ndp=2 train.dtype=bf16\n");
+  ParityOptions options;
+  options.config = write_config(folder);
+  options.layouts = folder / "layouts.txt";
+  const WrapWorld fails = [](Communicator&) -> std::unique_ptr<Communicator> { fail("early"); };
+  const std::string first = "parity of " + options.config + ": ";
+  EXPECT_TRUE(told_by(options, fails).lines.starts_with(first));
+  const Told told = told_by(options);
+  EXPECT_TRUE(told.met) << told.lines;
+  EXPECT_TRUE(told.lines.starts_with(first)) << told.lines;
+  EXPECT_NE(told.lines.find(" parameters, 2 layers; 2 layouts of 2 to 4 ranks, each beside one"),
+            std::string::npos)
+      << told.lines;
+  for (const char* part : {"running dp=4  1 of 2  4 ranks", "running dp=4  1 of 2  one rank\r",
+                           "running dp=2 train.dtype=bf16  2 of 2  one rank in f64"}) {
+    EXPECT_NE(told.live.find(part), std::string::npos) << part << "\n" << told.live;
+  }
+}
+
 // A run that ends with an error is a miss of its layout; the others run.
 TEST(ParityCommand, ALayoutThatFailsIsAMissAndOthersGoOn) {
   const ScratchFolder folder;
@@ -64,16 +115,16 @@ TEST(ParityCommand, ALayoutThatFailsIsAMissAndOthersGoOn) {
     if (world.size() == 4) fail("a planted error\nin two lines");
     return nullptr;
   };
-  std::ostringstream table;
-  EXPECT_FALSE(run_parity(options, table, wrap));
+  const Told table = told_by(options, wrap);
+  EXPECT_FALSE(table.met);
   for (const char* part : {"dp=4    4      MISSED: the run ended with an error\n",
                            "a planted error", "dp=2    2      0 ", "1 of 2 layouts MISSED"}) {
-    EXPECT_NE(table.str().find(part), std::string::npos) << part << "\n" << table.str();
+    EXPECT_NE(table.lines.find(part), std::string::npos) << part << "\n" << table.lines;
   }
   options.json = true;
-  std::ostringstream json;
-  EXPECT_FALSE(run_parity(options, json, wrap));
-  const auto list = nlohmann::json::parse(json.str());
+  const Told json = told_by(options, wrap);
+  EXPECT_FALSE(json.met);
+  const auto list = nlohmann::json::parse(json.json);
   const auto name = list[0]["name"].get<std::string>();
   EXPECT_TRUE(name.starts_with("dp=4/error/") && name.find("a planted error") != name.npos) << name;
   EXPECT_EQ(list[0]["met"], false);
@@ -90,15 +141,15 @@ TEST(ParityCommand, ALossOfSlotsIsNotedAndLeftOut) {
   ParityOptions options;
   options.config = folder / "run.toml";
   options.overrides = {"parallel.data_parallel=2"};
-  std::ostringstream table;
-  EXPECT_TRUE(run_parity(options, table)) << table.str();
-  EXPECT_NE(table.str().find("note: numbers compared without moe.balance.global_batch"),
+  const Told table = told_by(options);
+  EXPECT_TRUE(table.met) << table.lines;
+  EXPECT_NE(table.lines.find("note: numbers compared without moe.balance.global_batch"),
             std::string::npos)
-      << table.str();
+      << table.lines;
   options.json = true;
-  std::ostringstream json;
-  EXPECT_TRUE(run_parity(options, json));
-  for (const auto& figure : nlohmann::json::parse(json.str())) EXPECT_NE(figure["met"], false);
+  const Told json = told_by(options);
+  EXPECT_TRUE(json.met);
+  for (const auto& figure : nlohmann::json::parse(json.json)) EXPECT_NE(figure["met"], false);
 }
 
 }  // namespace

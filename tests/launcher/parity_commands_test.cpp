@@ -17,7 +17,8 @@ TEST(ParityCommands, RunsAndEndsWithTheVerdict) {
       std::vector<std::string>{"parity", folder / "run.toml", "--set", "mesh.tp=2"});
   const std::string text = testing::internal::GetCapturedStdout();
   EXPECT_EQ(code, 0) << text;
-  EXPECT_NE(text.find("equal one rank"), std::string::npos) << text;
+  EXPECT_TRUE(text.starts_with("parity of " + (folder / "run.toml") + ": ")) << text;
+  EXPECT_NE(text.find("the layout equals one rank"), std::string::npos) << text;
 }
 
 TEST(ParityCommands, Mistakes) {

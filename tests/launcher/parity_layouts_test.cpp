@@ -75,6 +75,18 @@ TEST(ParityLayouts, AllLinesAreCheckedBeforeAnyRuns) {
   EXPECT_EQ(checked_layouts(options).size(), 2u);
 }
 
+// Experts' axes add no ranks, which their name does not say.
+TEST(ParityLayouts, ALayoutOfExpertsAloneIsToldWhatItLacks) {
+  const ScratchFolder folder;
+  const ParityOptions options = options_in(folder, "ep=4\n");
+  expect_error(ExitCode::usage,
+               {"layouts.txt:1:1: the layout amounts to one rank",
+                "ep and etp share out the ranks "
+                "of other axes and add none",
+                "such as dp=4"},
+               [&] { checked_layouts(options); });
+}
+
 TEST(ParityLayouts, OptionsWithoutEffectAreRefused) {
   const ScratchFolder folder;
   ParityOptions options = options_in(folder, "tp=2\n");

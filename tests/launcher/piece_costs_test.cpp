@@ -36,6 +36,54 @@ TEST(PieceCosts, FollowTheSizes) {
   EXPECT_GT(measure_pieces(config, 1, 5).head, 5 * before.head);
 }
 
+TEST(PieceCosts, SpreadIsMeasuredAndNotedAboveATenth) {
+  const ScratchFolder folder;
+  const RunConfig config = with_vocabulary(parity_config(folder));
+  EXPECT_EQ(measure_pieces(config, 1, 1).spread.head, 0);  // of one round
+  EXPECT_GT(measure_pieces(config, 1, 7).spread.head, 0);
+  PieceTimes times{.embedding = 1, .dense = 1, .sparse = 1, .head = 1};
+  times.spread.dense = 0.1;
+  EXPECT_EQ(text_of_noise(times), "");
+  times.spread.dense = 0.124, times.spread.head = 2;
+  const std::string text = text_of_noise(times);
+  EXPECT_NE(text.find("(dense block 12 %, head 200 %): the machine is busy"), std::string::npos)
+      << text;
+}
+
+// As much as the store and the passes take, little more.
+TEST(PieceCosts, MemoryToMeasureIsAskedForBefore) {
+  const ScratchFolder folder;
+  RunConfig config = with_vocabulary(parity_config(folder));
+  config.train.micro_batch = 4;
+  const auto fits = [&](int64_t bytes) {
+    try {
+      require_memory_to_measure(config, 1, bytes);
+      return true;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::usage);
+      EXPECT_NE(std::string(error.what()).find("pipeline.layers"), std::string::npos);
+      return false;
+    }
+  };
+  const auto least = [&] {
+    int64_t low = 0, high = int64_t{1} << 40;
+    while (high - low > 1) {
+      const int64_t middle = low + (high - low) / 2;
+      (fits(middle) ? high : low) = middle;
+    }
+    return high;
+  };
+  const int64_t before = least();
+  config.train.micro_batch = 8;
+  EXPECT_GT(least(), before);
+  config.train.micro_batch = 4, config.model.vocabulary *= 100;
+  EXPECT_GT(least(), before + 8 * 99 * 2 * config.model.hidden);
+  config.model.layers = 400;  // more of a kind are not measured
+  const int64_t deep = least();
+  config.model.layers = 4;
+  EXPECT_LT(deep, 2 * least());
+}
+
 TEST(PieceCosts, AreThoseOfEachBlocksKind) {
   ModelConfig model;
   model.layers = 3;

@@ -110,6 +110,29 @@ TEST(RunTrace, AStepOfAPipelineReadsLikeTheSimulatorsTraceOfItsSchedule) {
   }
 }
 
+// Rows that nothing hides keep the rank as long as they travel, and it says so.
+TEST(RunTrace, OverlappedPassesTellOfRowsThatNothingHides) {
+  const ScratchFolder folder;
+  RunConfig config = small_config(folder);
+  config.model.moe = {.experts = 4, .chosen = 2, .ffn = 16};
+  config.mesh.pp = config.mesh.ep = config.mesh.dp_shard = 2;
+  config.pipeline.overlap = true;
+  config.train.batch = 16;
+  config.train.steps = 2;
+  const TraceReader run = trace_of(config, {.first = 2, .last = 2});
+  size_t told = 0;
+  for (int rank = 0; rank < 4; ++rank) {
+    const std::vector<std::string> waits = run.names(rank, "waits");
+    told += static_cast<size_t>(std::ranges::count(waits, "rows on their way"));
+    double free = -1;
+    for (const json& e : run.events(rank, "waits")) {  // one after the other
+      EXPECT_GE(e.at("ts").get<double>(), free - 1e-3) << e;
+      free = e.at("ts").get<double>() + e.at("dur").get<double>();
+    }
+  }
+  EXPECT_GT(told, 0u);
+}
+
 TEST(RunTrace, WithoutARangeTheCommunicatorIsTheSame) {
   run_ranks(1, [](Communicator& world) {
     RunTrace trace({}, 0);

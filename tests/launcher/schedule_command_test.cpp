@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/text.h"
+#include "launcher/schedule_times.h"
 #include "parallel/schedules/catalogue.h"
 #include "tests/io/store_fixture.h"
 #include "tests/support/child_process.h"
@@ -18,46 +19,6 @@ ScheduleOptions four_ranks(const char* name) {
   return {.name = name, .ranks = 4, .micro_batches = 8};
 }
 
-TEST(ScheduleCommand, ReadsTimes) {
-  const StepTimes times = parse_times("F=2,W=0.5,comm=1e-1,FB=3,I=0");
-  EXPECT_EQ(times.f, 2);
-  EXPECT_EQ(times.i, 0);
-  EXPECT_EQ(times.w, 0.5);
-  EXPECT_EQ(times.fb, 3);
-  EXPECT_EQ(times.comm, 0.1);
-  EXPECT_EQ(parse_times("F=2").w, 1);
-  for (const char* wrong : {"F", "G=1", "F=", "F=x", "F=-1", "F=nan", "F=1;I=2", "F=1e300", "=1",
-                            "F=0,I=0,W=0", "F=1,,I=2"}) {
-    expect_error(ExitCode::usage, {"--times"}, [&] { parse_times(wrong); });
-  }
-}
-
-TEST(ScheduleCommand, ReadsTimesOfSegments) {
-  const auto of = [](const StepTimes& times, SegmentKind kind) {
-    return times.segments[static_cast<size_t>(kind)];
-  };
-  const StepTimes times = parse_times("A2A=0.2,experts=1/2/3,mlp=4");
-  EXPECT_EQ(of(times, SegmentKind::combine).i, 0.2);
-  EXPECT_EQ(of(times, SegmentKind::combine).w, 0);
-  EXPECT_EQ(of(times, SegmentKind::experts).w, 3);
-  EXPECT_EQ(of(times, SegmentKind::mlp).f, 4);
-  EXPECT_EQ(of(times, SegmentKind::mlp).i, 0);
-  for (const char* wrong : {"experts=1/2/3/4", "experts=", "experts=1/x", "expert=1", "A2A=1/2"}) {
-    expect_error(ExitCode::usage, {"--times"}, [&] { parse_times(wrong); });
-  }
-  // Otherwise a stage's share, evenly; here half a rank's over two that compute.
-  ScheduleOptions o = four_ranks("zb-v");
-  o.segments = "edge,attention,dispatch,experts,combine";
-  o.times = "F=1,I=2,W=3,A2A=0.2";
-  const StepTimes spread = times_of(o, schedule_of(o));
-  EXPECT_EQ(of(spread, SegmentKind::attention).f, 0.25);
-  EXPECT_EQ(of(spread, SegmentKind::experts).w, 0.75);
-  EXPECT_EQ(of(spread, SegmentKind::edge).f, 0);
-  EXPECT_EQ(of(spread, SegmentKind::dispatch).f, 0.2);
-  o.segments = "edge";
-  expect_error(ExitCode::usage, {"--segments"}, [&] { schedule_of(o); });
-}
-
 TEST(ScheduleCommand, PairsInPartsHideRows) {
   ScheduleOptions o = four_ranks("1f1b");
   o.segments = "attention,dispatch,experts,combine";
@@ -67,7 +28,7 @@ TEST(ScheduleCommand, PairsInPartsHideRows) {
     o.whole = whole;
     const Schedule schedule = schedule_of(o, true);
     const Json json =
-        Json::parse(simulation_json(schedule, simulate(schedule, times_of(o, schedule))));
+        Json::parse(simulation_json(schedule, simulate(schedule, times_of(o.times, schedule))));
     return json["exposed"][0].get<double>();
   };
   EXPECT_NEAR(exposed(true), 8 * 4 * 0.2, 1e-9);
@@ -89,31 +50,12 @@ TEST(ScheduleCommand, SimulationAsJson) {
       << table;
 }
 
-// What show prints is a program for every other command, wherever its stages stand.
-TEST(ScheduleCommand, ProgramsFromFilesRunAsTheirOrders) {
-  ScratchFolder folder;
-  for (const ScheduleEntry& entry : schedule_entries()) {
-    const Schedule schedule = schedule_of(four_ranks(entry.name.c_str()));
-    write_file(folder / "program.txt", schedule_text(schedule));
-    const Schedule again = schedule_of({.name = "", .program_file = folder / "program.txt"});
-    EXPECT_EQ(again.ranks, schedule.ranks) << entry.name;
-    const StepTimes times{.f = 1, .i = 1.5, .w = 0.5, .comm = 0.25};
-    EXPECT_EQ(simulate(again, times).makespan, simulate(schedule, times).makespan) << entry.name;
-    EXPECT_EQ(simulate(again, times).ranks[1].peak_activations,
-              simulate(schedule, times).ranks[1].peak_activations)
-        << entry.name;
-  }
-}
-
 TEST(ScheduleCommand, MistakesInRequestsAndFiles) {
   ScratchFolder folder;
   const auto from = [&](const char* text) {
     write_file(folder / "p.txt", text);
     return schedule_of({.name = "", .program_file = folder / "p.txt"});
   };
-  expect_error(ExitCode::usage, {"p.txt:2:5", "1X0"}, [&] { from("0F0 0B0\n1F0 1X0\n"); });
-  expect_error(ExitCode::usage, {"3 stages on 2 ranks"}, [&] { from("0F0 2F0\n1F0\n"); });
-  expect_error(ExitCode::usage, {"no instructions"}, [&] { from("# nothing\n"); });
   expect_error(ExitCode::usage, {"either --name", "or --program"}, [] { schedule_of({}); });
   expect_error(ExitCode::usage, {"did you mean \"dualpipe\"?"},
                [] { schedule_of(four_ranks("dualpip")); });
@@ -160,6 +102,34 @@ TEST(ScheduleCommand, OptionsThatAnOrderIgnoresAreRefused) {
   o.name = "", o.program_file = folder / "p.txt";
   expect_error(ExitCode::usage, {"--memory-limit has no effect on the program"},
                [&] { schedule_of(o); });
+  o = {};
+  o.program_file = folder / "p.txt";
+  EXPECT_EQ(schedule_of(o).where.ranks, 1);
+  o.ranks = 1, o.micro_batches = 1;  // what it is
+  EXPECT_EQ(schedule_of(o).where.ranks, 1);
+  o.ranks = 7;
+  expect_error(ExitCode::usage, {"--ranks is 7, but the program", "p.txt has 1"},
+               [&] { schedule_of(o); });
+  o.ranks.reset(), o.micro_batches = 8;
+  expect_error(ExitCode::usage, {"--micro-batches is 8, but the program", "p.txt has 1"},
+               [&] { schedule_of(o); });
+}
+
+// Of every order, and before the first of a comparison.
+TEST(ScheduleCommand, OptionsOfSegmentsWithoutSegmentsAreRefused) {
+  ScheduleOptions o = four_ranks("1f1b");
+  o.whole = true;
+  const auto refused = [&](const std::vector<std::string>& parts) {
+    expect_error(ExitCode::usage, parts, [&] { schedule_of(o); });
+    expect_error(ExitCode::usage, parts, [&] { compared(o, {"1f1b"}, false); });
+  };
+  refused({"--whole has no effect without --segments"});
+  o.whole = false, o.times = "F=1,A2A=0.5";
+  refused({"\"A2A=0.5\" has no effect without --segments"});
+  o.segments = "attention,experts";
+  refused({"\"A2A=0.5\" has no effect on these --segments", "dispatch or combine"});
+  o.segments = "attention,dispatch,experts,combine", o.whole = true;
+  EXPECT_EQ(schedule_of(o).where.ranks, 4);
 }
 
 // A reader has each line before the next schedule is looked at: the catalogue's first comes while

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "parallel/passes.h"
 #include "parallel/schedules/catalogue.h"
+#include "tests/io/store_fixture.h"
 
 namespace shoestring {
 namespace {
@@ -45,7 +46,32 @@ TEST(ScheduleRehearsal, SaysHowMuchOfTheRowsIsExposed) {
   for (const Measurement& row : rehearse_in_threads(schedule, options)) rows[row.name] = row;
   EXPECT_EQ(rows.at("exposed_share").goal, 0.05);
   EXPECT_TRUE(rows.at("exposed_share").at_most);
-  EXPECT_THROW(rehearse_in_threads(schedule, options, 1), Error);
+  expect_error(ExitCode::usage, {"--expert-ranks is 1", "at least 2"},
+               [&] { rehearse_in_threads(schedule, options, 1); });
+}
+
+TEST(ScheduleRehearsal, TellsItsSizeFirstAndHasALimit) {
+  const auto schedule = [](int ranks) {
+    return make_schedule({.name = "1f1b", .ranks = ranks, .micros = 1});
+  };
+  int threads = 0;
+  double seconds = 0;
+  const RehearsalTold tell = [&](const RehearsalPlan& plan) {
+    threads = plan.threads, seconds = plan.seconds;
+    fail("before a thread starts");
+  };
+  const auto plan_of = [&](int ranks, const RehearsalOptions& options, int expert_ranks) {
+    EXPECT_THROW(rehearse_in_threads(schedule(ranks), options, expert_ranks, tell), Error);
+  };
+  plan_of(512, {.seconds_per_unit = 1e-3}, 2);
+  EXPECT_EQ(threads, 512);
+  EXPECT_NEAR(seconds, 512 * 3e-3, 1e-9);
+  expect_error(ExitCode::usage, {"513 ranks needs 513 threads", "at most 512", "simulate"},
+               [&] { rehearse_in_threads(schedule(513), {}, 2, tell); });
+  Schedule routed = schedule(200);
+  routed.segments.assign(200, parse_segments("attention,dispatch,experts"));
+  expect_error(ExitCode::usage, {"200 ranks x 3 of --expert-ranks needs 600 threads"},
+               [&] { rehearse_in_threads(routed, {}, 3, tell); });
 }
 
 }  // namespace

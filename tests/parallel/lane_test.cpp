@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "parallel/comm/whereabouts.h"
 
 namespace shoestring {
 namespace {
@@ -71,8 +72,16 @@ TEST(Lane, RowsTravelWhileTheOtherPassComputes) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     arrive = true;
   });
+  double told = 0;
+  const WaitListener waits = [&](std::string_view what, auto begin, auto end) {
+    EXPECT_EQ(what, "rows on their way");
+    told += std::chrono::duration<double>(end - begin).count();
+  };
+  listen_to_waits(&waits);
   forward.finish();
+  listen_to_waits(nullptr);
   sender.join();
+  EXPECT_GE(told, forward.travel_seconds());
   EXPECT_TRUE(forward.take().has_value());
   EXPECT_GT(forward.travel_seconds(), 0.01);
 }

@@ -149,10 +149,10 @@ TEST(MeshLayouts, Pipelines) {
   model.layers = 6;
   EXPECT_EQ(reasons(ask({.pp = 6}, 6, model)), "");
   EXPECT_EQ(reasons(ask({.pp = 8}, 8, model)),
-            "pp = 8 with 1f1b cuts the model into 8 stages, but it has 6 layers");
+            "pp = 8 with 1f1b cuts the model into 8 stages, but it has layers for 6");
   model.schedule = interleaved;
   EXPECT_EQ(reasons(ask({.pp = 4}, 4, model)),
-            "pp = 4 with interleaved cuts the model into 8 stages, but it has 6 layers");
+            "pp = 4 with interleaved cuts the model into 8 stages, but it has layers for 6");
   model.schedule = dualpipe;
   EXPECT_EQ(reasons(ask({.pp = 4}, 4, model)), "");
   EXPECT_EQ(reasons(ask({.pp = 3}, 3, model)), "pp = 3 must be even for dualpipe");
@@ -233,7 +233,7 @@ TEST(MeshLayouts, AllReasonsAtOnceAndTheNearestLegalOnes) {
         "mesh.cp = 3 cuts sequences into 2 x cp x tp = 18 pieces, which 256 tokens do not divide "
         "into\n"
         "mesh.ep = 2, but the model has no experts\n"
-        "mesh.pp = 8 with 1f1b cuts the model into 8 stages, but it has 6 layers\n"
+        "mesh.pp = 8 with 1f1b cuts the model into 8 stages, but it has layers for 6\n"
         "the nearest legal layouts of 16 ranks:\n"
         "  --set mesh.tp=2 --set mesh.cp=2 --set mesh.pp=4 --set mesh.ep=1 "
         "--set mesh.order=tp-cp-dp_shard-dp_replicate-pp\n"
