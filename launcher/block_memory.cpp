@@ -44,13 +44,13 @@ BlockSizes sizes_of_grouped(const ModelConfig& m, int64_t t) {
 int64_t BlockSizes::mlp_backward() const {
   if (chosen == 0) return mlp() + 2 * f + d;
   const int64_t rows = slices * d;  // of one choice
-  const int64_t outputs = 3 * chosen * (rows + inner), gates = chosen * (rows + 5 * inner);
+  const int64_t outputs = 3 * arriving * (rows + inner), gates = arriving * (rows + 5 * inner);
   return std::max({mlp() + 2 * shared, 2 * d + outputs, 2 * d + gates}) + 2 * d;
 }
 
 int64_t BlockSizes::owed() const {
   const int64_t attention = attended + gathered + q + k + v + o + latents;
-  const int64_t experts_rows = chosen * (2 * slices * d + 3 * inner);
+  const int64_t experts_rows = arriving * (2 * slices * d + 3 * inner);
   const int64_t cut = chosen > 0 ? shared : f;
   return attention + normed() + 3 * cut + (cut > 0 ? gathered : 0) + experts_rows;
 }
@@ -71,6 +71,7 @@ BlockSizes sizes_of_block(const ModelConfig& m, int64_t block, const BlockRanks&
   if (!m.moe.sparse(std::min(block, m.layers - 1))) return sizes;
   sizes.experts = m.moe.experts;
   sizes.chosen = m.moe.chosen;
+  sizes.arriving = ranks.fixed_rows > 0 ? ranks.fixed_rows : m.moe.chosen;
   sizes.inner = m.moe.ffn;
   sizes.slices = ranks.slices;
   sizes.shared = m.moe.shared * m.moe.ffn;

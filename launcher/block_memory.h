@@ -19,6 +19,9 @@ struct BlockRanks {
   // Of each expert's matrices (parallel/expert_exchange.h): their ranks have each other's rows, of
   // an inner width that is cut.
   int64_t slices = 1;
+  // Rows at the experts here, for each row of this rank, where their number is fixed; 0: as many as
+  // its tokens choose, which is what comes on the average.
+  int64_t fixed_rows = 0;
 };
 
 // d hidden, f ffn; q, k, v and o: widths of all heads; of a sparse block E experts, K chosen of
@@ -34,14 +37,15 @@ struct BlockSizes {
   int64_t attended = 0;   // what the first products of attention read
   int64_t travelled = 0;  // o before its heads went home
   int64_t slices = 1;     // of experts: as many times the rows
+  int64_t arriving = 0;   // rows that experts read, of one slice: chosen, or what is fixed
 
   // What the ops of each half save (core/ops): the sum and the normalised sum; q, k, v and the
   // output of attention; gate, up and their product.
   int64_t core() const { return q + k + v + o + head_norms + latents + travelled; }
   int64_t attention() const { return d + attended + core(); }
   // Of a sparse block also the rows that its experts read and write.
-  int64_t product() const { return chosen > 0 ? chosen * inner + shared : f; }
-  int64_t mlp() const { return d + normed() + 3 * product() + (1 + slices) * chosen * d; }
+  int64_t product() const { return chosen > 0 ? arriving * inner + shared : f; }
+  int64_t mlp() const { return d + normed() + 3 * product() + (chosen + slices * arriving) * d; }
   // The router and the experts read this rank's rows; what is cut reads all.
   int64_t normed() const {
     if (chosen == 0) return gathered;

@@ -34,6 +34,7 @@ struct Case {
   Recompute policy;
   int64_t tokens, width;            // rows of a micro-batch; bytes of train.dtype
   int64_t tensor, experts, slices;  // ranks
+  int64_t arriving;                 // rows that experts read for each token, of one slice
   const Device& device;             // its threads
   bool probed = false;
 
@@ -58,7 +59,7 @@ class Matrix {
     if (!r.wgrad || !narrow_) copy_ = Fp8Copy::full;
     // Each of an expert's slices meets the rows of all.
     const bool routed = name.find("moe.experts.") != std::string::npos;
-    if (routed) rows_ = c.tokens * c.model().moe.chosen * c.slices;
+    if (routed) rows_ = c.tokens * c.arriving * c.slices;
     // All tensor ranks' rows meet a part of the matrix.
     const bool columns = name.ends_with("attention.output.weight") || name.ends_with("down.weight");
     const bool latent = name.ends_with("q_down.weight") || name.ends_with("kv_down.weight");
@@ -189,7 +190,7 @@ Part sparse_part(const Case& c, const std::string& block) {
   const int64_t width = m.ffn / c.slices, here = m.experts / c.experts;
   const Matrix up(c, at + "experts.gate_up.weight", d, 2 * width, here);
   const Matrix down(c, at + "experts.down.weight", width, d, here);
-  const Part experts = mlp_part(c, up, down, width, rows);
+  const Part experts = mlp_part(c, up, down, width, c.values(c.arriving * d));
   Part shared = m.shared > 0 ? dense_part(c, at + "shared.", m.shared * m.ffn) : Part();
   // A probe keeps the input that the router keeps anyway.
   const Matrix common(c, at + "shared.gate_up.weight", d, 2 * m.ffn);
@@ -358,6 +359,7 @@ Fp8Forecast forecast_fp8(const RunConfig& config, const Fp8ForecastInput& in) {
          .tensor = in.tensor,
          .experts = in.experts,
          .slices = in.slices,
+         .arriving = in.fixed_rows > 0 ? in.fixed_rows : m.moe.chosen,
          .device = device,
          .probed = in.probed};
   for (const ParamInfo& p : parameters_of(m, in.chunk)) {

@@ -92,16 +92,6 @@ void check_expert_rows(const RunConfig& config, Complaints& c) {
   }
 }
 
-// The limit and what it drops would be those of a rank's tokens instead of the micro-batch's.
-void check_capacity(const RunConfig& config, Complaints& c) {
-  if (config.model.moe.capacity <= 0 || config.mesh.tp * config.mesh.cp == 1) return;
-  c.add("model.moe.capacity",
-        cat("is ", config.model.moe.capacity, ", but mesh.tp = ", config.mesh.tp,
-            " and mesh.cp = ", config.mesh.cp, " share out the tokens of a micro-batch, which ",
-            "together have a capacity; set it to 0 (no token is dropped), or use pp, ep, etp and ",
-            "data ranks"));
-}
-
 void check_offload(const RunConfig& config, Complaints& c) {
   if (config.offload.optimizer && config.parallel.zero_stage == 0) {
     c.add("offload.optimizer",
@@ -183,7 +173,6 @@ void RunConfig::validate(Complaints& c) const {
   check_overlap(*this, c);
   check_expert_rows(*this, c);
   check_offload(*this, c);
-  check_capacity(*this, c);
   check_kept_matrices(precision, model, c);
   if (device == "cuda") {
     c.add("device", "is \"cuda\", but there are no CUDA kernels yet; use \"cpu\"");

@@ -4,6 +4,7 @@
 
 #include "core/dtype.h"
 #include "core/instruction_set.h"
+#include "core/ops/drop_choices.h"
 #include "core/panel_product.h"
 #include "launcher/block_memory.h"
 #include "launcher/fp8_forecast.h"
@@ -39,9 +40,20 @@ class Rows {
   }
   BlockSizes sizes(int64_t block) const {
     const bool heads = in_.share.context_kind == ContextKind::all_to_all;
-    return sizes_of_block(
-        model(), block,
-        {.tensor = tensor(), .heads = heads ? in_.share.context : 1, .slices = in_.share.slices});
+    return sizes_of_block(model(), block,
+                          {.tensor = tensor(),
+                           .heads = heads ? in_.share.context : 1,
+                           .slices = in_.share.slices,
+                           .fixed_rows = fixed_rows()});
+  }
+  // Of experts, for each row of this rank (parallel/expert_plan.h); 0: not fixed.
+  int64_t fixed_rows() const {
+    const MoeConfig& m = model().moe;
+    const bool travel = in_.share.experts * in_.share.slices > 1;
+    if (!travel || config_.parallel.expert_rows != "fixed") return 0;
+    const int64_t most = rows_of_capacity({.experts = m.experts, .capacity = m.capacity},
+                                          in_.sequences * in_.length * m.chosen);
+    return (m.experts * std::min(most, rows_) + rows_ - 1) / std::max<int64_t>(rows_, 1);
   }
   int64_t weight_product(const PanelSizes& sizes) const {
     return weight_product_bytes(config_, device_, sizes);
@@ -173,6 +185,7 @@ StageMemory narrow_stage(const RunConfig& config, const ForecastInput& in, const
                                               .tensor = in.share.tensor,
                                               .experts = in.share.experts,
                                               .slices = in.share.slices,
+                                              .fixed_rows = r.fixed_rows(),
                                               .chunk = chunk,
                                               .threads = in.threads,
                                               .probed = is_probed(config, in.steps_done),
@@ -226,7 +239,8 @@ int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
   if (share.experts * share.slices > 1) {
     // Slices gather one another's rows and add up parts of all of them.
     const int64_t times = share.slices > 1 ? 2 * (1 + share.slices) : 2;
-    most = std::max(most, r.bytes(times * r.model().moe.chosen * b.d));
+    const int64_t arriving = r.fixed_rows() > 0 ? r.fixed_rows() : r.model().moe.chosen;
+    most = std::max(most, r.bytes(times * arriving * b.d));
   }
   return most;
 }

@@ -55,8 +55,7 @@ DispatchedTokens ExpertExchange::dispatch(Tape& tape, const Value& x, const Rout
     fail(cat("[expert_exchange] a layer of ", routing.experts, " experts meets a group for ",
              group_.experts));
   }
-  latest_ = plan_experts(tape.stream(), group_, routing.ids.tensor(), routing.gates.tensor(),
-                         routing.capacity);
+  latest_ = plan_experts(tape.stream(), group_, routing.ids.tensor(), routing.most_rows);
   sent_[std::string(routing.layer)] += sent_by(*latest_);
   std::optional<Fp8Encoding> encoding;
   if (routing.gate_up != nullptr && packs_input(*routing.gate_up)) {

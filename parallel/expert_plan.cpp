@@ -209,14 +209,12 @@ void validate(const ExpertGroup& g) {
 }
 
 std::shared_ptr<const ExpertPlan> plan_experts(Stream& stream, const ExpertGroup& group,
-                                               const Tensor& ids, const Tensor& gates,
-                                               double capacity) {
-  const Dispatch::Attributes dispatch{.experts = group.experts, .capacity = capacity};
-  DispatchLayout own = lay_out_dispatch(stream, dispatch, ids, gates);
+                                               const Tensor& ids, int64_t most_rows) {
+  DispatchLayout own = lay_out_dispatch(stream, {.experts = group.experts}, ids);
   if (group.across != nullptr) return plan_nodes(stream, group, ids, std::move(own));
-  const int64_t rows =
-      group.rows_of_capacity ? rows_of_capacity(dispatch, ids.elements()) : group.fixed_rows;
-  return plan_flat(stream, group, ids, std::move(own), capacity > 0 ? rows : 0);
+  // All that an expert takes may be this rank's, but a token goes to an expert once.
+  const int64_t rows = group.rows_of_capacity ? std::min(most_rows, ids.rows()) : group.fixed_rows;
+  return plan_flat(stream, group, ids, std::move(own), most_rows > 0 ? rows : 0);
 }
 
 }  // namespace shoestring

@@ -17,11 +17,12 @@
 //                choices: results do not depend on the number of ranks. With `sum_in_nodes` outputs
 //                are summed inside the node and come back as one row a node: fewer bytes, another
 //                order of summation, the same whatever the timing.
-// Fixed rows     every rank sends `fixed_rows` rows to every expert (or what the layer's capacity
-//                lets through of its tokens), padded with zeros, and the host waits for nothing.
-//                The layer's capacity (core/ops/dispatch.h) must not let more through; what it
-//                drops is counted where it is dropped, in own.offsets. Without a capacity
-//                (evaluation) counts are exact.
+// Fixed rows     every rank sends `fixed_rows` rows to every expert, or as many as the layer's
+//                capacity (core/ops/drop_choices.h) may let through of its tokens: the smaller of
+//                what an expert takes of a whole micro-batch and this rank's tokens of it, since a
+//                token goes to an expert once. Padded with zeros; the host waits for nothing. The
+//                capacity must not let more through; what it drops has no row in own.offsets.
+//                Without a capacity (evaluation) counts are exact.
 // Slices         the s ranks that hold slices of the same experts gather each other's rows behind
 //                the last level, and add up their parts of outputs and gradients before rows go
 //                home (parallel/expert_way.h)
@@ -88,10 +89,11 @@ struct ExpertPlan {
   std::optional<NodeSums> sums;
 };
 
-// ids i32 [T, K], gates [T, K]; capacity as in core/ops/dispatch.h. All ranks of the group call it.
+// ids i32 [T, K], of this rank's tokens, -1 where a choice is dropped; most_rows: that an expert
+// takes of the whole micro-batch, of which other ranks may have parts; 0: any number, and counts
+// are exact. All ranks of the group call it, with fixed rows for as many tokens.
 std::shared_ptr<const ExpertPlan> plan_experts(Stream& stream, const ExpertGroup& group,
-                                               const Tensor& ids, const Tensor& gates,
-                                               double capacity);
+                                               const Tensor& ids, int64_t most_rows);
 // Everybody's counts, [s, ...] by slice, of counts [...]; without slices the counts themselves.
 Tensor gather_counts(Stream& stream, const ExpertGroup& group, const Tensor& counts);
 // The two-level form, called by plan_experts.

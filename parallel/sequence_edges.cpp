@@ -5,33 +5,43 @@
 #include "core/check.h"
 #include "core/tape.h"
 #include "core/text.h"
+#include "parallel/context_cut.h"
 
 namespace shoestring {
 namespace {
 
-// Pieces of L rows: [rank][sequence] as the ranks' tensors lie one behind the other, or
-// [sequence][rank] as the rows of whole sequences do.
+// Where a rank's chunks of each sequence lie: in its own tensor, [sequence][chunk], and in the rows
+// of whole sequences.
 struct Pieces {
-  int64_t ranks = 1, sequences = 1;
-  size_t bytes = 0;  // of one
+  int64_t sequences = 1, chunk = 1;  // in rows
+  int ranks = 1;
+  size_t row = 0;  // bytes
 
-  size_t by_rank(int64_t rank, int64_t b) const {
-    return static_cast<size_t>(rank * sequences + b) * bytes;
-  }
-  size_t by_sequence(int64_t rank, int64_t b) const {
-    return static_cast<size_t>(b * ranks + rank) * bytes;
+  // of(own, whole, bytes) for each chunk of a rank's, in bytes from the first of either.
+  template <class F>
+  void each(int rank, F&& of) const {
+    const ContextShare share{.rank = rank, .ranks = ranks, .chunk = chunk};
+    const auto bytes = [this](int64_t rows) { return static_cast<size_t>(rows) * row; };
+    for (int64_t b = 0; b < sequences; ++b) {
+      for (int64_t i = 0; i < share.tokens(); i += chunk) {
+        of(bytes(b * share.tokens() + i), bytes(b * share.row_length() + share.column(i)),
+           bytes(chunk));
+      }
+    }
   }
 };
 
-Pieces pieces_of(const SequenceAttributes& a, const Tensor& own, int64_t times) {
-  const int64_t rows = own.shape()[0] / times;
-  if (a.sequences < 1 || rows % a.sequences != 0 || own.shape()[0] % times != 0) {
-    fail(cat("[sequence_edges] ", own.shape()[0], " rows are not those of ", a.sequences,
-             " sequences"));
+// Of a tensor with the rows of `ranks` ranks.
+Pieces pieces_of(const SequenceAttributes& a, const Tensor& x, int64_t ranks) {
+  const int64_t rows = x.shape()[0], chunks = 2 * a.sequences * ranks;
+  if (a.sequences < 1 || rows < 1 || rows % chunks != 0) {
+    fail(cat("[sequence_edges] ", rows, " rows are not those of ", a.sequences, " sequences of ",
+             ranks == 1 ? "one rank" : "all ranks", ", two chunks a rank"));
   }
-  return {.ranks = a.group->size(),
-          .sequences = a.sequences,
-          .bytes = own.bytes() / static_cast<size_t>(times * a.sequences)};
+  return {.sequences = a.sequences,
+          .chunk = rows / chunks,
+          .ranks = a.group->size(),
+          .row = x.bytes() / static_cast<size_t>(rows)};
 }
 
 Tensor like(Stream& stream, const Tensor& x, int64_t rows) {
@@ -44,9 +54,9 @@ Tensor own_columns(Stream& stream, const SequenceAttributes& a, const Tensor& al
   const Pieces p = pieces_of(a, all, a.group->size());
   const Tensor own = like(stream, all, all.shape()[0] / p.ranks);
   stream.run([p, own, all, rank = a.group->rank()] {
-    for (int64_t b = 0; b < p.sequences; ++b) {
-      std::memcpy(own.raw() + p.by_rank(0, b), all.raw() + p.by_sequence(rank, b), p.bytes);
-    }
+    p.each(rank, [&](size_t mine, size_t whole, size_t bytes) {
+      std::memcpy(own.raw() + mine, all.raw() + whole, bytes);
+    });
   });
   return own;
 }
@@ -61,11 +71,12 @@ Tensors<1> GatherSequences::forward(Stream& stream, const Attributes& a, const T
   a.group->all_gather({x[0].raw(), x[0].elements(), x[0].dtype()}, counts,
                       {arrived.raw(), arrived.elements(), arrived.dtype()}, stream);
   const Tensor all = like(stream, x[0], arrived.shape()[0]);
-  stream.run([p, arrived, all] {
-    for (int64_t b = 0; b < p.sequences; ++b) {
-      for (int64_t r = 0; r < p.ranks; ++r) {
-        std::memcpy(all.raw() + p.by_sequence(r, b), arrived.raw() + p.by_rank(r, b), p.bytes);
-      }
+  stream.run([p, arrived, all, each = x[0].bytes()] {
+    for (int r = 0; r < p.ranks; ++r) {
+      const std::byte* from = arrived.raw() + static_cast<size_t>(r) * each;
+      p.each(r, [&](size_t mine, size_t whole, size_t bytes) {
+        std::memcpy(all.raw() + whole, from + mine, bytes);
+      });
     }
   });
   return {all};
@@ -87,9 +98,9 @@ Tensors<1> KeepSequences::grad_input(Stream& stream, const Attributes& a, const 
   const Tensor all = like(stream, dy[0], dy[0].shape()[0] * p.ranks);
   stream.run([p, all, dy = dy[0], rank = a.group->rank()] {
     std::memset(all.raw(), 0, all.bytes());
-    for (int64_t b = 0; b < p.sequences; ++b) {
-      std::memcpy(all.raw() + p.by_sequence(rank, b), dy.raw() + p.by_rank(0, b), p.bytes);
-    }
+    p.each(rank, [&](size_t mine, size_t whole, size_t bytes) {
+      std::memcpy(all.raw() + whole, dy.raw() + mine, bytes);
+    });
   });
   return {all};
 }

@@ -1,11 +1,14 @@
 #pragma once
 // Where a sparse layer's router meets rows of a sequence that are shared out among tensor ranks
-// (consecutive rows of the micro-batch) and context ranks (columns of every row): the choice is
-// made of all rows, because its losses are of whole sequences, and each rank goes on with its own.
+// (consecutive rows of the micro-batch) and context ranks (columns of every row,
+// parallel/context_cut.h): the choice is made of all rows, because its losses are of whole
+// sequences and its capacity of a whole micro-batch, and each rank goes on with its own.
 //
-//   GatherSequences  c ranks with [B L, n] each -> [B (c L), n], every sequence's columns together,
-//                    by rank. Gradient: this rank's rows of it, no sum: every rank goes on with the
-//                    same values to the same end.
+//   GatherSequences  c ranks with [B L, n] each, L even -> [B (c L), n], the rows of the
+//   micro-batch
+//                    in one rank's order: of choices with equal gates a capacity drops the later.
+//                    Gradient: this rank's rows of it, no sum: every rank goes on with the same
+//                    values to the same end.
 //   KeepSequences    the way back. Gradient: zeros elsewhere.
 
 #include <memory>

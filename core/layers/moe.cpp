@@ -5,6 +5,7 @@
 #include "core/ops/add.h"
 #include "core/ops/combine.h"
 #include "core/ops/dispatch.h"
+#include "core/ops/drop_choices.h"
 #include "core/ops/fp8_grouped_linear.h"
 #include "core/ops/grouped_linear.h"
 #include "core/ops/router_logits.h"
@@ -37,8 +38,7 @@ void cut_segment(Tape& tape, const std::string& name, std::string_view part) {
 
 DispatchedTokens LocalExchange::dispatch(Tape& tape, const Value& x, const Routing& routing) {
   auto [rows, offsets, row_of] =
-      apply<Dispatch>(tape, {.experts = routing.experts, .capacity = routing.capacity},
-                      {x, routing.ids, routing.gates});
+      apply<Dispatch>(tape, {.experts = routing.experts}, {x, routing.ids});
   return {.rows = rows, .offsets = offsets, .row_of = row_of, .own_offsets = offsets};
 }
 
@@ -93,6 +93,12 @@ Value MoeLayer::run(LayerContext& context, const Value& x) const {
   Value logits = apply<RouterLogits>(tape, {.exact = context.exact}, {x}, {router});
   if (gather_logits) logits = gather_logits->cross(tape, logits);
   auto [ids, gates, figures] = apply<Route>(tape, attributes(context), {logits, Value(bias)});
+  int64_t most_rows = 0;
+  if (tape.recording() && capacity > 0) {
+    const DropChoices::Attributes limit{.experts = experts, .capacity = capacity};
+    most_rows = rows_of_capacity(limit, ids.tensor().elements());
+    ids = apply<DropChoices>(tape, limit, {ids, gates});
+  }
   if (keep_rows) {
     ids = keep_rows->cross(tape, ids);
     gates = keep_rows->cross(tape, gates);
@@ -100,7 +106,7 @@ Value MoeLayer::run(LayerContext& context, const Value& x) const {
   const Routing chosen{.ids = ids,
                        .gates = gates,
                        .experts = experts,
-                       .capacity = tape.recording() ? capacity : 0,
+                       .most_rows = most_rows,
                        .gate_up = fp8_layer(context, *gate_up),
                        .down = fp8_layer(context, *down),
                        .layer = name};

@@ -30,9 +30,9 @@ struct DispatchedTokens {
 };
 
 struct Routing {
-  Value ids, gates;  // [T, K]
+  Value ids, gates;  // [T, K]; ids are -1 where a choice is dropped (core/ops/drop_choices.h)
   int64_t experts = 0;
-  double capacity = 0;
+  int64_t most_rows = 0;  // that an expert takes of the whole micro-batch; 0: any number
   // Who multiplies the rows, and whose output comes back; null: not in FP8.
   const Fp8Layer *gate_up = nullptr, *down = nullptr;
   std::string_view layer = {};  // the layer's name, for those who count
@@ -73,7 +73,8 @@ struct MoeLayer {
   const Param* down = nullptr;     // [E d, m]
   Tensor bias;                     // f32 [E], added to the scores in the choice
   // Where rows are shared out: the choice is made of all of a micro-batch's rows (the losses need
-  // whole sequences), and each rank goes on with its own. Null: all rows are here.
+  // whole sequences, and they have a capacity together), and each rank goes on with its own. Null:
+  // all rows are here.
   Boundary* gather_logits = nullptr;
   Boundary* keep_rows = nullptr;
   std::optional<MlpLayer> shared;

@@ -33,7 +33,7 @@ void experts_beside_dense(benchmark::State& state, Sizes s, Dtype dtype, bool zi
     Tensors<3> rows;
     Tensor y, drows, dx;
     double apart = seconds_of([&] {
-      rows = Dispatch::forward(stream, {.experts = s.experts}, {x, ids, gates}, sent);
+      rows = Dispatch::forward(stream, {.experts = s.experts}, {x, ids}, sent);
     });
     double products = seconds_of([&] { y = experts.forward(rows[0], rows[1]); });
     apart += seconds_of([&] {

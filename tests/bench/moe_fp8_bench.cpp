@@ -81,13 +81,12 @@ void fp8_beside_bf16(benchmark::State& state, Sizes s, std::string accumulator, 
   Fp8ExpertsCase narrow(stream, s, accumulator);
   Choices choices(device, s, zipf);
   const Tensor x = random_tensor(device, {s.tokens, s.width}, Dtype::bf16, 1);
-  const Tensor gates = random_tensor(device, {s.tokens, s.chosen}, Dtype::f32, 1);
   const Tensor dy = random_tensor(device, {s.rows(), s.width}, Dtype::bf16, 1);
   Times bf16, fp8;
   auto once = [&](bool count) {
     Dispatch::Saved sent;
     const Tensor ids = choices.draw();
-    const auto rows = Dispatch::forward(stream, {.experts = s.experts}, {x, ids, gates}, sent);
+    const auto rows = Dispatch::forward(stream, {.experts = s.experts}, {x, ids}, sent);
     bf16.measure(count, [&] {
       plain.forward(rows[0], rows[1]);
       plain.backward(dy);

@@ -109,7 +109,7 @@ struct ExpertRank {
     const Choice c = choices_of(h.device, load, h.ranks.rank(),
                                 {tokens, chosen, experts, standing.ranks}, Dtype::f64);
     gates = c.gates;
-    plan = plan_experts(h.stream, group.group, c.ids, c.gates, capacity);
+    plan = plan_of(h.stream, group.group, c, capacity);
   }
   GroupOf group;
   int64_t tokens;
@@ -216,8 +216,8 @@ void for_all_ops(const std::function<void(const std::string& op, const std::stri
     visit("ScatterRows", "", ranks, to_own_rows<ScatterRows>(4));
     visit("GatherAlike", "", ranks, gather_alike(5));
     visit("KeepRows", "", ranks, to_own_rows<KeepRows>(2));
-    visit("GatherSequences", "", ranks, gather_sequences(3));
-    visit("KeepSequences", "", ranks, keep_sequences(3));
+    visit("GatherSequences", "", ranks, gather_sequences(4));
+    visit("KeepSequences", "", ranks, keep_sequences(4));
     for (const int64_t copies : {1, 2, 4}) {
       if (ranks % copies != 0) continue;
       visit("HeadsForTokens", cat(", ", copies, " copies"), ranks, heads_for_tokens(2, copies));

@@ -1,7 +1,6 @@
 #pragma once
 // The settings of a step that may be combined, and which combinations there are: one table, from
 // which covering arrays are made.
-
 #include <functional>
 #include <string>
 #include <utility>
@@ -97,6 +96,12 @@ inline std::vector<SettingAxis> setting_axes() {
        {{"f32", [](SettledCase& c) { set_precision(c.step, Dtype::f32); }},
         {"bf16", [](SettledCase& c) { set_precision(c.step, Dtype::bf16); }},
         {"fp8", [](SettledCase& c) { set_precision(c.step, Dtype::bf16, "deepseek_v3"); }}}},
+      values<std::pair<double, bool>>(
+          "capacity",
+          {{"none", {0, false}}, {"exact rows", {0.8, false}}, {"fixed rows", {0.8, true}}},
+          [](SettledCase& c, const std::pair<double, bool>& v) {
+            std::tie(c.step.model.moe.capacity, c.step.part.fixed_rows) = v;
+          }),
       switches("documents", [](SettledCase& c) { c.step.documents = true; }),
       switches("uneven", [](SettledCase& c) { c.uneven = true; }),
       switches("exact", [](SettledCase& c) { c.step.exact = true; }),
@@ -226,6 +231,10 @@ class StepSettings {
       {{"pp", "schedule", "uneven"},
        [](auto& c) { return !c.uneven || !c.step.part.blocks.empty(); }},
       {{"ep", "model"}, [](auto& c) { return c.step.part.mesh.ep == 1 || c.step.model.moe.on(); }},
+      {{"model", "capacity"},
+       [](auto& c) { return c.step.model.moe.capacity == 0 || c.step.model.moe.on(); }},
+      {{"ep", "nodes", "capacity"},
+       [](auto& c) { return !c.step.part.fixed_rows || (c.step.part.mesh.ep > 1 && !c.nodes); }},
       {{"tp", "cp", "ep", "dp", "copies"},
        [](auto& c) {
          const MeshConfig& m = c.step.part.mesh;

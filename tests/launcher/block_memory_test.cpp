@@ -54,6 +54,11 @@ TEST(BlockMemory, ExpertsReadTheRowsOfTheirTokens) {
   // Only the shared expert gathers.
   EXPECT_EQ(sizes_of_block(m, 1, {.tensor = 2}).mlp(), b.mlp() + 64);
   EXPECT_EQ(sizes_of_block(m, 2, {}).chosen, 3);  // of a prediction module
+  // Experts read and keep padding as well; one row a choice comes home.
+  const BlockSizes fixed = sizes_of_block(m, 1, {.fixed_rows = 5});
+  EXPECT_EQ(fixed.mlp(), 64 + 3 * (5 * 16 + 16) + (3 + 5) * 32);
+  EXPECT_EQ(fixed.owed(), b.owed() + 2 * (2 * 32 + 3 * 16));
+  EXPECT_EQ(fixed.statistics(), b.statistics());
 }
 
 }  // namespace

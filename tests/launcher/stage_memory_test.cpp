@@ -72,5 +72,26 @@ TEST(StageMemory, StagingByHand) {
   EXPECT_EQ(row_communication(config(), in), 0);
 }
 
+// 128 tokens with 3 choices each of 8 experts, 32 of them here.
+TEST(StageMemory, FixedRowsAreThereWithTheirPadding) {
+  RunConfig c = config();
+  c.model.moe = {.experts = 8, .chosen = 3, .ffn = 16};
+  ForecastInput in = input();
+  in.share.context = 4;
+  in.share.experts = 2;
+  const int64_t row = 32 * 4;
+  const Chunk all{.first_block = 0, .last_block = 4};
+  const int64_t kept = stage_memory(c, in, all, {}).kept;
+  EXPECT_EQ(row_communication(c, in), 2 * 32 * 3 * row);
+  c.parallel.expert_rows = "fixed";
+  c.model.moe.capacity = 0.25;  // 12 rows of the 384 choices, all of which may be from here
+  EXPECT_EQ(row_communication(c, in), 2 * 8 * 12 * row);
+  EXPECT_EQ(stage_memory(c, in, all, {}).kept, kept);
+  c.model.moe.capacity = 1;  // 48, but there are 32 tokens
+  EXPECT_EQ(row_communication(c, in), 2 * 8 * 32 * row);
+  const int64_t more = (8 - 3) * 32 * (32 + 3 * 16) * 4;  // of rows, gate, up and product
+  EXPECT_EQ(stage_memory(c, in, all, {}).kept, kept + 4 * more);
+}
+
 }  // namespace
 }  // namespace shoestring

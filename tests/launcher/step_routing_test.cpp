@@ -53,7 +53,8 @@ Outcome run_steps(const RunConfig& config, int ranks, int64_t steps) {
     RankState rank(config, world, 1);
     StepRunner runner(rank, trace);
     for (int64_t i = 0; i < steps; ++i) {
-      const StepReport report = runner.run(rank.loader->batch(i, world.rank(), ranks));
+      const StepReport report =
+          runner.run(rank.loader->batch(i, rank.part->data_rank(), rank.part->data_ranks()));
       if (world.rank() != ranks - 1) continue;
       outcome.figures.push_back({report.statistics.begin(), report.statistics.end()});
       outcome.biases.push_back(biases_of(rank));
@@ -237,6 +238,40 @@ TEST(StepRouting, CountsWhatTheCapacityDrops) {
   EXPECT_GE(dropped, 2 * 0.49 * 32 * 10 * chosen - 2 * 5 * experts);
   EXPECT_LT(dropped, 2 * 32 * 10 * chosen);
   EXPECT_EQ(figures.at("moe/dropped/layers.1") + figures.at("moe/dropped/layers.2"), dropped);
+}
+
+// Ranks that share out the tokens of a micro-batch, or its experts, drop what one rank drops of it.
+TEST(StepRouting, DropsTheSameOnEveryLayout) {
+  const ScratchFolder folder;
+  RunConfig config = sparse_config(folder);
+  config.train.batch = 8;
+  config.model.moe.capacity = 0.9;
+  const auto one = run_steps(config, 1, 2);
+  EXPECT_GT(one.figures[1].at("moe/dropped"), 0.1 * 2 * 32 * 8 * chosen);
+  struct Layout {
+    int64_t tp = 1, cp = 1, ep = 1, data = 1;
+    std::string rows = "exact", context = "ring";
+  };
+  for (const Layout& layout : {Layout{.tp = 2}, Layout{.cp = 2}, Layout{.tp = 2, .cp = 2},
+                               Layout{.cp = 2, .context = "all_to_all"}, Layout{.tp = 2, .ep = 2},
+                               Layout{.tp = 2, .ep = 2, .rows = "fixed"},
+                               Layout{.cp = 2, .ep = 2, .data = 2, .rows = "fixed"}}) {
+    RunConfig other = config;
+    other.mesh.tp = layout.tp, other.mesh.cp = layout.cp, other.mesh.ep = layout.ep;
+    other.parallel.data_parallel = layout.data;
+    other.parallel.expert_rows = layout.rows;
+    other.parallel.context = layout.context;
+    const auto ranks = static_cast<int>(layout.tp * layout.cp * layout.data);
+    SCOPED_TRACE(cat("tp ", layout.tp, " cp ", layout.cp, " ep ", layout.ep, " ", layout.rows, " ",
+                     layout.context));
+    const auto got = run_steps(other, ranks, 2);
+    for (size_t step = 0; step < 2; ++step) {
+      for (const char* key : {"moe/dropped", "moe/dropped/layers.1", "moe/dropped/layers.2"}) {
+        EXPECT_EQ(got.figures[step].at(key), one.figures[step].at(key)) << key << " " << step;
+      }
+    }
+    EXPECT_NEAR(got.norms[0], one.norms[0], 1e-6 * one.norms[0]);
+  }
 }
 
 }  // namespace

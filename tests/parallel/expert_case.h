@@ -11,6 +11,7 @@
 
 #include "core/check.h"
 #include "core/ops/convert.h"
+#include "core/ops/drop_choices.h"
 #include "core/random.h"
 #include "core/text.h"
 #include "parallel/comm/in_process.h"
@@ -107,6 +108,17 @@ inline Choice choices_of(Device& device, Load load, int rank, const std::vector<
   }
   c.gates = normal_tensor(device, {tokens, chosen}, dtype, cat("gates ", rank));
   return c;
+}
+
+// A plan with a capacity of this rank's tokens, as if they were a whole micro-batch; 0: none.
+inline std::shared_ptr<const ExpertPlan> plan_of(Stream& stream, const ExpertGroup& group,
+                                                 const Choice& c, double capacity) {
+  if (capacity == 0) return plan_experts(stream, group, c.ids, 0);
+  const DropChoices::Attributes limit{.experts = group.experts, .capacity = capacity};
+  NothingSaved nothing;
+  return plan_experts(stream, group,
+                      DropChoices::forward(stream, limit, {c.ids, c.gates}, nothing)[0],
+                      rows_of_capacity(limit, c.ids.elements()));
 }
 
 }  // namespace shoestring::testing

@@ -155,7 +155,7 @@ TEST(ExpertExchange, Fp8SendsCodesThereAndBf16Back) {
       traffic->reset();
       const Choice c = choices_of(layer.device(), Load::random, world.rank(),
                                   {model.tokens(), model.chosen, model.experts, s.ranks});
-      const auto again = plan_experts(stream, g.group, c.ids, c.gates, 0);
+      const auto again = plan_of(stream, g.group, c, 0);
       const int64_t of_choices =
           s.nodes > 0 ? bytes_there(ExpertWay{.legs = {plan.choices.legs[0]}, .order = {}}, 4) -
                             bytes_there(ExpertWay{.legs = {again->choices.legs[0]}, .order = {}}, 4)

@@ -42,8 +42,8 @@ TEST(ExpertNodes, BringTheRowsOfOneLevel) {
                 nodes(*safe, s, experts);
             const int64_t T = tokens_of(world.rank(), ragged);
             const Choice c = choices_of(device, load, world.rank(), {T, chosen, experts, s.ranks});
-            const auto one = plan_experts(stream, flat.group, c.ids, c.gates, capacity);
-            const auto two = plan_experts(stream, nodes.group, c.ids, c.gates, capacity);
+            const auto one = plan_of(stream, flat.group, c, capacity);
+            const auto two = plan_of(stream, nodes.group, c, capacity);
             check_same_bits(two->offsets, one->offsets, "offsets");
             const Tensor x = normal_tensor(device, {T, 3}, Dtype::f32, cat("x ", world.rank()));
             const Tensor rows = travel(stream, one->tokens, x);
@@ -101,7 +101,7 @@ TEST(ExpertNodes, BytesOnTheWireAreTheFormula) {
           if (r == me) dispatch += static_cast<int64_t>(crossings.size()) * w;
         }
         traffic->reset();
-        const auto plan = plan_experts(stream, g.group, c.ids, c.gates, 0);
+        const auto plan = plan_of(stream, g.group, c, 0);
         const int64_t counts = 4 * (n - 1) * (experts / n + 1) +
                                4 * (l - 1) * n * (experts / s.ranks) + 4 * leaving +
                                4 * experts * others;
@@ -132,7 +132,7 @@ TEST(ExpertNodes, SlotsHoldTheChoicesOfEachToken) {
       const GroupOf g(world, s, experts);
       const Choice c =
           choices_of(device, Load::random, world.rank(), {tokens, chosen, experts, s.ranks});
-      const auto plan = plan_experts(stream, g.group, c.ids, c.gates, 1.2);
+      const auto plan = plan_of(stream, g.group, c, 1.2);
       const NodeSums& sums = *plan->sums;
       // Each choice's gate and its row of x, a number made of both token and rank, meet.
       Tensor x(device, {tokens, 1}, Dtype::f32), gates(device, {tokens * chosen, 1}, Dtype::f32);

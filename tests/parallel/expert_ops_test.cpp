@@ -45,7 +45,7 @@ struct Rank {
     const Choice c = choices_of(device, Load::random, world.rank(),
                                 {tokens, chosen, experts, s.ranks}, Dtype::f64);
     gates = c.gates;
-    plan = plan_experts(stream, g.group, c.ids, c.gates, capacity);
+    plan = plan_of(stream, g.group, c, capacity);
   }
   Tensor values(const Shape& shape, const std::string& what, Dtype dtype = Dtype::f64) {
     return normal_tensor(device, shape, dtype, cat(name, " ", what));

@@ -53,7 +53,7 @@ void check_plan(Communicator& world, const Standing& s, Load load, bool ragged) 
   const int64_t T = tokens_of(rank, ragged);
   const Choice c = choices_of(device, load, rank, {T, chosen, experts, s.ranks});
   // With room for all choices nothing is dropped.
-  const auto plan = plan_experts(stream, g.group, c.ids, c.gates, s.fixed_rows > 0 ? 1e6 : 0);
+  const auto plan = plan_of(stream, g.group, c, s.fixed_rows > 0 ? 1e6 : 0);
   auto check_rows = [&](const Tensor& got, bool by_choice) {
     const std::vector<float> want = rows_at(rank, load, s, ragged, by_choice);
     const std::span<const float> values = got.span<float>();
@@ -90,7 +90,7 @@ TEST(ExpertPlan, RowsStandByExpertSourceAndToken) {
   }
 }
 
-// Capacity is of a rank's own tokens: what is dropped never travels, and is counted at home.
+// What is dropped never travels, and is counted at home. Here each rank has a micro-batch.
 TEST(ExpertPlan, DropsAtHome) {
   for (int64_t fixed : {0, 9}) {
     run_ranks(2, [&](Communicator& world) {
@@ -100,11 +100,44 @@ TEST(ExpertPlan, DropsAtHome) {
       const Choice c =
           choices_of(device, Load::one_expert, world.rank(), {tokens, chosen, experts, 2});
       const double capacity = 5;  // ceil(5 * 39 / 24) = 9 rows of 13
-      const auto plan = plan_experts(stream, g.group, c.ids, c.gates, capacity);
+      const auto plan = plan_of(stream, g.group, c, capacity);
       check(plan->own.offsets.span<int32_t>().back() == 27, "nine rows of each expert stay");
       const std::vector<int32_t> offsets = list_of(plan->offsets);
       check(offsets.back() == (world.rank() == 0 ? 54 : 0), "experts 0 to 2 are at rank 0");
       check(plan->tokens.order.to == (fixed > 0 ? experts * fixed : offsets.back()), "rows");
+    });
+  }
+}
+
+// A rank's tokens are a part of a micro-batch: of all that an expert takes of it they may have any
+// number, but no more than they are.
+TEST(ExpertPlan, FixedRowsOfACapacityHoldAnyPartOfAMicroBatch) {
+  for (const auto& [most, fixed] : {std::pair<int64_t, int64_t>(tokens - 4, tokens - 4),
+                                    {tokens, tokens},
+                                    {10 * tokens, tokens}}) {
+    run_ranks(2, [&, most = most, fixed = fixed](Communicator& world) {
+      Device device(DeviceKind::cpu, 0, 1);
+      Stream stream = Stream::immediate(device);
+      const auto traffic = std::make_shared<Traffic>();
+      const auto counted = counting(world, traffic);
+      GroupOf g(*counted, {.ranks = 2}, experts);
+      g.group.rows_of_capacity = true;
+      const Choice c =
+          choices_of(device, Load::one_expert, world.rank(), {tokens, chosen, experts, 2});
+      // All rows that an expert takes are rank 0's.
+      for (int64_t i = 0; i < c.ids.elements(); ++i) {
+        if (world.rank() == 1 || i / chosen >= most) c.ids.data<int32_t>()[i] = -1;
+      }
+      const auto plan = plan_experts(stream, g.group, c.ids, most);
+      const int64_t stay = world.rank() == 1 ? 0 : chosen * std::min(most, tokens);
+      check(plan->own.offsets.span<int32_t>().back() == stay, "rows of these tokens");
+      traffic->reset();
+      const Tensor rows = travel(stream, plan->tokens, numbered(device, tokens, world.rank()));
+      check(rows.rows() == experts * fixed, cat(rows.rows(), " rows, padding included"));
+      check(traffic->total_bytes() == 4 * experts / 2 * fixed, "bytes of rows for the other rank");
+      check(plan->offsets.span<int32_t>().back() ==
+                (world.rank() == 0 ? chosen * std::min(most, tokens) : 0),
+            "all of them arrived");
     });
   }
 }
@@ -117,7 +150,7 @@ TEST(ExpertPlan, FixedRowsMustHoldWhatTheCapacityLets) {
       const GroupOf g(world, {.ranks = 2, .fixed_rows = 8}, experts);
       const Choice c =
           choices_of(device, Load::one_expert, world.rank(), {tokens, chosen, experts, 2});
-      plan_experts(stream, g.group, c.ids, c.gates, 5);
+      plan_of(stream, g.group, c, 5);
     });
     FAIL();
   } catch (const Error& error) {
@@ -173,7 +206,7 @@ TEST(ExpertPlan, BytesOnTheWireAreTheFormula) {
         const GroupOf g(*counted, s, experts);
         const Choice c = choices_of(device, load, world.rank(), {tokens, chosen, experts, s.ranks});
         traffic->reset();
-        const auto plan = plan_experts(stream, g.group, c.ids, c.gates, s.fixed_rows > 0 ? 1e6 : 0);
+        const auto plan = plan_of(stream, g.group, c, s.fixed_rows > 0 ? 1e6 : 0);
         const Bytes want = formula(world.rank(), s, load, 4 * d, 4 * d);
         check(traffic->total_bytes() == want.counts, "bytes of counts");
         traffic->reset();

@@ -5,28 +5,30 @@
 #include "core/check.h"
 #include "core/tape.h"
 #include "parallel/comm/in_process.h"
+#include "parallel/context_cut.h"
 
 namespace shoestring {
 namespace {
 
 constexpr int ranks = 3;
-constexpr int64_t sequences = 2, length = 2, width = 3;  // of one rank
+constexpr int64_t sequences = 2, length = 4, width = 3;  // of one rank
 
-double value_of(int rank, int64_t b, int64_t t, int64_t i) {
-  return 1000 * rank + 100 * static_cast<double>(b) + 10 * static_cast<double>(t) +
-         static_cast<double>(i);
+// Of column t of a whole row.
+double value_of(int64_t b, int64_t t, int64_t i) {
+  return 1000 * static_cast<double>(b) + 10 * static_cast<double>(t) + static_cast<double>(i);
 }
 
 Tensor own_rows(Device& device, int rank) {
   Tensor x(device, {sequences * length, width}, Dtype::f64);
+  const ContextShare share = context_share(length * ranks, rank, ranks);
   for (int64_t i = 0; i < x.elements(); ++i) {
     const int64_t row = i / width;
-    x.data<double>()[i] = value_of(rank, row / length, row % length, i % width);
+    x.data<double>()[i] = value_of(row / length, share.column(row % length), i % width);
   }
   return x;
 }
 
-TEST(SequenceEdges, WholeSequencesStandTogetherByRank) {
+TEST(SequenceEdges, WholeSequencesStandInTheirOwnOrder) {
   run_ranks(ranks, [](Communicator& context) {
     Device device(DeviceKind::cpu, 0, 1);
     Stream stream = Stream::immediate(device);
@@ -36,8 +38,8 @@ TEST(SequenceEdges, WholeSequencesStandTogetherByRank) {
     const Tensor all = GatherSequences::forward(stream, a, {x}, saved)[0];
     ASSERT_EQ(all.shape(), (Shape{sequences * ranks * length, width}));
     for (int64_t row = 0; row < all.rows(); ++row) {
-      const int64_t b = row / (ranks * length), r = row / length % ranks, t = row % length;
-      EXPECT_EQ(all.data<double>()[row * width], value_of(static_cast<int>(r), b, t, 0));
+      const int64_t b = row / (ranks * length), t = row % (ranks * length);
+      EXPECT_EQ(all.data<double>()[row * width], value_of(b, t, 0));
     }
     const Tensor back = KeepSequences::forward(stream, a, {all}, saved)[0];
     for (int64_t i = 0; i < x.elements(); ++i) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/ops/router_logits.h"
 #include "tests/core/layers/layer_harness.h"
 
 namespace shoestring {
@@ -234,6 +235,49 @@ TEST(MoeLayer, DropsBeyondTheCapacityInTrainingAlone) {
   EXPECT_NE(outputs(0.5, Tape::Mode::training, &used), whole);
   EXPECT_LE(used, experts * 3);  // ceil(0.5 * 12 * 3 / 8) rows each
   EXPECT_EQ(outputs(0.5, Tape::Mode::inference, nullptr), whole);
+}
+
+// Half of a micro-batch's rows beside a rank with the others: the logits of all of them come in,
+// and the choice of its own goes on.
+class OtherLogits : public Boundary {
+ public:
+  explicit OtherLogits(Tensor all) : all_(std::move(all)) {}
+  Value cross(Tape& tape, const Value&) override { return tape.leaf(all_, false); }
+
+ private:
+  Tensor all_;
+};
+class FirstHalf : public Boundary {
+ public:
+  Value cross(Tape& tape, const Value& x) override {
+    return tape.leaf(x.tensor().rows(0, x.tensor().rows() / 2), false);
+  }
+};
+
+// The rows here are a part of the micro-batch: the whole of it has the capacity.
+TEST(MoeLayer, ACapacityIsOfTheWholeMicroBatch) {
+  MoeConfig config = some_config();
+  config.shared = 0;
+  config.capacity = 0.5;
+  LayerHarness h(parameters(config), rows);
+  MoeLayer layer = bind_moe(config, h.store(), "b");
+  const Tensor x = h.values({rows, d}, "x");
+  Tape whole = h.tape();
+  LayerContext of_whole{.tape = whole, .batch = h.batch()};
+  const Tensor want = layer.run(of_whole, whole.leaf(x, true)).tensor();
+  const Value logits = apply<RouterLogits>(whole, {}, {whole.leaf(x, true)}, {layer.router});
+  OtherLogits all(logits.tensor());
+  FirstHalf half;
+  layer.gather_logits = &all;
+  layer.keep_rows = &half;
+  Tape tape = h.tape();
+  LayerContext context{.tape = tape, .batch = h.batch()};
+  const Tensor y = layer.run(context, tape.leaf(x.rows(0, rows / 2), true)).tensor();
+  for (int64_t i = 0; i < y.elements(); ++i) {
+    EXPECT_EQ(y.data<double>()[i], want.data<double>()[i]) << "row " << i / d;
+  }
+  const int32_t here = tape.told().at("b.offsets").data<int32_t>()[experts];
+  EXPECT_LT(here, rows / 2 * 3) << "nothing was dropped";
 }
 
 }  // namespace

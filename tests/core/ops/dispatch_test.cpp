@@ -11,10 +11,10 @@ using namespace shoestring::testing;
 
 struct Case {
   int64_t tokens = 0, chosen = 0, experts = 0, width = 0;
-  double capacity = 0;
+  int64_t drop = 0;  // every so many choices one is dropped
 };
 
-// Each token goes to different experts, low ones more often; gates repeat, so that there are ties.
+// Each token goes to different experts, low ones more often.
 std::vector<int32_t> some_ids(const Case& c) {
   std::vector<int32_t> ids;
   for (int64_t t = 0; t < c.tokens; ++t) {
@@ -26,14 +26,8 @@ std::vector<int32_t> some_ids(const Case& c) {
       }
     }
   }
+  for (size_t i = 0; c.drop > 0 && i < ids.size(); i += static_cast<size_t>(c.drop)) ids[i] = -1;
   return ids;
-}
-std::vector<double> some_gates(const Case& c) {
-  std::vector<double> gates;
-  for (int64_t i = 0; i < c.tokens * c.chosen; ++i) {
-    gates.push_back(static_cast<double>(i * 5 % 7) / 8);
-  }
-  return gates;
 }
 
 struct Outcome {
@@ -42,15 +36,12 @@ struct Outcome {
 
 Outcome run(Device& device, const Case& c, Dtype dtype) {
   Stream stream = Stream::immediate(device);
-  const Dtype wide = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
   Outcome o;
   o.x = make_tensor(device, {c.tokens, c.width}, dtype, random_values(c.tokens * c.width, 1));
   const auto list = some_ids(c);
   const Tensor ids = Tensor::from(device, {c.tokens, c.chosen}, std::span<const int32_t>(list));
-  const Tensor gates = make_tensor(device, {c.tokens, c.chosen}, wide, some_gates(c));
   Dispatch::Saved saved;
-  const auto y = Dispatch::forward(stream, {.experts = c.experts, .capacity = c.capacity},
-                                   {o.x, ids, gates}, saved);
+  const auto y = Dispatch::forward(stream, {.experts = c.experts}, {o.x, ids}, saved);
   o.rows = y[0];
   o.offsets = y[1];
   o.row_of = y[2];
@@ -61,29 +52,11 @@ Outcome run(Device& device, const Case& c, Dtype dtype) {
   return o;
 }
 
-// Which choices stay, by definition: each expert's highest gates, ties to the earlier token.
-std::vector<bool> kept(const Case& c) {
-  const auto ids = some_ids(c);
-  const auto gates = some_gates(c);
-  std::vector<bool> stays(ids.size(), true);
-  if (c.capacity == 0) return stays;
-  const double even = static_cast<double>(ids.size()) / static_cast<double>(c.experts);
-  for (size_t i = 0; i < ids.size(); ++i) {
-    double before = 0;
-    for (size_t j = 0; j < ids.size(); ++j) {
-      if (ids[j] != ids[i]) continue;
-      before += gates[j] > gates[i] || (gates[j] == gates[i] && j < i);
-    }
-    stays[i] = before < std::ceil(c.capacity * even);
-  }
-  return stays;
-}
-
 const Case cases[] = {{.tokens = 20, .chosen = 3, .experts = 7, .width = 9},
                       {.tokens = 1, .chosen = 1, .experts = 1, .width = 1},
                       {.tokens = 33, .chosen = 2, .experts = 40, .width = 17},
-                      {.tokens = 50, .chosen = 4, .experts = 6, .width = 33, .capacity = 1},
-                      {.tokens = 50, .chosen = 4, .experts = 9, .width = 5, .capacity = 0.3}};
+                      {.tokens = 50, .chosen = 4, .experts = 6, .width = 33, .drop = 3},
+                      {.tokens = 50, .chosen = 4, .experts = 9, .width = 5, .drop = 2}};
 
 TEST(Dispatch, RowsAreSortedByExpertAndThenByToken) {
   Device device(DeviceKind::cpu, 0, 2);
@@ -91,15 +64,15 @@ TEST(Dispatch, RowsAreSortedByExpertAndThenByToken) {
     for (Dtype dtype : {Dtype::f64, Dtype::f32, Dtype::bf16}) {
       const Outcome o = run(device, c, dtype);
       const auto ids = some_ids(c);
-      const std::vector<bool> stays = kept(c);
       const auto x = values_of(o.x), rows = values_of(o.rows);
       int64_t row = 0;
       for (int64_t e = 0; e < c.experts; ++e) {
         EXPECT_EQ(o.offsets.data<int32_t>()[e], row);
         for (size_t i = 0; i < ids.size(); ++i) {
+          if (ids[i] == e || ids[i] == -1) {
+            EXPECT_EQ(o.row_of.data<int32_t>()[i], ids[i] == e ? row : -1) << "choice " << i;
+          }
           if (ids[i] != e) continue;
-          EXPECT_EQ(o.row_of.data<int32_t>()[i], stays[i] ? row : -1) << "choice " << i;
-          if (!stays[i]) continue;
           const auto token = static_cast<int64_t>(i) / c.chosen;
           for (int64_t j = 0; j < c.width; ++j) {
             EXPECT_EQ(rows[static_cast<size_t>(row * c.width + j)],
@@ -124,9 +97,7 @@ TEST(Dispatch, LayoutIsTheOpsOwn) {
     const Outcome o = run(device, c, Dtype::f32);
     const auto list = some_ids(c);
     const Tensor ids = Tensor::from(device, {c.tokens, c.chosen}, std::span<const int32_t>(list));
-    const Tensor gates = make_tensor(device, {c.tokens, c.chosen}, Dtype::f32, some_gates(c));
-    const DispatchLayout layout =
-        lay_out_dispatch(stream, {.experts = c.experts, .capacity = c.capacity}, ids, gates);
+    const DispatchLayout layout = lay_out_dispatch(stream, {.experts = c.experts}, ids);
     expect_same_bits(layout.offsets, o.offsets, "offsets");
     expect_same_bits(layout.row_of, o.row_of, "row_of");
     std::vector<int32_t> want(list.size(), -1);
@@ -161,7 +132,7 @@ TEST(Dispatch, GradientSumsTheTokensRows) {
 }
 
 TEST(Dispatch, SameBitsOnAnyNumberOfThreads) {
-  const Case c{.tokens = 900, .chosen = 3, .experts = 11, .width = 65, .capacity = 1.1};
+  const Case c{.tokens = 900, .chosen = 3, .experts = 11, .width = 65, .drop = 5};
   Device one(DeviceKind::cpu, 0, 1), four(DeviceKind::cpu, 0, 4);
   const Outcome a = run(one, c, Dtype::f32), b = run(four, c, Dtype::f32);
   expect_same_bits(a.rows, b.rows, "rows");
@@ -174,11 +145,10 @@ TEST(Dispatch, RefusesExpertsThatDoNotExist) {
   Stream stream = Stream::immediate(device);
   Dispatch::Saved saved;
   const Tensor x = Tensor::zeros(device, {2, 3}, Dtype::f32);
-  const Tensor gates = Tensor::zeros(device, {2, 1}, Dtype::f32);
-  for (int32_t wrong : {-1, 4}) {
+  for (int32_t wrong : {-2, 4}) {
     const std::vector<int32_t> list = {0, wrong};
     const Tensor ids = Tensor::from(device, {2, 1}, std::span<const int32_t>(list));
-    EXPECT_THROW(Dispatch::forward(stream, {.experts = 4}, {x, ids, gates}, saved), Error);
+    EXPECT_THROW(Dispatch::forward(stream, {.experts = 4}, {x, ids}, saved), Error);
   }
   EXPECT_FALSE(Dispatch::grad_input(stream, {}, saved, {})[0]);
 }
