@@ -78,9 +78,9 @@ inline LayoutQuestion question_of(const MeshCase& c) {
 
 inline std::string text_of(const MeshCase& c) {
   const MeshConfig& m = c.part.mesh;
-  return cat(c.ranks, " ranks: tp ", m.tp, " cp ", m.cp, " ep ", m.ep, " pp ", m.pp, " dp ",
-             m.dp_shard, " x ", m.dp_replicate, " ", c.part.schedule, " order ", m.order, " nodes ",
-             m.ranks_per_node);
+  return cat(c.ranks, " ranks: tp ", m.tp, " cp ", m.cp, " ep ", m.ep, " etp ", m.etp, " pp ", m.pp,
+             " dp ", m.dp_shard, " x ", m.dp_replicate, " ", c.part.schedule, " order ", m.order,
+             " nodes ", m.ranks_per_node);
 }
 
 // The micro-batches one after the other in f64, by one rank that knows no mesh.
@@ -122,10 +122,11 @@ inline double gradient_norm(const MeshOutcome& outcome) {
   return std::sqrt(squares);
 }
 
-// Exact mode has one order of all sums: the bits of one rank. Tensor and context ranks cut sums
-// elsewhere.
+// Exact mode has one order of all sums: the bits of one rank. Tensor and context ranks and slices
+// of experts cut sums elsewhere.
 inline bool must_be_equal(const MeshCase& c) {
-  return c.exact && c.part.mesh.tp == 1 && c.part.mesh.cp == 1;
+  const MeshConfig& m = c.part.mesh;
+  return c.exact && m.tp == 1 && m.cp == 1 && m.etp == 1;
 }
 
 // With weights so small that roundings do not grow from layer to layer.
@@ -145,6 +146,7 @@ class OneRank {
     alone.ranks = 1;
     alone.zero_stage = 0;
     alone.recompute = Recompute::none;  // changes no bit
+    alone.offload_optimizer = alone.offload_activations = false;
     return known(runs_, key(alone), [&] { return run_mesh(alone); });
   }
   const MeshOutcome& truth(const MeshCase& c) {
@@ -165,9 +167,9 @@ class OneRank {
   static std::string key(const MeshCase& c) {
     const ModelConfig& m = c.model;
     return cat(m.layers, " ", m.hidden, " ", m.heads, " ", m.kv_heads, " ", m.ffn, " ",
-               m.moe.experts, " ", m.mla.kv_latent, " ", m.mtp.depth, " ", m.tied_embeddings, " ",
-               m.init.hidden, " ", c.micros, " ", c.length, " ", c.documents, " ", name_of(c.dtype),
-               " ", c.precision, " ", c.exact);
+               m.moe.experts, " ", m.moe.capacity, " ", m.mla.kv_latent, " ", m.mtp.depth, " ",
+               m.tied_embeddings, " ", m.init.hidden, " ", c.micros, " ", c.length, " ",
+               c.documents, " ", name_of(c.dtype), " ", c.precision, " ", c.exact);
   }
   Known runs_, truths_;
 };
@@ -191,8 +193,10 @@ inline double gradient_distance(const MeshOutcome& a, const MeshOutcome& b) {
 //   the loss       1e-3 of itself
 //   the norm       a quarter of one rank's distance of all gradients
 //   a parameter    one rank's distance of all gradients, or 0.02, five roundings of bf16; with
-//                  experts 0.05, for a token that rounding sends to another expert changes the
-//                  gradients of both; in FP8 0.08, a little more than a rounding of E4M3.
+//                  experts 0.06, for a token that rounding sends to another expert changes the
+//                  gradients of both (two of them under tp = 2: 0.079 of a layer's
+//                  experts, where experts of other tokens were 0.003 away); in FP8 0.08, a
+//                  little more than a rounding of E4M3.
 //                  1 + 1 / sqrt(n) more for n elements: as far apart may the norms of two samples
 //                  of n errors be
 inline void expect_near_truth(const MeshOutcome& got, const MeshOutcome& one,
@@ -217,6 +221,8 @@ inline void expect_near_truth(const MeshOutcome& got, const MeshOutcome& one,
 inline void expect_step_parity(const MeshCase& c, OneRank& alone) {
   const MeshOutcome& one = alone.run(c);
   const MeshOutcome got = run_mesh(c);
+  EXPECT_EQ(got.host_masters > 0, c.offload_optimizer);
+  EXPECT_EQ(got.host_activations > 0, c.offload_activations);
   if (must_be_equal(c)) {
     EXPECT_EQ(got.loss, one.loss);
     EXPECT_EQ(got.predictions, one.predictions);
@@ -228,7 +234,7 @@ inline void expect_step_parity(const MeshCase& c, OneRank& alone) {
     return;
   }
   if (c.dtype == Dtype::bf16) {
-    const double floor = c.precision != "bf16" ? 0.08 : c.model.moe.on() ? 0.05 : 0.02;
+    const double floor = c.precision != "bf16" ? 0.08 : c.model.moe.on() ? 0.06 : 0.02;
     return expect_near_truth(got, one, alone.truth(c), floor);
   }
   expect_parity(got, one, 1e-5, "f32");
