@@ -88,6 +88,18 @@ TEST(MeshSettings, EveryPairThatIsLegalIsInALayout) {
   RecordProperty("pairs", static_cast<int>(pairs - array.impossible.size()));
 }
 
+// The axis `capacity` changes what one rank computes.
+TEST(MeshSettings, CapacityDropsRows) {
+  OneRank alone;
+  for (const char* model : {"mixtral", "deepseek-v3"}) {
+    MeshCase c;
+    c.model = step_model(model);
+    const double all = alone.run(c).loss;
+    c.model.moe.capacity = tight_capacity;
+    EXPECT_NE(alone.run(c).loss, all) << model;
+  }
+}
+
 class MeshSettingsPart : public testing::TestWithParam<int> {};
 
 TEST_P(MeshSettingsPart, EqualsOneRank) {

@@ -78,9 +78,9 @@ inline LayoutQuestion question_of(const MeshCase& c) {
 
 inline std::string text_of(const MeshCase& c) {
   const MeshConfig& m = c.part.mesh;
-  return cat(c.ranks, " ranks: tp ", m.tp, " cp ", m.cp, " ep ", m.ep, " pp ", m.pp, " dp ",
-             m.dp_shard, " x ", m.dp_replicate, " ", c.part.schedule, " order ", m.order, " nodes ",
-             m.ranks_per_node);
+  return cat(c.ranks, " ranks: tp ", m.tp, " cp ", m.cp, " ep ", m.ep, " etp ", m.etp, " pp ", m.pp,
+             " dp ", m.dp_shard, " x ", m.dp_replicate, " ", c.part.schedule, " order ", m.order,
+             " nodes ", m.ranks_per_node);
 }
 
 // The micro-batches one after the other in f64, by one rank that knows no mesh.
@@ -122,10 +122,11 @@ inline double gradient_norm(const MeshOutcome& outcome) {
   return std::sqrt(squares);
 }
 
-// Exact mode has one order of all sums: the bits of one rank. Tensor and context ranks cut sums
-// elsewhere.
+// Exact mode has one order of all sums: the bits of one rank. Tensor and context ranks and slices
+// of experts cut sums elsewhere.
 inline bool must_be_equal(const MeshCase& c) {
-  return c.exact && c.part.mesh.tp == 1 && c.part.mesh.cp == 1;
+  const MeshConfig& m = c.part.mesh;
+  return c.exact && m.tp == 1 && m.cp == 1 && m.etp == 1;
 }
 
 // With weights so small that roundings do not grow from layer to layer.
@@ -145,6 +146,7 @@ class OneRank {
     alone.ranks = 1;
     alone.zero_stage = 0;
     alone.recompute = Recompute::none;  // changes no bit
+    alone.offload_optimizer = alone.offload_activations = false;
     return known(runs_, key(alone), [&] { return run_mesh(alone); });
   }
   const MeshOutcome& truth(const MeshCase& c) {
@@ -218,6 +220,8 @@ inline void expect_near_truth(const MeshOutcome& got, const MeshOutcome& one,
 inline void expect_step_parity(const MeshCase& c, OneRank& alone) {
   const MeshOutcome& one = alone.run(c);
   const MeshOutcome got = run_mesh(c);
+  EXPECT_EQ(got.host_masters > 0, c.offload_optimizer);
+  EXPECT_EQ(got.host_activations > 0, c.offload_activations);
   if (must_be_equal(c)) {
     EXPECT_EQ(got.loss, one.loss);
     EXPECT_EQ(got.predictions, one.predictions);

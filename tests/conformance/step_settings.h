@@ -1,126 +1,16 @@
 #pragma once
-// The settings of a step that may be combined, and which combinations there are: one table, from
-// which covering arrays are made.
+// Which settings of a step may be combined: the rules, from which covering arrays are made. What
+// the product refuses by its config it is asked itself (tests/conformance/product_rules.h).
+
+#include <algorithm>
 #include <functional>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "parallel/covering_array.h"
-#include "tests/conformance/step_case.h"
+#include "tests/conformance/product_rules.h"
+#include "tests/conformance/setting_axes.h"
 
 namespace shoestring {
-
-// A case before its ranks are counted; `none` stands for settings that need an axis.
-struct SettledCase {
-  MeshCase step;
-  bool scheduled = false, context = false, uneven = false, nodes = false;
-};
-using Change = std::function<void(SettledCase&)>;
-
-struct SettingAxis {
-  std::string name;
-  std::vector<std::pair<std::string, Change>> settings;
-};
-
-inline SettingAxis sizes(const std::string& name, const std::vector<int64_t>& sizes,
-                         int64_t MeshConfig::*axis) {
-  SettingAxis a{name, {}};
-  for (const int64_t n : sizes) {
-    a.settings.emplace_back(cat(n), [=](SettledCase& c) { c.step.part.mesh.*axis = n; });
-  }
-  return a;
-}
-
-template <class T>
-SettingAxis values(const std::string& name, const std::vector<std::pair<std::string, T>>& values,
-                   const std::function<void(SettledCase&, const T&)>& set) {
-  SettingAxis a{name, {}};
-  for (const auto& [text, value] : values) {
-    a.settings.emplace_back(text, [set, v = value](SettledCase& c) { set(c, v); });
-  }
-  return a;
-}
-inline SettingAxis switches(const std::string& name, const std::function<void(SettledCase&)>& on) {
-  return {name, {{"no", [](SettledCase&) {}}, {"yes", on}}};
-}
-
-inline SettingAxis schedules() {
-  SettingAxis a{"schedule", {{"none", [](SettledCase&) {}}}};
-  const auto add = [&](const std::string& text, const std::string& name, int chunks) {
-    a.settings.emplace_back(text, [=](SettledCase& c) {
-      c.scheduled = true;
-      c.step.part.schedule = name;
-      c.step.part.chunks = chunks;
-    });
-  };
-  for (const ScheduleEntry& entry : schedule_entries()) add(entry.name, entry.name, 0);
-  add("interleaved-1f1b by 3", "interleaved-1f1b", 3);
-  return a;
-}
-
-// A setting more is a line more. Changes are made in this order.
-inline std::vector<SettingAxis> setting_axes() {
-  const auto context = [](SettledCase& c, ContextKind kind) {
-    c.context = true, c.step.part.context = kind;
-  };
-  return {
-      sizes("tp", {1, 2, 4}, &MeshConfig::tp),
-      sizes("cp", {1, 2, 4}, &MeshConfig::cp),
-      sizes("ep", {1, 2, 4}, &MeshConfig::ep),
-      sizes("pp", {1, 2, 3, 4}, &MeshConfig::pp),
-      sizes("dp", {1, 2, 3, 4}, &MeshConfig::dp_shard),
-      sizes("copies", {1, 2}, &MeshConfig::dp_replicate),
-      values<std::string>(
-          "model",
-          {{"llama", "llama"},
-           {"qwen3", "qwen3"},
-           {"mixtral", "mixtral"},
-           {"deepseek-v3", "deepseek-v3"}},
-          [](SettledCase& c, const std::string& m) { c.step.model = step_model(m); }),
-      schedules(),
-      {"context",
-       {{"none", [](SettledCase&) {}},
-        {"ring", [=](SettledCase& c) { context(c, ContextKind::ring); }},
-        {"all_to_all", [=](SettledCase& c) { context(c, ContextKind::all_to_all); }}}},
-      values<int64_t>("zero", {{"0", 0}, {"1", 1}, {"2", 2}, {"3", 3}},
-                      [](SettledCase& c, int64_t stage) { c.step.zero_stage = stage; }),
-      values<Recompute>("recompute",
-                        {{"none", Recompute::none},
-                         {"swiglu", Recompute::swiglu},
-                         {"norms", Recompute::norms},
-                         {"attention", Recompute::attention},
-                         {"block", Recompute::block}},
-                        [](SettledCase& c, Recompute policy) { c.step.recompute = policy; }),
-      {"precision",
-       {{"f32", [](SettledCase& c) { set_precision(c.step, Dtype::f32); }},
-        {"bf16", [](SettledCase& c) { set_precision(c.step, Dtype::bf16); }},
-        {"fp8", [](SettledCase& c) { set_precision(c.step, Dtype::bf16, "deepseek_v3"); }}}},
-      values<std::pair<double, bool>>(
-          "capacity",
-          {{"none", {0, false}}, {"exact rows", {0.8, false}}, {"fixed rows", {0.8, true}}},
-          [](SettledCase& c, const std::pair<double, bool>& v) {
-            std::tie(c.step.model.moe.capacity, c.step.part.fixed_rows) = v;
-          }),
-      switches("documents", [](SettledCase& c) { c.step.documents = true; }),
-      switches("uneven", [](SettledCase& c) { c.uneven = true; }),
-      switches("exact", [](SettledCase& c) { c.step.exact = true; }),
-      switches("nodes", [](SettledCase& c) { c.nodes = true; }),
-      values<std::string>(
-          "order",
-          {{"tp inside", MeshConfig{}.order}, {"pp inside", "pp-dp_replicate-tp-dp_shard-cp"}},
-          [](SettledCase& c, const std::string& order) { c.step.part.mesh.order = order; }),
-  };
-}
-
-inline std::vector<Factor> factors_of(const std::vector<SettingAxis>& axes) {
-  std::vector<Factor> factors;
-  for (const SettingAxis& axis : axes) {
-    Factor& f = factors.emplace_back(Factor{axis.name, {}});
-    for (const auto& [text, change] : axis.settings) f.settings.push_back(text);
-  }
-  return factors;
-}
 
 // The stages of a schedule, the first of them with a layer less and the last with one more.
 inline std::vector<int64_t> uneven_split(const ModelConfig& model, int stages) {
@@ -217,6 +107,9 @@ class StepSettings {
     return stages <= c.step.model.layers ? stages : 1;
   }
   static bool fits(const SettledCase& c) { return is_legal(question_of(c.step)); }
+  static std::function<bool(const SettledCase&)> allowed(const std::string& key) {
+    return [key](const SettledCase& c) { return product_allows(c.step, key); };
+  }
 
   int most_ranks_;
   std::vector<SettingAxis> axes_ = setting_axes();
@@ -231,19 +124,28 @@ class StepSettings {
       {{"pp", "schedule", "uneven"},
        [](auto& c) { return !c.uneven || !c.step.part.blocks.empty(); }},
       {{"ep", "model"}, [](auto& c) { return c.step.part.mesh.ep == 1 || c.step.model.moe.on(); }},
-      {{"model", "capacity"},
-       [](auto& c) { return c.step.model.moe.capacity == 0 || c.step.model.moe.on(); }},
-      {{"ep", "nodes", "capacity"},
-       [](auto& c) { return !c.step.part.fixed_rows || (c.step.part.mesh.ep > 1 && !c.nodes); }},
-      {{"tp", "cp", "ep", "dp", "copies"},
+      {{"etp", "model"},
+       [](auto& c) { return c.step.part.mesh.etp == 1 || c.step.model.moe.on(); }},
+      {{"tp", "cp", "ep", "etp", "dp", "copies"},
        [](auto& c) {
          const MeshConfig& m = c.step.part.mesh;
-         return m.stage_ranks() % m.ep == 0;
+         return m.stage_ranks() % (m.ep * m.etp) == 0;
        }},
       {{"pp", "schedule", "dp", "copies"}, fits},
       {{"tp", "cp", "pp", "dp", "copies", "nodes"},
        [](auto& c) { return !c.nodes || (c.step.ranks > 1 && c.step.ranks % 2 == 0); }},
-      {{"tp", "cp", "ep", "pp", "dp", "copies", "model", "schedule", "context", "nodes"}, fits},
+      {{"tp", "cp", "ep", "etp", "pp", "dp", "copies", "model", "schedule", "context", "nodes"},
+       fits},
+      {{"capacity", "model"},
+       [](auto& c) { return c.step.model.moe.capacity == 0 || c.step.model.moe.on(); }},
+      {{"pp", "ep", "etp", "schedule", "overlap"}, allowed("pipeline.overlap")},
+      {{"ep", "etp", "capacity", "fixed_rows"}, allowed("parallel.expert_rows")},
+      {{"ep", "nodes", "exact", "sum_in_nodes"}, allowed("parallel.sum_in_nodes")},
+      {{"tp", "cp", "ep", "etp", "pp", "dp", "copies", "order", "nodes", "fixed_rows",
+        "sum_in_nodes"},
+       [](auto& c) { return product_lays_out(c.step); }},
+      {{"zero", "offload_optimizer"}, allowed("offload.optimizer")},
+      {{"pp", "overlap", "offload_activations"}, allowed("offload.activations")},
   };
 };
 

@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
   if (checks) return check_lines(victim, *place, how, words[4].c_str());
   if (words.size() != 6) return 2;
   catch_stop_signals();
-  const RunConfig config = failing_config(words[3], words[4]);
+  const RunConfig config = failing_config(words[3], words[4], place->mesh);
   run_mpi(
       [&](Communicator& world) {
         const auto here = world.split(mpi_machine(), world.rank());

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Ranks of a 2 x 2 x 2 mesh of processes throw, hang, are killed and are stopped at each place of a
+# Ranks of meshes of 2 x 2 x 2 processes throw, hang, are killed and are stopped at each place of a
 # step: all processes end within the stated time, and one line says who, where, and what the others
 # wait for.   mpi_rank_failures.sh PROGRAM TESTS FOLDER [full [DEADLINE]]
 # PROGRAM: mpi_rank_failure. A selection in which every rank, every place and every way occurs;

@@ -1,6 +1,6 @@
 #pragma once
-// A small run on a mesh of 2 x 2 x 2 (tensor, pipeline, data) in whose second step one rank fails
-// at a chosen place: what the tests of failures on threads and over MPI share.
+// A small run of eight ranks in whose second step one rank fails at a chosen place: what the tests
+// of failures on threads and over MPI share.
 
 #include <atomic>
 #include <functional>
@@ -23,6 +23,13 @@ namespace shoestring {
 
 inline constexpr int failure_ranks = 8;
 
+// 2 x 2 x 2 ranks.
+enum class FailureMesh : uint8_t {
+  dense,   // tensor, pipeline, data
+  sparse,  // context (ring), pipeline whose passes overlap, data; experts on two ranks
+  nodes,   // the same on nodes of two ranks, experts on four: their rows travel on two levels
+};
+
 // Compute: in an op of the pass. The others: at a call of the group that the place is named after.
 struct FailurePlace {
   const char* name;
@@ -31,7 +38,21 @@ struct FailurePlace {
   const char* phase;       // part of the rank's place (comm/whereabouts.h)
   const char* told;        // what the line says of the place
   const char* waits = "";  // and of the call that others wait in
+  const char* op = "";     // which it is
+  int before = 0;          // calls of the group in this step that go well
+  FailureMesh mesh = FailureMesh::dense;
 };
+
+// Of the sparse meshes: a pass in parts, or another one that computes while this one's rows travel.
+inline constexpr const char* a_pass = "[01]\\w+(\\.\\d+~?)? \\(";
+
+// The calls of a sparse layer: counts, rows to the experts, rows home. Of eight micro-batches of a
+// data rank, two layers of a stage: four forward passes of stage 0 run before one has a partner.
+inline constexpr int calls_before_pairs = 4 * 2 * 3;
+inline FailurePlace expert_place(const char* name, const char* quoted_group, int before,
+                                 FailureMesh mesh) {
+  return {name, {}, quoted_group + 1, "(", a_pass, quoted_group, "all_to_all", before, mesh};
+}
 inline const std::vector<FailurePlace>& failure_places() {
   static const std::vector<FailurePlace> places{
       {"forward", Phase::forward, "", "step 2, ",
@@ -48,6 +69,12 @@ inline const std::vector<FailurePlace>& failure_places() {
       {"gather", {}, "dp", "gathering of the weights", "gathering of the weights", "'dp"},
       {"evaluation", {}, "", "evaluation", "evaluation"},
       {"checkpoint", {}, "", "checkpoint", "checkpoint", "'world'"},
+      expert_place("dispatch", "'ep/", calls_before_pairs + 1, FailureMesh::sparse),
+      expert_place("combine", "'ep/", calls_before_pairs + 2, FailureMesh::sparse),
+      expert_place("dispatch_backward", "'backward experts/", 0, FailureMesh::sparse),
+      {"ring", {}, "cp ring/", "(", a_pass, "'cp ring/", "exchange", 1, FailureMesh::sparse},
+      expert_place("across_nodes", "'ep across nodes/", 1, FailureMesh::nodes),
+      expert_place("inside_nodes", "'ep inside nodes/", 1, FailureMesh::nodes),
   };
   return places;
 }
@@ -79,7 +106,9 @@ class PlantedFailure {
     std::string phases = place_.phase;
     for (size_t bar = 0; bar != std::string::npos;) {
       bar = phases.find('|');
-      if (where().find(phases.substr(0, bar)) != std::string::npos) return done_ = true;
+      if (where().find(phases.substr(0, bar)) != std::string::npos) {
+        return done_ = calls_++ == place_.before;
+      }
       if (bar != std::string::npos) phases.erase(0, bar + 1);
     }
     return false;
@@ -95,7 +124,7 @@ class PlantedFailure {
   bool in_stream_;
   std::function<void()> happen_;
   bool done_ = false;
-  int ops_ = 0;
+  int ops_ = 0, calls_ = 0;
 };
 
 class FailingCommunicator : public Decorator {
@@ -144,7 +173,8 @@ inline void train_to_failure(const RunConfig& config, Communicator& world, Commu
 }
 
 // A run in `directory` on the data of `tests`, this source's tests/ folder.
-inline RunConfig failing_config(const std::string& tests, const std::string& directory) {
+inline RunConfig failing_config(const std::string& tests, const std::string& directory,
+                                FailureMesh mesh) {
   RunConfig c;
   c.threads = 2;
   c.run.directory = directory;
@@ -160,6 +190,13 @@ inline RunConfig failing_config(const std::string& tests, const std::string& dir
   c.mesh.tp = 2, c.mesh.pp = 2;
   c.parallel.data_parallel = 2, c.parallel.zero_stage = 1;
   c.pipeline.schedule = "zb-h1";
+  if (mesh != FailureMesh::dense) {
+    c.train.batch = 16;
+    c.model.moe = {.experts = 4, .chosen = 2, .ffn = 16};
+    c.mesh.tp = 1, c.mesh.cp = 2, c.mesh.ep = mesh == FailureMesh::nodes ? 4 : 2;
+    c.mesh.ranks_per_node = mesh == FailureMesh::nodes ? 2 : 0;
+    c.pipeline.schedule = "1f1b", c.pipeline.overlap = true;
+  }
   c.checkpoint.every = 1;
   c.data.held_out = 0.5;
   const std::string data = tests + "/data/tiny/";
@@ -179,7 +216,7 @@ inline std::string missing_in(const std::string& line, const FailurePlace& place
   if (!std::regex_search(line, std::regex(was))) return was;
   if (!waits) return "";
   const std::string wait = cat("ranks?[^;]*: waiting for ranks? ([^;]* )?", rank,
-                               "[, ][^;]*in [^;]*", "#\\d+ of [^;]*", place.waits);
+                               "[, ][^;]*in [^;]*", place.op, " #\\d+ of [^;]*", place.waits);
   return std::regex_search(line, std::regex(wait)) ? "" : wait;
 }
 

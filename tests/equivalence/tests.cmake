@@ -33,7 +33,7 @@ else()
     COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/mpi_rank_failures.sh
     $<TARGET_FILE:mpi_rank_failure> ${CMAKE_SOURCE_DIR}/tests
     ${CMAKE_CURRENT_BINARY_DIR}/mpi_rank_failures)
-  set_tests_properties(equivalence.mpi_rank_failures PROPERTIES LABELS equivalence TIMEOUT 300
+  set_tests_properties(equivalence.mpi_rank_failures PROPERTIES LABELS equivalence TIMEOUT 600
     PROCESSORS 2 ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()
 

@@ -29,6 +29,8 @@ struct PlantedFault {
     rotated,     // an all_gather's pieces stand one place further
     swapped,     // an all_to_all's pieces arrive in another order
     only_first,  // all_to_alls after the first deliver zeros
+    own_alone,   // all_to_alls after the first `sound` deliver zeros in place of others' pieces
+    shorter,     // an all_reduce is of one element less
     silent,      // an exchange delivers zeros
     sent_twice,  // every sum and every gather is made twice; the numbers are right
     leak,        // every sum and every gather leaves a buffer behind
@@ -36,6 +38,8 @@ struct PlantedFault {
   bool alone = false;
   int64_t elements = 0;  // only calls that leave so many here
   Dtype dtype = Dtype::f32;
+  int below = 0;  // only on ranks below this one; 0: on all
+  int sound = 0;
 };
 
 class FaultyCommunicator : public Communicator {
@@ -52,6 +56,9 @@ class FaultyCommunicator : public Communicator {
   void all_reduce(Buffer x, Reduce reduce, Stream& stream) override {
     const bool here = reduce == Reduce::sum && meant(x);
     if (here && fault_.what == What::no_sum) return;
+    if (here && fault_.what == What::shorter) {
+      return inner_.all_reduce(x.part(0, x.count - 1), reduce, stream);
+    }
     if (here && fault_.what == What::sent_twice) {
       const Buffer copy = scratch(x, stream);
       stream.run([copy, x] { std::memcpy(copy.data, x.data, x.bytes()); });
@@ -118,6 +125,12 @@ class FaultyCommunicator : public Communicator {
       });
     }
     if (fault_.what == What::only_first && all_to_alls_++ > 0) zero(out, stream);
+    if (fault_.what == What::own_alone && all_to_alls_++ >= fault_.sound) {
+      int64_t begin = 0;
+      for (int r = 0; r < size(); begin += out_counts[static_cast<size_t>(r++)]) {
+        if (r != rank()) zero(out.part(begin, out_counts[static_cast<size_t>(r)]), stream);
+      }
+    }
   }
   void broadcast(Buffer x, int root, Stream& stream) override { inner_.broadcast(x, root, stream); }
   void exchange(std::span<const Transfer> transfers, Stream& stream) override {
@@ -143,7 +156,7 @@ class FaultyCommunicator : public Communicator {
 
  private:
   bool meant(Buffer x) const {
-    return meant_ && x.dtype == fault_.dtype &&
+    return meant_ && x.dtype == fault_.dtype && (fault_.below == 0 || rank() < fault_.below) &&
            (fault_.elements == 0 || x.count == fault_.elements);
   }
   void spoil_sum(Buffer x, Stream& stream) {

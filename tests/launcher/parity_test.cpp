@@ -296,20 +296,7 @@ TEST(ParityFaults, Memory) {
 
 // Real bugs by their trackers' numbers (M Megatron-LM, "!" an internal request, T torchtitan, TE
 // Transformer Engine, D DeepSpeed, C ColossalAI, N nanotron).
-//
-// What cannot be planted so:
-//   M #2237, #3959 (auxiliary and MTP seeds short by c): seeds know no axis, only the step's labels
-//   M #5798 (sequence loss by micro-batch), M #3396 (empty MTP mask), TE #2139, T #4245, M !2895,
-//     D #8154 for accumulation on one rank: of one rank as well; tests of core/
-//   M #7464 (label smoothing), M #3575 (output gates): there is neither
-//   M #5243, TE #2077, M #4495 (positions and MTP across borders): made of whole rows before they
-//     are cut; tests/parallel/context_cut_test.cpp
-//   TE #1624, M #3693, D #7898, D #5606 (waits): races; the thread sanitizer and by_stream_test
-//   M #7481 (counts of experts summed twice): with their tokens, in one sum, whose factor cancels
-//   M #2218, C #5214 (orders that hang): parallel.checked and the deadlock tests end these with an
-//     error, not with a figure
-//   M #4609 (buffers between steps), M #5077, M #5976, N #68, #245, #37: of later steps and of
-//     checkpoints; tests/launcher/saved_state_test.cpp
+// What cannot be planted so, and what sees it: docs/parity.md.
 TEST(ParityFaults, MuseumOfTokensAndHeads) {
   const int64_t rope_rows = 16 * (12 + 4);
   expect_caught(
@@ -365,29 +352,15 @@ TEST(ParityFaults, MuseumOfExpertsAndStages) {
        {"D #5664, T #3206, #3681: heads scrambled on their way", {heads}, {cp, What::swapped}},
        {"TE #3331: keys of the ring dropped", {context}, {ring, What::silent}},
        {"D #7967: only the first micro-batch is kept", {data, exact}, {dense, What::only_first}},
+       {"D #7985: the last of four micro-batches stays with its rank, unsummed",
+        {data, exact},
+        {.where = dense, .what = What::own_alone, .sound = 3}},
        {"D #8154, T #1732: a stage's gradients scaled", {pipeline}, {pp, What::mean}},
        {"C #4926: norm gains not summed",
         {tensor},
         {tp, What::no_sum, false, d},
         Shows::numbers,
         "gain"}});
-}
-
-// T #1689, M #3401: a stage without experts in a mesh that shares them out; T #1136: a vocabulary
-// that the ranks do not divide.
-TEST(ParityFaults, LayoutsOfTheMuseum) {
-  const ScratchFolder folder;
-  RunConfig config = parity_config(folder);
-  config.model.moe.first_dense = 2;
-  config.mesh.pp = 2, config.mesh.ep = 2;
-  config.parallel.data_parallel = 2;
-  ParityResult r = result_of(config);
-  EXPECT_TRUE(r.met()) << text_of(r);
-  config = parity_config(folder);
-  config.model.vocabulary = 203;
-  config.mesh.tp = 2;
-  r = result_of(config);
-  EXPECT_TRUE(r.met()) << text_of(r);
 }
 
 }  // namespace

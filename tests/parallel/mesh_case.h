@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ struct MeshCase {
   int64_t first_layers_bf16 = 0;
   bool documents = true;  // several in a row
   bool updates = false;   // parameters are gathered behind the sums
+  bool offload_optimizer = false, offload_activations = false;
   std::function<MeshStep::Hooks(ModelPart&, Stream&)> hooks = nullptr;
 };
 
@@ -44,6 +46,8 @@ struct MeshOutcome {
   std::map<std::string, std::vector<float>> gradients;
   std::map<std::string, std::vector<char>> counts;  // how often each element was counted
   std::map<std::string, ExpertTraffic> experts;     // rows sent, over all ranks, by block
+  // Peaks of what was offloaded, over all ranks.
+  int64_t host_masters = 0, host_activations = 0;
 };
 
 inline std::vector<MicroBatch> mesh_micro_batches(const MeshCase& c) {
@@ -96,13 +100,36 @@ inline void put_elements(const Param& p, const FlatSpan<const float>& values,
   }
 }
 
+// What the rank tells of its micro-batches and of its experts' rows.
+inline void take_told(const ModelPart& part, const MeshStep& step, int rank, MeshOutcome& outcome) {
+  if (part.exchange() != nullptr) {
+    for (const auto& [block, rows] : part.exchange()->sent()) outcome.experts[block] += rows;
+  }
+  if (step.holds_loss() && part.tells_losses()) {
+    for (size_t i = 0; i < step.results().size(); ++i) {
+      const StageResult& r = step.results()[i];
+      const auto micro = static_cast<int64_t>(i) * part.data_ranks() + part.data_rank();
+      std::vector<double>& told = outcome.told[{micro, rank}];
+      told = {r.main.loss_sum + r.main.penalty_sum};
+      for (const PredictionResult& p : r.predictions) {
+        told.push_back(p.loss_sum);
+        told.push_back(static_cast<double>(p.count));
+      }
+      outcome.correct += static_cast<double>(r.main.correct);
+      outcome.labels += static_cast<double>(r.main.count);
+    }
+  }
+}
+
 inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mutex,
                           MeshOutcome& outcome) {
-  Device device(DeviceKind::cpu, 0, 1);
+  Device device(DeviceKind::cpu, 0, 1), host(DeviceKind::cpu, 0, 1);
   Stream compute = Stream::immediate(device);
+  std::unique_ptr<Stream> copies;
+  if (c.offload_activations) copies = std::make_unique<Stream>(Stream::worker(device, "offload"));
   ModelPart part(c.model, c.part, world, device);
   ParamStore store(device, part.parameters(), c.dtype,
-                   memory_of_stage(c.zero_stage, c.dtype, false));
+                   memory_of_stage(c.zero_stage, c.dtype, c.offload_optimizer));
   std::unique_ptr<Fp8Plan> plan;
   if (c.precision != "bf16") {
     PrecisionConfig precision;
@@ -112,11 +139,16 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
   }
   StepGradients gradients(
       part, store, compute,
-      {.sharing = {.bucket_bytes = 8192, .zero_stage = c.zero_stage, .exact = c.exact}});
+      {.sharing = {.bucket_bytes = 8192, .zero_stage = c.zero_stage, .exact = c.exact},
+       .host = c.offload_optimizer ? &host : nullptr});
   gradients.shards().initialise(1);
-  MeshStep step(
-      part, store, gradients, compute,
-      {.recompute = c.recompute, .fp8 = plan.get(), .exact = c.exact, .z_loss = c.z_loss});
+  MeshStep step(part, store, gradients, compute,
+                {.recompute = c.recompute,
+                 .fp8 = plan.get(),
+                 .exact = c.exact,
+                 .z_loss = c.z_loss,
+                 .host = c.offload_activations ? &host : nullptr,
+                 .copies = copies.get()});
   const std::vector<MicroBatch> all = mesh_micro_batches(c);
   std::vector<MicroBatch> own;
   int64_t labels = 0;
@@ -133,23 +165,9 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
     gradients.gather_parameters();
   }
   const std::lock_guard lock(mutex);
-  if (part.exchange() != nullptr) {
-    for (const auto& [block, rows] : part.exchange()->sent()) outcome.experts[block] += rows;
-  }
-  if (step.holds_loss() && part.tells_losses()) {
-    for (size_t i = 0; i < step.results().size(); ++i) {
-      const StageResult& r = step.results()[i];
-      const auto micro = static_cast<int64_t>(i) * part.data_ranks() + part.data_rank();
-      std::vector<double>& told = outcome.told[{micro, world.rank()}];
-      told = {r.main.loss_sum + r.main.penalty_sum};
-      for (const PredictionResult& p : r.predictions) {
-        told.push_back(p.loss_sum);
-        told.push_back(static_cast<double>(p.count));
-      }
-      outcome.correct += static_cast<double>(r.main.correct);
-      outcome.labels += static_cast<double>(r.main.count);
-    }
-  }
+  outcome.host_masters += host.ledger().peak(MemoryKind::master_weights);
+  outcome.host_activations += host.ledger().peak(MemoryKind::activations);
+  take_told(part, step, world.rank(), outcome);
   for (const ParamRange& range : gradients.counted()) {
     const Param& p = store.params()[static_cast<size_t>(range.param)];
     put_elements(p, gradients.gradients(), range, outcome);

@@ -59,7 +59,7 @@ TEST(Includes, FollowTheArrows) {
 
 // Tests of a folder see what the folder sees.
 Offences wrong_test_arrows(const SourceFiles& files) {
-  std::map<std::string, std::string> like = {{"conformance", "parallel"},
+  std::map<std::string, std::string> like = {{"conformance", "launcher"},
                                              {"equivalence", "launcher"},
                                              {"structure", "core"},
                                              {"support", "core"}};
@@ -80,7 +80,8 @@ TEST(Includes, TestsSeeWhatTheirFolderSees) {
     return !wrong_test_arrows({file_of(std::move(path), text)}).empty();
   };
   EXPECT_TRUE(finds("tests/core/a_test.cpp", "#include \"io/loader.h\"\n"));
-  EXPECT_TRUE(finds("tests/conformance/a_test.cpp", "#include \"optim/ema.h\"\n"));
+  EXPECT_TRUE(finds("tests/parallel/a_test.cpp", "#include \"optim/ema.h\"\n"));
+  EXPECT_FALSE(finds("tests/conformance/a_test.cpp", "#include \"optim/ema.h\"\n"));
   EXPECT_FALSE(finds("tests/equivalence/a_test.cpp", "#include \"optim/ema.h\"\n"));
 }
 
