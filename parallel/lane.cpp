@@ -87,7 +87,7 @@ void Lane::leave() {
 
 void Lane::hand_over(Lock& lock, std::optional<Step> step) {
   if (travelling_) {
-    const Awaiting waits("rows on their way");
+    const Awaiting waits("rows on their way", Awaiting::For::own_thread);
     const auto begin = std::chrono::steady_clock::now();
     engine_.wait(lock, [&] { return !travelling_; });
     travel_seconds_ +=

@@ -160,7 +160,8 @@ void enter_phase(std::string_view phase, int64_t step) {
 
 void listen_to_waits(const WaitListener* listener) { wait_listener = listener; }
 
-Awaiting::Awaiting(std::string_view what) : rank_(of_this_thread), what_(what) {
+Awaiting::Awaiting(std::string_view what, For whom)
+    : rank_(whom == For::workers ? of_this_thread : nullptr), what_(what) {
   ++waits_here;
   if (wait_listener != nullptr) begin_ = std::chrono::steady_clock::now();
   if (rank_ != nullptr) ++rank_->awaiting_;

@@ -118,7 +118,10 @@ void listen_to_waits(const WaitListener* listener);
 // in a word or two, outlives it.
 class Awaiting {
  public:
-  explicit Awaiting(std::string_view what);
+  // Whom it waits for: workers, whose calls are then what the rank waits for; or another thread of
+  // the rank's own, which tells its calls itself and may hang without one.
+  enum class For : uint8_t { workers, own_thread };
+  explicit Awaiting(std::string_view what, For whom = For::workers);
   ~Awaiting();
   Awaiting(const Awaiting&) = delete;
   Awaiting& operator=(const Awaiting&) = delete;
