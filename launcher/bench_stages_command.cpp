@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/text.h"
 #include "launcher/config.h"
+#include "launcher/memory_forecast.h"
 #include "launcher/piece_costs.h"
 #include "launcher/rank_state.h"
 #include "parallel/model_stages.h"
@@ -29,6 +30,7 @@ StagesBench bench_stages(const BenchStagesOptions& options) {
     fail_usage(cat("mesh.pp = ", config.mesh.pp, ": there are no stages to split the model into; ",
                    "--set mesh.pp=N says how many ranks the pipeline has"));
   }
+  require_memory_to_measure(config, static_cast<int>(config.threads), memory_of_machine());
   const PieceTimes times =
       measure_pieces(config, static_cast<int>(config.threads), static_cast<int>(options.rounds));
   const PieceCosts costs = costs_of(config.model, times);

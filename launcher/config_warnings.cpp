@@ -333,6 +333,10 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
                 ? "a single rank has nobody to share the optimiser's state with"
                 : "no two ranks hold the same part of the model, so none shares the optimiser's "
                   "state");
+  rules.add(config.mesh.tp == 1, {"parallel.tensor_chunks"},
+            "mesh.tp = 1: no rows travel between tensor ranks");
+  rules.add(config.mesh.cp == 1, {"parallel.context"},
+            "mesh.cp = 1: every rank has whole sequences");
   RunConfig plain;
   // A default that only this model makes wrong: who writes it means something by it.
   if (positions.contains("model.kv_heads")) plain.model.kv_heads = config.model.heads;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 #include <optional>
 
@@ -135,9 +136,15 @@ struct Typical {
 };
 Typical typical(std::vector<double> values) {
   std::sort(values.begin(), values.end());
-  const size_t n = values.size(), quarter = n / 4;
-  const double median = values[n / 2];
-  return {.median = median, .spread = (values[n - 1 - quarter] - values[quarter]) / median};
+  // Between two values their line.
+  const auto at = [&values](double share) {
+    const double place = share * static_cast<double>(values.size() - 1);
+    const auto below = static_cast<size_t>(place);
+    const size_t above = std::min(below + 1, values.size() - 1);
+    return std::lerp(values[below], values[above], place - static_cast<double>(below));
+  };
+  const double median = at(0.5);
+  return {.median = median, .spread = (at(0.75) - at(0.25)) / median};
 }
 
 }  // namespace

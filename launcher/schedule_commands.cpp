@@ -118,9 +118,6 @@ int rehearse_it(const Arguments& a) {
   if (!(a.unit_ms > 0) || a.unit_ms > 1e5) {
     fail_usage(cat("--unit-ms must be above 0 and at most 100000 but is ", a.unit_ms));
   }
-  if (a.expert_ranks && a.options.segments.empty()) {
-    fail_usage("--expert-ranks has no effect without --segments: no rows travel");
-  }
   ProgressLine progress(a.json ? stderr : stdout);
   const auto rehearsed = [&](const Schedule& schedule, const StepTimes& times) {
     return rehearse_in_threads(
@@ -134,6 +131,14 @@ int rehearse_it(const Arguments& a) {
         });
   };
   const Schedule schedule = schedule_of(a.options, true);
+  if (a.expert_ranks && !rows_travel(schedule)) {
+    fail_usage(
+        "--expert-ranks has no effect without --segments that travel (dispatch, combine): no rows "
+        "do");
+  }
+  if (parse_times(a.options.times).comm > 0) {
+    log_warning("--times: comm has no effect in a rehearsal: nothing makes transfers slow");
+  }
   std::vector<Measurement> rows = rehearsed(schedule, times_for(a.options, schedule));
   if (a.beside_1f1b) {
     const ScheduleOptions plain = plain_1f1b(a.options, schedule.where);

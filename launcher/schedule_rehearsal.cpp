@@ -45,10 +45,17 @@ double worst_exposed(const auto& ranks) {
 
 }  // namespace
 
+bool rows_travel(const Schedule& schedule) {
+  return std::ranges::any_of(schedule.segments, [](const StageSegments& segments) {
+    return std::ranges::any_of(segments, travels);
+  });
+}
+
 std::vector<Measurement> rehearse_in_threads(Schedule schedule, const RehearsalOptions& options,
                                              int expert_ranks, const RehearsalTold& tell) {
-  if (schedule.segments.empty()) expert_ranks = 1;
-  if (!schedule.segments.empty() && expert_ranks < 2) {
+  const bool travel = rows_travel(schedule);
+  if (!travel) expert_ranks = 1;
+  if (travel && expert_ranks < 2) {
     fail_usage(cat("--expert-ranks is ", expert_ranks, ", but rows travel between at least 2"));
   }
   const int64_t threads = int64_t{schedule.where.ranks} * expert_ranks;
@@ -84,7 +91,7 @@ std::vector<Measurement> rehearse_in_threads(Schedule schedule, const RehearsalO
        .at_most = true},
       {.name = "longest_wait_seconds", .value = waited, .unit = "s"},
       {.name = "overhead_per_instruction_seconds", .value = overhead, .unit = "s"}};
-  if (schedule.segments.empty()) return rows;
+  if (!travel) return rows;
   const double expected = worst_exposed(simulation.ranks) / simulation.makespan;
   rows.push_back({.name = "exposed_share",
                   .value = worst_exposed(rehearsal.ranks) / rehearsal.makespan,

@@ -16,11 +16,14 @@ struct RehearsalPlan {
 };
 using RehearsalTold = std::function<void(const RehearsalPlan&)>;
 
+// Whether any segment's rows travel between ranks.
+bool rows_travel(const Schedule& schedule);
+
 // Rows "makespan_seconds", "simulated_seconds", "over_simulation" (goal: at most 1.05), and of the
 // rank that waited longest "longest_wait_seconds"; "overhead_per_instruction_seconds" is what
 // neither computing nor waiting took, of the worst rank. A schedule without transfers gets them.
 //
-// Where the schedule knows segments, each pipeline rank is `expert_ranks` threads, between which
+// Where rows of segments travel, each pipeline rank is `expert_ranks` threads, between which
 // rows travel, and there are "exposed_share", the worst rank's time in which rows travelled and
 // nothing else could run, over the makespan (goal: at most 0.05 where the simulator says so), and
 // "simulated_exposed_share".

@@ -209,15 +209,17 @@ StageMemory stage_memory(const RunConfig& config, const ForecastInput& in, const
 
 namespace {
 
-// Parts of a sum from the others; and rows of all ranks on their way, of the runs that are sent and
-// made at the same time (parallel/row_transfers.h).
+// Parts of a sum from the others, of all rows at the embedding and the head; elsewhere rows of all
+// ranks on their way as well, of the runs that are sent and made at the same time
+// (parallel/row_transfers.h).
 int64_t tensor_communication(const RunConfig& config, const Rows& r, int64_t ranks) {
   if (ranks == 1) return 0;
   const int64_t d = config.model.hidden, chunks = config.parallel.tensor_chunks;
-  if (chunks == 0) return r.bytes((ranks - 1) * d);
+  const int64_t whole = r.bytes((ranks - 1) * d);
+  if (chunks == 0) return whole;
   const int64_t own = r.rows(), longest = (own + chunks - 1) / chunks;
   const int64_t places = std::min<int64_t>(2, (own + longest - 1) / longest);
-  return r.bytes((places * ranks + ranks - 1) * d) / own * longest;
+  return std::max(whole, r.bytes((places * ranks + ranks - 1) * d) / own * longest);
 }
 
 }  // namespace
@@ -240,7 +242,9 @@ int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
     // Slices gather one another's rows and add up parts of all of them.
     const int64_t times = share.slices > 1 ? 2 * (1 + share.slices) : 2;
     const int64_t arriving = r.fixed_rows() > 0 ? r.fixed_rows() : r.model().moe.chosen;
-    most = std::max(most, r.bytes(times * arriving * b.d));
+    const int64_t experts = r.bytes(times * arriving * b.d);
+    // Rows of one pass may be on their way to experts while another pass is in any transfer.
+    most = config.pipeline.overlap ? experts + std::max(most, experts) : std::max(most, experts);
   }
   return most;
 }

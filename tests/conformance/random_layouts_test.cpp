@@ -31,6 +31,7 @@ MeshCase random_case(uint64_t seed) {
     c.part.mesh.ranks_per_node = divisor_of(random, c.ranks);
     c.recompute = any_of<Recompute>(random, {Recompute::none, Recompute::norms, Recompute::block});
     c.exact = random() % 3 == 0;
+    c.part.tensor_chunks = static_cast<int>(one_of(random, {0, 1, 2, 3, 50}));
     c.zero_stage = one_of(random, {0, 1, 2, 3});
     c.documents = random() % 2 == 0;
     const std::vector<MeshConfig> legal = legal_layouts(question_of(c));

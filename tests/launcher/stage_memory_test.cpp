@@ -61,6 +61,8 @@ TEST(StageMemory, StagingByHand) {
   EXPECT_EQ(row_communication(c, in), rows / 2 * d * 4 * (2 + 1));
   c.parallel.tensor_chunks = 4;
   EXPECT_EQ(row_communication(c, in), rows / 8 * d * 4 * (2 * 2 + 1));
+  c.parallel.tensor_chunks = 64;  // the embedding's parts travel at once
+  EXPECT_EQ(row_communication(c, in), rows / 2 * d * 4);
   in.share.tensor = 1;
   in.share.context = 4;
   // Two pairs of keys and values on their way, three of sums, of 32 columns together.
