@@ -27,7 +27,7 @@ struct Arguments {
   ScheduleOptions options;
   std::vector<std::string> names;
   std::string out, trace;
-  double unit_ms = 5;
+  std::optional<double> unit_ms = {};
   std::optional<int> expert_ranks = {};
   bool json = false, transfers = false, beside_1f1b = false;
 };
@@ -114,15 +114,20 @@ ScheduleOptions plain_1f1b(const ScheduleOptions& options, const Placement& wher
   return plain;
 }
 
+// A pass of a unit through a rank's whole share lasts 5 ms in each of its stages.
+constexpr double usual_ms_of_stage = 5;
+
 int rehearse_it(const Arguments& a) {
-  if (!(a.unit_ms > 0) || a.unit_ms > 1e5) {
-    fail_usage(cat("--unit-ms must be above 0 and at most 100000 but is ", a.unit_ms));
+  if (a.unit_ms && (!(*a.unit_ms > 0) || *a.unit_ms > 1e5)) {
+    fail_usage(cat("--unit-ms must be above 0 and at most 100000 but is ", *a.unit_ms));
   }
   ProgressLine progress(a.json ? stderr : stdout);
+  const Schedule schedule = schedule_of(a.options, true);
+  const double unit_ms = a.unit_ms.value_or(usual_ms_of_stage * schedule.where.chunks);
   const auto rehearsed = [&](const Schedule& schedule, const StepTimes& times) {
     return rehearse_in_threads(
-        schedule, {.times = times, .seconds_per_unit = a.unit_ms / 1000},
-        a.expert_ranks.value_or(2), [&](const RehearsalPlan& plan) {
+        schedule, {.times = times, .seconds_per_unit = unit_ms / 1000}, a.expert_ranks.value_or(2),
+        [&](const RehearsalPlan& plan) {
           progress.line(cat("rehearsing ", schedule.name, ": ",
                             counted(schedule.where.ranks, "rank"), ", ",
                             counted(schedule.where.micros, "micro-batch", "micro-batches"), ", on ",
@@ -130,7 +135,6 @@ int rehearse_it(const Arguments& a) {
                             " by the simulation"));
         });
   };
-  const Schedule schedule = schedule_of(a.options, true);
   if (a.expert_ranks && !rows_travel(schedule)) {
     fail_usage(
         "--expert-ranks has no effect without --segments that travel (dispatch, combine): no rows "
@@ -189,9 +193,10 @@ void add_rehearse_command(CLI::App& group, CommandAction& action) {
       add_command(group, "rehearse", "run it on threads, with timed waits in place of arithmetic",
                   a, action, rehearse_it);
   add_schedule_choice(*command, a->options);
-  command->add_option("--unit-ms", a->unit_ms, "milliseconds of a unit of --times")
-      ->type_name("MS")
-      ->capture_default_str();
+  command
+      ->add_option("--unit-ms", a->unit_ms,
+                   "milliseconds of a unit of --times; default 5 for each stage of a rank")
+      ->type_name("MS");
   command
       ->add_option("--expert-ranks", a->expert_ranks,
                    "with --segments: threads a pipeline rank, between which rows travel")
