@@ -31,6 +31,14 @@ namespace {
 
 int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
+// Beside every round of a ring (parallel/context_ring.cpp): sums of dq or o in f32, unless they are
+// these themselves, and the first and last key of each row.
+int64_t ring_workspace(const RunConfig& config, const ForecastInput& in, int64_t width) {
+  if (in.share.context == 1 || in.share.context_kind != ContextKind::ring) return 0;
+  const int64_t rows = in.sequences * in.length / in.share.context;
+  return rows * (config.train.dtype == "f32" ? 8 : 4 * width + 8);
+}
+
 // What one pass of attention's backward takes (core/ops/attention_backward.cpp): panels of keys and
 // values as long as the row, a block of rows of each head of the group, and a block of scores.
 // Where the processor multiplies pairs of bf16, a word holds two of them.
@@ -55,7 +63,7 @@ int64_t attention_workspace(const RunConfig& config, const ForecastInput& in) {
   const int64_t floats = 5 * rows * keys + group * head + round_up(length, keys) * panel +
                          keys * std::max(words(k), words(v));
   const int64_t passes = std::min<int64_t>(in.threads, in.sequences * kv_heads);
-  return passes * floats * 4;
+  return passes * floats * 4 + ring_workspace(config, in, heads * std::max(k, v));
 }
 
 // Figures of the routers, a few for each expert and sequence.

@@ -74,32 +74,6 @@ double norm_of(const ParityStep& step) {
   return std::sqrt(squares);
 }
 
-double relative(double x, double of) {
-  return of == 0 ? std::abs(x) : std::abs(x - of) / std::abs(of);
-}
-
-// |a - b|, and |b|.
-std::pair<double, double> distance(const std::vector<double>& a, const std::vector<double>& b) {
-  check(a.size() == b.size(), "gradients of different parameters");
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference += (a[i] - b[i]) * (a[i] - b[i]);
-    norm += b[i] * b[i];
-  }
-  return {std::sqrt(difference), std::sqrt(norm)};
-}
-
-std::vector<std::string> misses_of_bytes(const ParityStep& step) {
-  std::vector<std::string> misses;
-  for (size_t op = 0; op < num_call_ops; ++op) {
-    const int64_t sent = step.sent[op], formula = step.formula[op];
-    if (sent == formula) continue;
-    misses.push_back(cat(name_of(static_cast<Call::Op>(op)), ": ", sent, " bytes sent, ", formula,
-                         " by the formula (", sent > formula ? "+" : "", sent - formula, ")"));
-  }
-  return misses;
-}
-
 // The oracle's micro-batches, one after the other, into the store's f64 gradients.
 class Oracle {
  public:
@@ -157,17 +131,6 @@ class Oracle {
   ExpertLoads loads_;
 };
 
-// A loss or a norm is one number, and its distance from the truth one draw of rounding noise: over
-// six seeds of a tiny model one rank's loss in bf16 was 5e-7 to 5e-5 away, layouts' 6e-6 to 8e-5,
-// norms 9e-5 to 5e-4 and 1e-4 to 1e-3. Where one rank drew a small one by chance, the limit is what
-// others draw. And noise of d times a gradient's length, whatever its direction, makes it longer by
-// about d^2 / 2, give or take. A parameter's distance is a sum over its elements and needs no
-// floor.
-struct Floors {
-  double loss, norm;
-};
-constexpr Floors floors_of_bf16 = {1e-4, 1e-3}, floors_of_fp8 = {2.5e-4, 2.5e-3};
-
 }  // namespace
 
 RunConfig on_one_rank(RunConfig config) {
@@ -179,14 +142,6 @@ RunConfig on_one_rank(RunConfig config) {
   config.parallel.sum_in_nodes = false;
   config.offload = {};
   return config;
-}
-
-bool must_be_equal(const RunConfig& config) {
-  return config.train.exact && config.mesh.tp * config.mesh.cp * config.mesh.etp == 1;
-}
-
-bool needs_oracle(const RunConfig& config) {
-  return (config.train.dtype != "f32" || config.precision.on()) && !must_be_equal(config);
 }
 
 RunConfig with_comparable_numbers(const RunConfig& config) {
@@ -231,57 +186,6 @@ ParityStep run_oracle_step(const RunConfig& config) {
   });
   step.norm = norm_of(step);
   return step;
-}
-
-ParityResult compare_steps(const RunConfig& config, const ParityStep& step, const ParityStep& one,
-                           const ParityStep* oracle) {
-  check((oracle != nullptr) == needs_oracle(config), "the oracle is for rounded numbers alone");
-  ParityResult result;
-  result.bytes = misses_of_bytes(step);
-  result.memory = misses_of_memory(step.memory);
-  result.loss = relative(step.loss, one.loss);
-  result.norm = relative(step.norm, one.norm);
-  const auto meet = [&result](const std::string& name, double error) {
-    if (!result.worst.empty() && error <= result.error) return;
-    if (std::isnan(result.error)) return;
-    result.worst = name;
-    result.error = error;
-  };
-  double noise = 0;  // of one rank's gradients, squared
-  for (const auto& [name, reference] : one.gradients) {
-    const std::vector<double>& own = step.gradients.at(name);
-    if (oracle == nullptr) {
-      const auto [far, size] = distance(own, reference);
-      meet(name, size == 0 ? far : far / size);
-      continue;
-    }
-    // Noise far below the parameter's own size says nothing.
-    const std::vector<double>& truth = oracle->gradients.at(name);
-    const auto [far, size] = distance(own, truth);
-    const double near = std::max(distance(reference, truth).first, 1e-5 * size);
-    noise += near * near;
-    meet(name, near == 0 ? far : far / near);
-  }
-  // Where values are rounded, tokens between two experts choose either.
-  for (const auto& [name, reference] : one.states) {
-    if (oracle != nullptr) break;
-    const auto [far, size] = distance(step.states.at(name), reference);
-    meet(name, size == 0 ? far : far / size);
-  }
-  if (oracle != nullptr) {
-    const Floors floor = config.precision.on() ? floors_of_fp8 : floors_of_bf16;
-    result.loss = relative(step.loss, oracle->loss);
-    result.norm = relative(step.norm, oracle->norm);
-    result.loss_limit = 1.5 * std::max(relative(one.loss, oracle->loss), floor.loss);
-    const double longer = noise / (4 * oracle->norm * oracle->norm);
-    result.norm_limit = 1.5 * std::max({relative(one.norm, oracle->norm), floor.norm, longer});
-    result.error_limit = 1.5;
-    return result;
-  }
-  const bool equal = must_be_equal(config);
-  result.loss_limit = result.norm_limit = equal ? 0 : 1e-6;
-  result.error_limit = equal ? 0 : 1e-5;
-  return result;
 }
 
 }  // namespace shoestring

@@ -34,40 +34,15 @@ using WrapWorld = std::function<std::unique_ptr<Communicator>(Communicator& worl
 // As many threads as the config has ranks.
 ParityStep run_parity_step(const RunConfig& config, const WrapWorld& wrap = nullptr);
 
-// The same on one rank in f64: the truth that bf16 and FP8 are measured against. Of the masters'
-// initial values; losses and norm as above, no bytes.
+// The same on one rank in f64, of the masters' initial values; losses and norm as above, no bytes.
 ParityStep run_oracle_step(const RunConfig& config);
 
 // The config's run on one rank.
 RunConfig on_one_rank(RunConfig config);
 
-// Must every bit be one rank's, in the same precision? In exact mode, without tensor (tp, etp) and
-// context axes.
-bool must_be_equal(const RunConfig& config);
-// Are the numbers measured against the oracle? In bf16 and FP8, where they need not be equal.
-bool needs_oracle(const RunConfig& config);
-
 // The global-batch loss counts the tokens of a slot, which are other ones where data ranks or both
 // directions of DualPipe take micro-batches at once. There numbers are compared without that loss:
 // the config to compare with, its like elsewhere.
 RunConfig with_comparable_numbers(const RunConfig& config);
-
-struct ParityResult {
-  double loss = 0, norm = 0;  // relative distances
-  std::string worst;          // parameter, or in f32 a router's bias
-  double error = 0;           // of it: |g - g1| / |g1|; with an oracle its distance to that, over
-                              // one rank's
-  double loss_limit = 0, norm_limit = 0, error_limit = 0;
-  // A line each: "all_reduce: 5120 bytes sent, 2560 by the formula".
-  std::vector<std::string> bytes = {}, memory = {};
-  bool numbers_met() const {
-    return loss <= loss_limit && norm <= norm_limit && error <= error_limit;
-  }
-  bool met() const { return numbers_met() && bytes.empty() && memory.empty(); }
-};
-
-// `oracle`: null where none is needed. Of a config whose numbers can be compared.
-ParityResult compare_steps(const RunConfig& config, const ParityStep& step, const ParityStep& one,
-                           const ParityStep* oracle);
 
 }  // namespace shoestring

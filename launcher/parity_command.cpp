@@ -31,24 +31,27 @@ class References {
       return run_parity_step(c);
     });
   }
-  const ParityStep* oracle(const RunConfig& config, const Tell& tell) {
-    if (!needs_oracle(config)) return nullptr;
-    return &made(oracle_, config, [&](const RunConfig& c) {
-      tell("one rank in f64");
-      return run_oracle_step(c);
+  ParityTruth* truth(const RunConfig& config, const Tell& tell) {
+    if (!needs_truth(config)) return nullptr;
+    const ParityStep& step = one(config, tell);
+    return &made(truths_, config, [&](const RunConfig& c) {
+      tell(cat("one rank beside f64, ", least_noise_seeds, " seeds"));
+      return run_truth(c, step);
     });
   }
 
  private:
-  using Steps = std::map<std::string, ParityStep>;
-  template <class F>
-  static const ParityStep& made(Steps& steps, const RunConfig& config, const F& make) {
+  template <class T>
+  using ByConfig = std::map<std::string, T>;
+  template <class T, class F>
+  static T& made(ByConfig<T>& steps, const RunConfig& config, const F& make) {
     const RunConfig alone = on_one_rank(config);
     const std::string key = dump_config(alone, false);
     const auto found = steps.find(key);
     return found != steps.end() ? found->second : steps.emplace(key, make(alone)).first->second;
   }
-  Steps one_, oracle_;
+  ByConfig<ParityStep> one_;
+  ByConfig<ParityTruth> truths_;
 };
 
 struct Row {
@@ -190,7 +193,7 @@ Row run_layout(const CheckedLayout& checked, References& references, const WrapW
       row.step = std::move(numbers);
     }
     row.result =
-        compare_steps(held, row.step, references.one(held, tell), references.oracle(held, tell));
+        compare_steps(held, row.step, references.one(held, tell), references.truth(held, tell));
     for (const MemoryFigure& f : row.step.memory) row.peak += f.peak;
   } catch (const std::exception& error) {
     row.failure = error.what();

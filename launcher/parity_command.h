@@ -3,7 +3,7 @@
 
 #include <ostream>
 
-#include "launcher/parity.h"
+#include "launcher/parity_compare.h"
 #include "launcher/parity_layouts.h"
 #include "launcher/progress.h"
 

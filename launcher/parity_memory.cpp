@@ -50,7 +50,10 @@ MemoryFigures forecast_kinds(RankState& rank, const Batch& batch) {
   set(MemoryKind::communication, step.peaks.communication);
   set(MemoryKind::data, step.peaks.data);
   if (!batch.micro.empty()) return figures;
-  // A data rank without a micro-batch takes part in reductions only.
+  // A data rank without a micro-batch takes part in reductions only, and makes no codes of weights.
+  MemoryFigure& weights = figures[static_cast<size_t>(MemoryKind::weights)];
+  weights.band.least = std::min(weights.band.least, static_cast<double>(state.weights) /
+                                                        static_cast<double>(weights.forecast));
   for (const MemoryKind kind : {MemoryKind::activations, MemoryKind::workspace,
                                 MemoryKind::communication, MemoryKind::data}) {
     figures[static_cast<size_t>(kind)].band.least = 0;
@@ -103,6 +106,8 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
   constexpr MemoryBand unbounded = {.least = 0, .most = std::numeric_limits<double>::infinity()};
   constexpr int64_t slack = 4096;
   const bool routed = config.mesh.ep * config.mesh.etp > 1;
+  // In FP8 what a product of the longest expert takes is among the activations.
+  const bool uneven = routed || (config.precision.on() && config.model.moe.on());
   switch (kind) {
     case MemoryKind::weights:
     case MemoryKind::gradients:
@@ -116,7 +121,7 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
                                                   : 0.7,
               // Nor of regions that two passes in parts make again at once.
               .most = config.pipeline.overlap ? 2.5
-                      : routed                ? 1.6
+                      : uneven                ? 1.6
                                               : 1.2,
               .slack = slack};
     case MemoryKind::communication:

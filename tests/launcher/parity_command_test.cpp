@@ -99,7 +99,7 @@ TEST(ParityCommand, TellsAtOnceWhatItWillDoAndThenWhatRuns) {
             std::string::npos)
       << told.lines;
   for (const char* part : {"running dp=4  1 of 2  4 ranks", "running dp=4  1 of 2  one rank\r",
-                           "running dp=2 train.dtype=bf16  2 of 2  one rank in f64"}) {
+                           "running dp=2 train.dtype=bf16  2 of 2  one rank beside f64, 4 seeds"}) {
     EXPECT_NE(told.live.find(part), std::string::npos) << part << "\n" << told.live;
   }
 }

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "core/text.h"
-#include "launcher/parity.h"
+#include "launcher/parity_compare.h"
 #include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
@@ -25,9 +25,9 @@ inline RunConfig parity_config(const ScratchFolder& folder) {
 inline ParityResult parity_of(const RunConfig& config, const WrapWorld& wrap = nullptr) {
   const ParityStep one = run_parity_step(on_one_rank(config));
   const ParityStep step = run_parity_step(config, wrap);
-  if (!needs_oracle(config)) return compare_steps(config, step, one, nullptr);
-  const ParityStep oracle = run_oracle_step(config);
-  return compare_steps(config, step, one, &oracle);
+  if (!needs_truth(config)) return compare_steps(config, step, one, nullptr);
+  ParityTruth truth = run_truth(config, one);
+  return compare_steps(config, step, one, &truth);
 }
 
 inline std::string text_of(const ParityResult& r) {

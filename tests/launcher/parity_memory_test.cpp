@@ -38,6 +38,11 @@ TEST(ParityMemory, ExpertsWidenTheBands) {
   config.mesh.etp = 2;
   EXPECT_GT(band_of(MemoryKind::activations, config).most, plain);
   EXPECT_FALSE(band_of(MemoryKind::other, config).bounded());
+  config.mesh.etp = 1;
+  config.precision.recipe = "deepseek_v3";
+  EXPECT_EQ(band_of(MemoryKind::activations, config).most, plain);
+  config.model.moe.experts = 4;
+  EXPECT_GT(band_of(MemoryKind::activations, config).most, plain);
 }
 
 }  // namespace

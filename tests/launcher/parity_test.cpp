@@ -56,7 +56,7 @@ TEST(Parity, OfDataRanksInExactModeIsEquality) {
   }
 }
 
-// Rounding is one rank's own, too: no oracle stands between.
+// Rounding is one rank's own, too: no f64 stands between.
 TEST(Parity, OfNarrowTypesInExactModeIsEquality) {
   const ScratchFolder folder;
   for (const char* recipe : {"bf16", "deepseek_v3"}) {
@@ -77,9 +77,9 @@ TEST(Parity, OfNarrowTypesInExactModeIsEquality) {
     const ParityResult r = parity_of(config);
     EXPECT_TRUE(r.numbers_met()) << recipe << " " << text_of(r);
     EXPECT_EQ(r.error_limit, 0);
-    EXPECT_FALSE(needs_oracle(config));
+    EXPECT_FALSE(needs_truth(config));
     config.mesh.tp = 2;
-    EXPECT_TRUE(needs_oracle(config)) << "sums over tensor ranks round elsewhere";
+    EXPECT_TRUE(needs_truth(config)) << "sums over tensor ranks round elsewhere";
   }
 }
 
@@ -124,11 +124,14 @@ TEST(Parity, OfMoreDataRanksThanMicroBatches) {
   RunConfig config = small_config(folder);
   config.train.batch = 2, config.train.micro_batch = 1;
   for (const int64_t zero : {0, 1, 2}) {
-    config.parallel.data_parallel = 3;
-    config.parallel.zero_stage = zero;
+    config.parallel.data_parallel = 3, config.parallel.zero_stage = zero;
     const ParityResult r = parity_of(config);
     EXPECT_TRUE(r.met()) << zero << ": " << text_of(r);
   }
+  config.train.dtype = "bf16", config.precision.recipe = "deepseek_v3";
+  config.model.hidden = config.model.ffn = 128;
+  const ParityResult r = parity_of(config);
+  EXPECT_TRUE(r.met()) << text_of(r);
 }
 
 TEST(Parity, OfNarrowTypesIsTheDistanceToTheTruth) {
@@ -141,6 +144,18 @@ TEST(Parity, OfNarrowTypesIsTheDistanceToTheTruth) {
   EXPECT_TRUE(r.met()) << text_of(r);
   EXPECT_GT(r.error, 0.5);
   EXPECT_EQ(r.error_limit, 1.5);
+}
+
+TEST(Parity, WorkspaceOfRingsIsForecast) {
+  const ScratchFolder folder;
+  RunConfig config = parity_config(folder);
+  config.model.moe = {};
+  config.train.dtype = "bf16";
+  config.train.sequence_length = config.model.max_positions = 256;
+  config.mesh.cp = config.mesh.pp = 2;
+  const ParityStep step = run_parity_step(config);
+  const MemoryFigure& f = step.memory[static_cast<size_t>(MemoryKind::workspace)];
+  EXPECT_LE(f.peak, f.forecast);
 }
 
 TEST(Parity, OfSlicesOfExperts) {
