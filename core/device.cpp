@@ -89,11 +89,14 @@ struct Stream::Worker {
     std::lock_guard lock(mutex);
     return error;
   }
-  void guarded(const std::function<void()>& work) {
-    if (current_error()) return;
+  // Work that is skipped is destroyed where the error is std::current_exception(), so that it can
+  // tell those who wait for it elsewhere.
+  void guarded(std::function<void()>& work) {
     try {
+      if (const auto before = current_error()) std::rethrow_exception(before);
       work();
     } catch (...) {
+      work = nullptr;
       std::lock_guard lock(mutex);
       error = std::current_exception();
     }
@@ -118,7 +121,8 @@ void Stream::run(std::function<void()> work) {
     return;
   }
   if (auto error = worker_->current_error()) std::rethrow_exception(error);
-  worker_->push([worker = worker_.get(), work = std::move(work)] { worker->guarded(work); });
+  worker_->push(
+      [worker = worker_.get(), work = std::move(work)]() mutable { worker->guarded(work); });
 }
 
 Event Stream::record() {

@@ -61,7 +61,7 @@ class Stream {
   Stream& operator=(Stream&&) = delete;
 
   Device& device() const { return *device_; }
-  // Work throws to whoever waits: synchronize(), Event::wait() or the next run().
+  // Work throws to synchronize(), Event::wait() or the next run(); work behind it is destroyed.
   void run(std::function<void()> work);
   Event record();
   void wait(const Event& event);  // later work of this stream starts after the event

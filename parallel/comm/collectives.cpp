@@ -4,10 +4,13 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <exception>
+#include <memory>
 #include <numeric>
 
 #include "core/text.h"
 #include "parallel/comm/fold.h"
+#include "parallel/comm/rank_failure.h"
 
 namespace shoestring {
 namespace {
@@ -138,11 +141,29 @@ class TransportCommunicator : public Communicator {
     std::atomic<bool>& flag_;
   };
 
+  // A call that is not made, since work before it in its stream threw, would leave its peers
+  // waiting, and its own rank perhaps for these in another stream.
+  class TellDropped {
+   public:
+    explicit TellDropped(Communicator& c) : communicator_(c) {}
+    TellDropped(const TellDropped&) = delete;
+    TellDropped& operator=(const TellDropped&) = delete;
+    ~TellDropped() {
+      if (!made_ && std::current_exception()) communicator_.abort(text_of_current_error());
+    }
+    void made() { made_ = true; }
+
+   private:
+    Communicator& communicator_;
+    bool made_ = false;
+  };
+
   template <class F>
   void run(std::string_view op, Stream& stream, F work) {
     // Not all ranks take part in an exchange, so it has a count of its own.
     const CallName call{op, op == "exchange" ? exchanges_++ : sequence_++};
-    stream.run([this, call, work = std::move(work)] {
+    stream.run([this, call, work = std::move(work), told = std::make_shared<TellDropped>(*this)] {
+      told->made();
       Running running(*this);
       work(call);
     });

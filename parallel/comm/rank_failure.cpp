@@ -27,6 +27,18 @@ std::string text_of_error(const Error& error) {
   return placed ? cat(error.what(), " (", error.where(), ")") : error.what();
 }
 
+std::string text_of_current_error() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return text_of_error(error);
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "an exception of an unknown type";
+  }
+}
+
 std::string with_rank(int rank, const std::string& message) {
   return names_a_rank(message) ? message : cat("rank ", rank, ": ", message);
 }

@@ -27,6 +27,8 @@ class NoAnswer : public Error {
 // The message; behind that of a fault, its place in the source in brackets: it matters to whoever
 // mends it, while what a user did speaks for itself.
 std::string text_of_error(const Error& error);
+// Of the exception that is being handled.
+std::string text_of_current_error();
 
 // "rank 2: message"; a message that names a rank itself stays as it is.
 std::string with_rank(int rank, const std::string& message);

@@ -4,6 +4,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <exception>
+#include <memory>
+#include <string>
 #include <thread>
 
 #include "core/check.h"
@@ -69,6 +72,36 @@ TEST(Stream, ErrorsReachWhoeverWaitsAndLaterWorkIsSkipped) {
   EXPECT_THROW(event.wait(), Error);
   EXPECT_THROW(stream.synchronize(), Error);
   EXPECT_FALSE(ran);
+}
+
+// What it holds can tell those who wait for it.
+TEST(Stream, SkippedWorkIsDestroyedInTheCatchOfItsError) {
+  struct Guard {
+    std::string& told;
+    ~Guard() {
+      if (!std::current_exception()) return;
+      try {
+        throw;
+      } catch (const std::exception& error) {
+        told = error.what();
+      }
+    }
+  };
+  Device device;
+  Stream stream = Stream::worker(device, "test");
+  std::string skipped, done;
+  std::atomic<bool> go = false;
+  stream.run([held = std::make_shared<Guard>(done)] {});
+  stream.run([&go] {
+    while (!go) std::this_thread::yield();
+    fail("link down");
+  });
+  stream.run([held = std::make_shared<Guard>(skipped)] {});
+  const Event event = stream.record();
+  go = true;
+  EXPECT_THROW(event.wait(), Error);
+  EXPECT_EQ(skipped, "link down");
+  EXPECT_EQ(done, "");
 }
 
 void set_seven(Stream&, int& x) { x = 7; }

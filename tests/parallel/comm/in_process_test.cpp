@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <memory>
 #include <thread>
 
 #include "core/check.h"
@@ -38,8 +39,9 @@ struct Inline {
 };
 
 void reduce_floats(Communicator& world, size_t count, Stream& stream) {
-  std::vector<float> x(count, 1.0f);
-  world.all_reduce(buffer_of(std::span(x)), Reduce::sum, stream);
+  const auto x = std::make_shared<std::vector<float>>(count, 1.0f);
+  world.all_reduce(buffer_of(std::span(*x)), Reduce::sum, stream);
+  stream.run([x] {});
 }
 
 // The number of the only rank tells a user nothing: the error is that of the body.
@@ -92,6 +94,30 @@ TEST(InProcess, ARankThatThrowsWhileItsWorkerWaitsEndsAtOnce) {
   });
   // Rank 1 left early, rank 0 failed: either may be noticed first.
   EXPECT_TRUE(error.rank() == 0 || error.rank() == 2) << error.what();
+  EXPECT_LT(seconds_since(begin), 5);
+}
+
+// Both ranks wait for the other, and neither for the stream that failed.
+TEST(InProcess, ACallBehindWorkThatThrewEndsItsPeersAtOnce) {
+  const auto begin = Clock::now();
+  const RankError error = failure_of(2, [](Communicator& world) {
+    Device device(DeviceKind::cpu, 0, 1);
+    const auto there = world.split(0, world.rank()), back = world.split(0, world.rank());
+    Stream sends = Stream::worker(device, "there"), receives = Stream::worker(device, "back");
+    AbortOnUnwind guard(world);
+    std::atomic<bool> go = world.rank() != 0;
+    sends.run([&go] {
+      while (!go) std::this_thread::yield();
+    });
+    if (world.rank() == 0) sends.run([] { fail("link down"); });
+    reduce_floats(*there, 1, sends);
+    go = true;
+    if (world.rank() == 1) sends.synchronize();
+    reduce_floats(*back, 1, receives);
+    receives.synchronize();
+  });
+  EXPECT_EQ(error.rank(), 0);
+  EXPECT_NE(std::string(error.what()).find("link down"), std::string::npos) << error.what();
   EXPECT_LT(seconds_since(begin), 5);
 }
 
