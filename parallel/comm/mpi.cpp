@@ -3,22 +3,67 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
 #include <limits>
 #include <mutex>
+#include <optional>
+#include <thread>
 #include <utility>
 
 #include "core/log.h"
+#include "core/text.h"
 #include "parallel/comm/collectives.h"
 #include "parallel/comm/mpi_transport.h"
+#include "parallel/comm/rank_environment.h"
 #include "parallel/comm/rank_failure.h"
 
 namespace shoestring {
+namespace {
+
+// Ends this process, and by its exit code the job, where MPI has not started in time since another
+// process has not come: no call of MPI is possible before, and nobody watches yet.
+class StartWatch {
+ public:
+  explicit StartWatch(std::chrono::milliseconds limit) : thread_([this, limit] { watch(limit); }) {}
+  ~StartWatch() {
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  StartWatch(const StartWatch&) = delete;
+  StartWatch& operator=(const StartWatch&) = delete;
+
+ private:
+  void watch(std::chrono::milliseconds limit) {
+    const std::optional<RankPlace> place = rank_place();
+    const int rank = place ? place->rank : 0;
+    std::unique_lock lock(mutex_);
+    const auto turn = turn_of_rank(rank, std::chrono::seconds(1));
+    if (changed_.wait_for(lock, limit + turn, [this] { return over_; })) return;
+    log_error(cat("rank ", rank, " on ", host_name(), ": MPI has not started within ",
+                  limit.count(),
+                  " ms: another process of this job has not come to its start or is "
+                  "stopped; look for it with ps (state T) on the job's machines"));
+    std::_Exit(static_cast<int>(ExitCode::fault));
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool over_ = false;
+  std::thread thread_;  // last: it uses the others
+};
+
+}  // namespace
 
 MpiSession::MpiSession(MpiOptions options) : state_(std::make_shared<State>()) {
   check(options.piece_bytes > 0 && options.piece_bytes <= std::numeric_limits<int>::max(),
         "MPI pieces must have 1 to 2^31 - 1 bytes");
   state_->options = options;
+  const StartWatch watch(std::max(options.deadline, options.start));
   int level = 0;
   call_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
   if (level < MPI_THREAD_MULTIPLE) {
@@ -72,6 +117,8 @@ void MpiSession::end_all(const std::string& message, ExitCode code, int blamed) 
 }
 
 int mpi_machine() {
+  Whereabouts* const place = whereabouts();
+  if (place != nullptr) place->set_blocked("MPI_Comm_split_type");
   MPI_Comm machine = MPI_COMM_NULL;
   call_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine),
            "MPI_Comm_split_type");
@@ -79,6 +126,7 @@ int mpi_machine() {
   MPI_Comm_rank(MPI_COMM_WORLD, &first);
   call_mpi(MPI_Bcast(&first, 1, MPI_INT, 0, machine), "MPI_Bcast");
   MPI_Comm_free(&machine);
+  if (place != nullptr) place->set_blocked(nullptr);
   return first;
 }
 

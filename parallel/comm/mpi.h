@@ -17,6 +17,8 @@ namespace shoestring {
 
 struct MpiOptions {
   std::chrono::milliseconds deadline = std::chrono::seconds(300);
+  // The deadline of MPI's own start, if longer: many processes of a busy machine take their time.
+  std::chrono::milliseconds start = std::chrono::seconds(60);
   // How long a rank that only suffers from another's failure leaves that one to say what it was,
   // before it ends all ranks itself.
   std::chrono::milliseconds grace = std::chrono::seconds(5);

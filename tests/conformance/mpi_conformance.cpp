@@ -1,6 +1,8 @@
 // The conformance cases on MPI processes: mpirun -n N mpi_conformance [PIECE_BYTES].
 // mpi_conformance fail MODE instead makes the last rank misbehave (throw, die, stall, mismatch,
-// slow_cause, no_cause), which must end all ranks; a deadline of one second keeps it short.
+// slow_cause, no_cause, late), which must end all ranks; a deadline of one second keeps it short.
+
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -11,6 +13,7 @@
 #include "conformance/case_values.h"
 #include "conformance/communicator_cases.h"
 #include "parallel/comm/mpi.h"
+#include "parallel/comm/rank_environment.h"
 
 namespace {
 
@@ -55,8 +58,12 @@ void run_cases(Communicator& world) {
 int main(int argc, char** argv) {
   MpiOptions options{.deadline = std::chrono::seconds(60)};
   if (argc > 2) {
+    const std::string mode = argv[2];
     options.deadline = std::chrono::seconds(1);
-    run_mpi([&](Communicator& world) { misbehave(world, argv[2]); }, options);
+    // As one that is stopped while the others start.
+    if (mode == "late" && rank_place()->rank == rank_place()->size - 1) ::pause();
+    if (mode == "late") options.start = std::chrono::seconds(3);
+    run_mpi([&](Communicator& world) { misbehave(world, mode); }, options);
     return 1;
   }
   if (argc > 1) options.piece_bytes = std::atoll(argv[1]);
