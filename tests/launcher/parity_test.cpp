@@ -129,7 +129,7 @@ TEST(Parity, OfMoreDataRanksThanMicroBatches) {
     EXPECT_TRUE(r.met()) << zero << ": " << text_of(r);
   }
   config.train.dtype = "bf16", config.precision.recipe = "deepseek_v3";
-  config.model.hidden = config.model.ffn = 128;
+  config.model.hidden = config.model.ffn = 128, config.mesh.tp = 2;
   const ParityResult r = parity_of(config);
   EXPECT_TRUE(r.met()) << text_of(r);
 }
