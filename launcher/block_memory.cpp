@@ -55,6 +55,13 @@ int64_t BlockSizes::owed() const {
   return attention + normed() + 3 * cut + (cut > 0 ? gathered : 0) + experts_rows;
 }
 
+int64_t summed_rows(int64_t chosen, const BlockRanks& ranks) {
+  const int64_t n = ranks.summing_nodes;
+  if (n == 0) return chosen;
+  const int64_t at_relay = ranks.fixed_rows > 0 ? ranks.fixed_rows : chosen;
+  return at_relay + std::min(n, at_relay);
+}
+
 BlockSizes sizes_of_block(const ModelConfig& m, int64_t block, const BlockRanks& ranks) {
   const int64_t t = ranks.tensor;
   BlockSizes sizes = m.mla.on() ? sizes_of_latent(m, t) : sizes_of_grouped(m, t);
@@ -72,6 +79,7 @@ BlockSizes sizes_of_block(const ModelConfig& m, int64_t block, const BlockRanks&
   sizes.experts = m.moe.experts;
   sizes.chosen = m.moe.chosen;
   sizes.arriving = ranks.fixed_rows > 0 ? ranks.fixed_rows : m.moe.chosen;
+  sizes.summed = summed_rows(m.moe.chosen, ranks);
   sizes.inner = m.moe.ffn;
   sizes.slices = ranks.slices;
   sizes.shared = m.moe.shared * m.moe.ffn;

@@ -22,7 +22,12 @@ struct BlockRanks {
   // Rows at the experts here, for each row of this rank, where their number is fixed; 0: as many as
   // its tokens choose, which is what comes on the average.
   int64_t fixed_rows = 0;
+  // Of the experts' ranks, where they sum outputs before these cross; 0: sums are made at home.
+  int64_t summing_nodes = 0;
 };
+// Rows that sums over the choices of each token keep for the gradient of their gates: the choices',
+// or those that a relay has (parallel/expert_plan.h) and one a node at home.
+int64_t summed_rows(int64_t chosen, const BlockRanks& ranks);
 
 // d hidden, f ffn; q, k, v and o: widths of all heads; of a sparse block E experts, K chosen of
 // inner width m, and the width of the shared ones.
@@ -38,6 +43,7 @@ struct BlockSizes {
   int64_t travelled = 0;  // o before its heads went home
   int64_t slices = 1;     // of experts: as many times the rows
   int64_t arriving = 0;   // rows that experts read, of one slice: chosen, or what is fixed
+  int64_t summed = 0;     // summed_rows
 
   // What the ops of each half save (core/ops): the sum and the normalised sum; q, k, v and the
   // output of attention; gate, up and their product.
@@ -45,7 +51,7 @@ struct BlockSizes {
   int64_t attention() const { return d + attended + core(); }
   // Of a sparse block also the rows that its experts read and write.
   int64_t product() const { return chosen > 0 ? arriving * inner + shared : f; }
-  int64_t mlp() const { return d + normed() + 3 * product() + (chosen + slices * arriving) * d; }
+  int64_t mlp() const { return d + normed() + 3 * product() + (summed + slices * arriving) * d; }
   // The router and the experts read this rank's rows; what is cut reads all.
   int64_t normed() const {
     if (chosen == 0) return gathered;

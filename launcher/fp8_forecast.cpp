@@ -11,6 +11,7 @@
 #include "core/model/transformer.h"
 #include "core/panel_product.h"
 #include "core/text.h"
+#include "launcher/block_memory.h"
 
 namespace shoestring {
 namespace {
@@ -35,6 +36,7 @@ struct Case {
   int64_t tokens, width;            // rows of a micro-batch; bytes of train.dtype
   int64_t tensor, experts, slices;  // ranks
   int64_t arriving;                 // rows that experts read for each token, of one slice
+  int64_t summed;                   // rows of it that sums over its choices keep
   const Device& device;             // its threads
   bool probed = false;
 
@@ -185,7 +187,7 @@ Part dense_part(const Case& c, const std::string& at, int64_t f) {
 // gradient of the gates.
 Part sparse_part(const Case& c, const std::string& block) {
   const MoeConfig& m = c.model().moe;
-  const int64_t d = c.model().hidden, rows = c.values(m.chosen * d);
+  const int64_t d = c.model().hidden, rows = c.values(c.summed * d);
   const std::string at = block + "moe.";
   const int64_t width = m.ffn / c.slices, here = m.experts / c.experts;
   const Matrix up(c, at + "experts.gate_up.weight", d, 2 * width, here);
@@ -360,6 +362,8 @@ Fp8Forecast forecast_fp8(const RunConfig& config, const Fp8ForecastInput& in) {
          .experts = in.experts,
          .slices = in.slices,
          .arriving = in.fixed_rows > 0 ? in.fixed_rows : m.moe.chosen,
+         .summed = summed_rows(m.moe.chosen,
+                               {.fixed_rows = in.fixed_rows, .summing_nodes = in.summing_nodes}),
          .device = device,
          .probed = in.probed};
   for (const ParamInfo& p : parameters_of(m, in.chunk)) {

@@ -20,7 +20,8 @@ struct Fp8ForecastInput {
   int64_t experts = 1;     // ranks that share experts out, each with as many rows as it brings
   int64_t slices = 1;      // of each expert's matrices, on ranks that all have its rows
   int64_t fixed_rows = 0;  // as in launcher/block_memory.h
-  Chunk chunk = {};        // of the model; the head's has the prediction modules
+  int64_t summing_nodes = 0;
+  Chunk chunk = {};  // of the model; the head's has the prediction modules
   int threads = 1;
   bool probed = false;                   // the watchdog compares in it (core/fp8/layer.h)
   std::vector<std::string> fallen = {};  // matrices that are multiplied in train.dtype already

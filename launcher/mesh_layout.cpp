@@ -79,12 +79,6 @@ ModelFacts facts_of(const RunConfig& config, const LoadSegment& segment, int64_t
 // Whether rows cross between nodes on two levels is known when the ranks are.
 void require_expert_rows(const RunConfig& config, const Mesh& mesh) {
   const bool two_levels = mesh.node_shape(MeshGroup::ep).two_levels();
-  if (two_levels && config.parallel.expert_rows == "fixed") {
-    fail_usage(
-        "parallel.expert_rows = \"fixed\", but the experts' ranks stand on several nodes "
-        "(mesh.ranks_per_node), between which rows travel on two levels with exact counts; set it "
-        "to \"exact\", or mesh.ranks_per_node = 0");
-  }
   if (!two_levels && config.parallel.sum_in_nodes) {
     fail_usage(
         "parallel.sum_in_nodes = true, but no rows cross between nodes on two levels: each "

@@ -272,7 +272,7 @@ std::vector<ParityLayout> all_layouts(const RunConfig& config, int64_t ranks) {
     const bool nodes = Mesh(mesh, static_cast<int>(ranks)).node_shape(MeshGroup::ep).two_levels();
     if (mesh.pp == 1 || !routed) layout.overrides.emplace_back("pipeline.overlap=false");
     if (mesh.pp == 1) layout.overrides.emplace_back("offload.activations=false");
-    if (!routed || nodes) layout.overrides.emplace_back("parallel.expert_rows=exact");
+    if (!routed) layout.overrides.emplace_back("parallel.expert_rows=exact");
     if (!nodes) layout.overrides.emplace_back("parallel.sum_in_nodes=false");
     // The config's own pieces are of its own pipeline.
     if (mesh.pp != config.mesh.pp) layout.overrides.emplace_back("pipeline.layers=[]");

@@ -107,6 +107,7 @@ RankShare share_of(const RunConfig& config, int ranks, int rank, int64_t micro_b
                   .context = mesh.extent(MeshAxis::cp),
                   .experts = mesh.extent(MeshAxis::ep),
                   .slices = mesh.extent(MeshAxis::etp),
+                  .summing_nodes = part.sum_in_nodes ? mesh.node_shape(MeshGroup::ep).nodes : 0,
                   .context_kind = part.context,
                   .slots = pp > 1 ? 1 : micro_batches,
                   .micro_batches = micro_batches,

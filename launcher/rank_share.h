@@ -15,6 +15,7 @@ namespace shoestring {
 
 struct RankShare {
   int64_t tensor = 1, context = 1, experts = 1, slices = 1;  // ranks of these axes
+  int64_t summing_nodes = 0;  // of the experts' ranks (parallel.sum_in_nodes); 0: none sums
   ContextKind context_kind = ContextKind::ring;
   // Parameters whose gradients are reduced together (parallel/step_gradients.h), and the ranks that
   // hold the same: `shards` that share them out, `replicas` times.

@@ -44,7 +44,8 @@ class Rows {
                           {.tensor = tensor(),
                            .heads = heads ? in_.share.context : 1,
                            .slices = in_.share.slices,
-                           .fixed_rows = fixed_rows()});
+                           .fixed_rows = fixed_rows(),
+                           .summing_nodes = in_.share.summing_nodes});
   }
   // Of experts, for each row of this rank (parallel/expert_plan.h); 0: not fixed.
   int64_t fixed_rows() const {
@@ -186,6 +187,7 @@ StageMemory narrow_stage(const RunConfig& config, const ForecastInput& in, const
                                               .experts = in.share.experts,
                                               .slices = in.share.slices,
                                               .fixed_rows = r.fixed_rows(),
+                                              .summing_nodes = in.share.summing_nodes,
                                               .chunk = chunk,
                                               .threads = in.threads,
                                               .probed = is_probed(config, in.steps_done),

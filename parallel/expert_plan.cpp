@@ -29,12 +29,6 @@ struct FlatWork {
   Tensor there, back, offsets;
 };
 
-void check_fits(int64_t rows, int64_t f, int64_t expert) {
-  if (f == 0 || rows <= f) return;
-  fail(cat("[expert_plan] expert ", expert, " gets ", rows, " rows of one rank, more than the ", f,
-           " that are fixed: raise the fixed rows or lower the layer's capacity"));
-}
-
 // The rows in the order of sending, where that is not the order at home.
 void order_sending(const FlatWork& w) {
   const int32_t* own = w.own_offsets.data<int32_t>();
@@ -53,7 +47,7 @@ void order_sending(const FlatWork& w) {
   std::fill(back.begin(), back.end(), -1);
   const int64_t experts = w.own_offsets.elements() - 1;
   for (int64_t e = 0; e < experts; ++e) {
-    check_fits(own[e + 1] - own[e], w.f, e);
+    check_fixed_rows(own[e + 1] - own[e], w.f, e);
     for (int32_t row = own[e]; row < own[e + 1]; ++row) {
       const int64_t slot = e * w.f + row - own[e];
       tokens[static_cast<size_t>(slot)] = static_cast<int32_t>(choice_of[row] / w.chosen);
@@ -73,7 +67,7 @@ void order_arrival(const FlatWork& w) {
   for (int64_t i = 0; i < segments; ++i) {
     first[static_cast<size_t>(i)] = w.f > 0 ? i * w.f : at;
     at += got[i];
-    check_fits(got[i], w.f, i % here);
+    check_fixed_rows(got[i], w.f, i % here);
   }
   const std::span<int32_t> there = w.there.span<int32_t>(), back = w.back.span<int32_t>();
   std::fill(there.begin(), there.end(), -1);
@@ -165,6 +159,12 @@ std::shared_ptr<const ExpertPlan> plan_flat(Stream& stream, const ExpertGroup& g
 
 }  // namespace
 
+void check_fixed_rows(int64_t rows, int64_t f, int64_t expert) {
+  if (f == 0 || rows <= f) return;
+  fail(cat("[expert_plan] expert ", expert, " gets ", rows, " rows of one rank, more than the ", f,
+           " that are fixed: raise the fixed rows or lower the layer's capacity"));
+}
+
 int64_t ExpertGroup::sources() const {
   return ranks->size() * (slices == nullptr ? 1 : slices->size());
 }
@@ -199,8 +199,6 @@ void validate(const ExpertGroup& g) {
       complain(cat("rank ", g.ranks->rank(), " is rank ", g.inside->rank(), " of node ",
                    g.across->rank(), ": ranks of a node must be consecutive"));
     }
-    if (g.fixed_rows > 0 || g.rows_of_capacity)
-      complain("fixed rows travel on one level; between nodes counts are exact");
   } else if (g.sum_in_nodes) {
     complain("sums in nodes need nodes");
   }
@@ -211,10 +209,12 @@ void validate(const ExpertGroup& g) {
 std::shared_ptr<const ExpertPlan> plan_experts(Stream& stream, const ExpertGroup& group,
                                                const Tensor& ids, int64_t most_rows) {
   DispatchLayout own = lay_out_dispatch(stream, {.experts = group.experts}, ids);
-  if (group.across != nullptr) return plan_nodes(stream, group, ids, std::move(own));
   // All that an expert takes may be this rank's, but a token goes to an expert once.
-  const int64_t rows = group.rows_of_capacity ? std::min(most_rows, ids.rows()) : group.fixed_rows;
-  return plan_flat(stream, group, ids, std::move(own), most_rows > 0 ? rows : 0);
+  const int64_t of_capacity = std::min(most_rows, ids.rows());
+  const int64_t fixed = group.rows_of_capacity ? of_capacity : group.fixed_rows;
+  const int64_t rows = most_rows > 0 ? fixed : 0;
+  return group.across != nullptr ? plan_nodes(stream, group, ids, std::move(own), rows)
+                                 : plan_flat(stream, group, ids, std::move(own), rows);
 }
 
 }  // namespace shoestring

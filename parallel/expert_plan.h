@@ -22,7 +22,9 @@
 //                what an expert takes of a whole micro-batch and this rank's tokens of it, since a
 //                token goes to an expert once. Padded with zeros; the host waits for nothing. The
 //                capacity must not let more through; what it drops has no row in own.offsets.
-//                Without a capacity (evaluation) counts are exact.
+//                Without a capacity (evaluation) counts are exact. With f of them, on nodes a rank
+//                sends each node rows for g = min(T, f E/n) tokens, or for c = min(T K, f E/n)
+//                choices, and a relay sends each rank of its node n f E/e.
 // Slices         the s ranks that hold slices of the same experts gather each other's rows behind
 //                the last level, and add up their parts of outputs and gradients before rows go
 //                home (parallel/expert_way.h)
@@ -33,12 +35,13 @@
 // Bytes that rank r sends to others; w bytes a row: d size, in FP8 d + 4 ceil(d / 128):
 //   counts     one level, exact or fixed: 4 (e - 1) E/e
 //              nodes: 4 (n - 1) (E/n + 1) + 4 (l - 1) n E/e, and 4 a choice that leaves the node
+//              (fixed: 4 (n - 1) c)
 //   dispatch   one level: w for each choice of own tokens with an expert elsewhere; fixed: w
 //              (e - 1) E/e fixed_rows
 //              nodes: w for each (token, other node), and at the relay w for each choice of an
-//              expert of another rank of this node
+//              expert of another rank of this node; fixed: w ((n - 1) g + (l - 1) n f E/e)
 //   combine    d size for each row that came from another rank (nodes: on both levels); fixed as
-//              dispatch
+//              dispatch, on nodes with c in place of g
 //   slices     counts 4 E (s - 1), gathered; dispatch w (s - 1) for each row that arrived at this
 //              rank, gathered; combine d size for each row that arrived at the other slices
 // The gradient of combine is a dispatch with one row a choice on all levels, in FP8 if the recipe
@@ -96,8 +99,11 @@ std::shared_ptr<const ExpertPlan> plan_experts(Stream& stream, const ExpertGroup
                                                const Tensor& ids, int64_t most_rows);
 // Everybody's counts, [s, ...] by slice, of counts [...]; without slices the counts themselves.
 Tensor gather_counts(Stream& stream, const ExpertGroup& group, const Tensor& counts);
-// The two-level form, called by plan_experts.
+// Fails where an expert gets more rows of one rank than are fixed; 0: none are.
+void check_fixed_rows(int64_t rows, int64_t fixed_rows, int64_t expert);
+// The two-level form, called by plan_experts. fixed_rows: of each rank for each expert; 0: exact.
 std::shared_ptr<const ExpertPlan> plan_nodes(Stream& stream, const ExpertGroup& group,
-                                             const Tensor& ids, DispatchLayout own);
+                                             const Tensor& ids, DispatchLayout own,
+                                             int64_t fixed_rows);
 
 }  // namespace shoestring

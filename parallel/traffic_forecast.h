@@ -25,8 +25,8 @@
 //                                          all_gather 4 T (c-1) of first_key where the rank turns
 //                                          to a micro-batch that is not the one before
 //   router                                 all_gather 4 E T (c-1) there, nothing home
-// experts on e s ranks, s slices of each (all_to_all; rows: ExpertTraffic, of this rank and block;
-// d' = w d, in FP8 d + 4 ceil(d / 128))
+// experts on e s ranks, s slices of each (all_to_all; rows: ExpertTraffic, of this rank and block,
+// padding of fixed rows included; d' = w d, in FP8 d + 4 ceil(d / 128))
 //   counts, never replayed                 4 (E - E/e); on n nodes of l ranks 4 (n-1) (E/n + 1) +
 //                                          4 (l-1) n E/e + 4 choices_across
 //   dispatch, combine                      d' tokens + w d choices there, d' choices + w d choices

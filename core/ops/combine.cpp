@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "core/check.h"
 #include "core/parallel_for.h"
@@ -153,12 +154,17 @@ struct Spread {
   Combine::Saved saved;
   Tensor dy, drows, dgates;
 };
-// Rows that were left over because choices were dropped stand behind the others.
+// Rows that nobody chose: left over because choices were dropped, or padding.
 void clear_unused(const Spread& a) {
-  int64_t used = 0;
-  for (int32_t row : a.saved.row_of.span<int32_t>()) used += row >= 0;
-  const Tensor rest = a.drows.rows(used, a.drows.rows());
-  std::memset(rest.raw(), 0, rest.bytes());
+  std::vector<bool> used(static_cast<size_t>(a.drows.rows()));
+  for (const int32_t row : a.saved.row_of.span<int32_t>()) {
+    if (row >= 0) used[static_cast<size_t>(row)] = true;
+  }
+  if (used.empty()) return;
+  const size_t bytes = a.drows.bytes() / used.size();
+  for (size_t row = 0; row < used.size(); ++row) {
+    if (!used[row]) std::memset(a.drows.raw() + row * bytes, 0, bytes);
+  }
 }
 void spread_cpu(Stream& stream, const Spread& arguments) {
   stream.run([&device = stream.device(), a = arguments] {

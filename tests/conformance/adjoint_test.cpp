@@ -237,6 +237,9 @@ void for_all_ops(const std::function<void(const std::string& op, const std::stri
     for (const Standing& s : standings) settings.push_back({s, load});
     settings.push_back({{.ranks = 3}, load, 0.8});
     settings.push_back({{.ranks = 3, .fixed_rows = 9}, load, 0.8});
+    settings.push_back({{.ranks = 4, .nodes = 2, .fixed_rows = 4}, load, 0.8});
+    settings.push_back(
+        {{.ranks = 6, .nodes = 3, .fixed_rows = 3, .sum_in_nodes = true}, load, 0.8});
     for (const ExpertSetting& s : settings) {
       visit("ExpertSend", s.text(), s.standing.ranks, expert_send(s));
       visit("ExpertReturn", s.text(), s.standing.ranks, expert_return(s));

@@ -115,6 +115,26 @@ TEST(ExpertRows, FixedOnesHaveTheBitsOfExactCounts) {
   }
 }
 
+// Nodes of two ranks: padding crosses, and goes on inside.
+TEST(ExpertRows, FixedOnesOnTwoLevelsHaveTheBitsOfExactCounts) {
+  for (const bool sums : {false, true}) {
+    const ScratchFolder folder;
+    RunConfig config = mesh_config(folder, "exact");
+    config.model.moe.capacity = 1.1;
+    config.train.exact = !sums;
+    config.parallel.sum_in_nodes = sums;
+    config.mesh.ep = 4, config.mesh.ranks_per_node = 2;
+    config.parallel.data_parallel = 4;
+    config.train.batch = 16;
+    config.train.evaluate_every = 2;
+    const RunResult exact = train_small(config);
+    EXPECT_GT(exact.steps.back().at("moe/dropped").get<double>(), 0);
+    config.run.directory = folder / "fixed";
+    config.parallel.expert_rows = "fixed";
+    expect_same_run(train_small(config), exact);
+  }
+}
+
 TEST(ExpertRows, SumsInNodesAreThoseOfHomeToRounding) {
   const ScratchFolder folder;
   RunConfig config = mesh_config(folder, "home");

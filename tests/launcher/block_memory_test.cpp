@@ -59,6 +59,13 @@ TEST(BlockMemory, ExpertsReadTheRowsOfTheirTokens) {
   EXPECT_EQ(fixed.mlp(), 64 + 3 * (5 * 16 + 16) + (3 + 5) * 32);
   EXPECT_EQ(fixed.owed(), b.owed() + 2 * (2 * 32 + 3 * 16));
   EXPECT_EQ(fixed.statistics(), b.statistics());
+  // Sums in two nodes: a relay keeps what it sums, home a row a node.
+  EXPECT_EQ(sizes_of_block(m, 1, {.summing_nodes = 2}).mlp(), b.mlp() + 2 * 32);
+  EXPECT_EQ(sizes_of_block(m, 1, {.summing_nodes = 4}).mlp(), b.mlp() + 3 * 32);
+  EXPECT_EQ(sizes_of_block(m, 1, {.fixed_rows = 5, .summing_nodes = 2}).mlp(),
+            fixed.mlp() + (5 + 2 - 3) * 32);
+  EXPECT_EQ(sizes_of_block(m, 1, {.fixed_rows = 5, .summing_nodes = 8}).mlp(),
+            fixed.mlp() + (5 + 5 - 3) * 32);
 }
 
 }  // namespace

@@ -242,12 +242,10 @@ TEST(ExpertPlan, RefusesGroupsThatDoNotFit) {
         "3 experts cannot be shared out evenly among 2 ranks");
   holds(refusal([](Communicator& c) { validate({.experts = 2, .ranks = &c, .across = &c}); }),
         "nodes need both communicators");
-  const std::string all = refusal([](Communicator& c) {
-    validate({.experts = 3, .ranks = &c, .across = &c, .inside = &c, .fixed_rows = 4});
-  });
+  const std::string all = refusal(
+      [](Communicator& c) { validate({.experts = 3, .ranks = &c, .across = &c, .inside = &c}); });
   holds(all, "3 experts");
   holds(all, "2 nodes of 2 ranks are not the 2 ranks");
-  holds(all, "fixed rows travel on one level");
   holds(
       refusal([](Communicator& c) { validate({.experts = 2, .ranks = &c, .sum_in_nodes = true}); }),
       "sums in nodes need nodes");

@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include "core/ops/drop_choices.h"
+
 #include "parallel/comm/counting.h"
 #include "tests/parallel/mesh_case.h"
 #include "tests/parallel/mesh_layout_lists.h"
@@ -236,6 +238,32 @@ TEST(TrafficForecast, ExpertsOnTwoLevels) {
     c.recompute = recompute;
     EXPECT_GT(count(c).experts.at("layers.3").given, 0);
     expect_forecast(c, "ep 4 etp 2 on 2 nodes");
+  }
+}
+
+// What travels is then known without the routing: a rank has 2 sequences of tokens, and what an
+// expert takes of them.
+TEST(TrafficForecast, FixedRowsOnTwoLevels) {
+  ModelConfig model = deep(families()[8]);
+  model.moe.capacity = 1;
+  for (const bool sums : {false, true}) {
+    for (const int64_t slices : {1, 2}) {
+      MeshCase c =
+          case_of(model, layout("fixed", static_cast<int>(4 * slices), mesh(1, 1, 1, 4, slices)));
+      c.part.mesh.ranks_per_node = 2 * slices;
+      c.part.fixed_rows = true;
+      c.part.sum_in_nodes = sums;
+      const int64_t T = 2 * c.length, E = model.moe.experts, K = model.moe.chosen;
+      const int64_t f = std::min(rows_of_capacity({.experts = E, .capacity = 1}, T * K), T);
+      const int64_t across = std::min(T, f * E / 2), inside = 2 * f * E / 4;
+      const auto passes = static_cast<int64_t>(c.micros);  // one a rank at a time
+      const ExpertTraffic& rows = count(c).experts.at("layers.3");
+      EXPECT_EQ(rows.tokens, passes * (across + inside));
+      EXPECT_EQ(rows.choices_across, passes * std::min(T * K, f * E / 2));
+      EXPECT_EQ(rows.choices, rows.choices_across + passes * inside);
+      EXPECT_EQ(rows.given, passes * (slices - 1) * f * E);
+      expect_forecast(c, cat(slices, " slices", sums ? ", sums in nodes" : ""));
+    }
   }
 }
 

@@ -9,7 +9,7 @@ using namespace shoestring::testing;
 
 struct Case {
   int64_t tokens = 0, chosen = 0, width = 0;
-  bool drops = false;
+  bool drops = false, gaps = false;  // gaps: rows of dropped choices stand between the others
 };
 
 // Rows in an order that scatters them; every fifth choice is dropped.
@@ -17,7 +17,11 @@ std::vector<int32_t> some_rows(const Case& c) {
   const auto n = static_cast<int32_t>(c.tokens * c.chosen);
   std::vector<int32_t> row_of;
   int32_t used = 0;
-  for (int32_t i = 0; i < n; ++i) row_of.push_back(c.drops && i % 5 == 4 ? -1 : used++);
+  for (int32_t i = 0; i < n; ++i) {
+    const bool dropped = c.drops && i % 5 == 4;
+    row_of.push_back(dropped ? -1 : used);
+    used += dropped && !c.gaps ? 0 : 1;
+  }
   for (int32_t& row : row_of) {
     if (row >= 0) row = used - 1 - row;
   }
@@ -63,7 +67,8 @@ std::vector<S> sums(const Case& c, const std::vector<S>& rows, const std::vector
 const Case cases[] = {{.tokens = 1, .chosen = 1, .width = 1},
                       {.tokens = 13, .chosen = 3, .width = 7},
                       {.tokens = 40, .chosen = 2, .width = 100},
-                      {.tokens = 31, .chosen = 6, .width = 33, .drops = true}};
+                      {.tokens = 31, .chosen = 6, .width = 33, .drops = true},
+                      {.tokens = 31, .chosen = 6, .width = 33, .drops = true, .gaps = true}};
 
 TEST(Combine, IsTheWeightedSumInEveryType) {
   Device device(DeviceKind::cpu, 0, 2);
