@@ -104,11 +104,6 @@ void check_offload(const RunConfig& config, Complaints& c) {
           "is true, but mesh.pp = 1: the last stage of a pipeline, which needs its activations at "
           "once, is the only one; set it to false, or mesh.pp");
   }
-  if (config.pipeline.overlap) {
-    c.add("offload.activations",
-          "is true, but passes in parts (pipeline.overlap = true) keep their activations on the "
-          "device; set one of them to false");
-  }
 }
 
 std::string text_of_length(const RunConfig& config, int64_t length) {

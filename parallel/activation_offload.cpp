@@ -53,6 +53,8 @@ void ActivationOffload::fetch(int segment) {
   }
 }
 
+void ActivationOffload::expect_backward() { fetch(tape_->num_segments() - 1); }
+
 void ActivationOffload::acquire(int segment, Phase phase) {
   backward_ |= phase == Phase::input;
   if (backward_) {

@@ -3,6 +3,9 @@
 // saved goes there when nobody reads it any more before then, and comes back one segment ahead of
 // its use. Copies run on a stream beside compute; the bits are the same.
 //
+// The passes of a tape may run on other threads, one at a time, and beside passes of other tapes:
+// of these nothing is touched but the stream of the copies, which all may share.
+//
 //   ActivationOffload offload(source, host, copies);
 //   Tape tape(compute, offload, Tape::Mode::training);
 //   offload.attach(tape);
@@ -27,6 +30,8 @@ class ActivationOffload : public ParamSource {
   void attach(Tape& tape) { tape_ = &tape; }
   // What may go now; by itself at the end of every segment of the forward pass.
   void offload();
+  // The backward pass is near: what it reads first comes back. Behind the last offload().
+  void expect_backward();
   int64_t bytes() const { return bytes_; }  // that went to the host
 
   void acquire(int segment, Phase phase) override;

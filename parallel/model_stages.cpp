@@ -141,7 +141,12 @@ StageWork::Boundary ModelStages::boundary(int, int micro) {
           .dtype = store_.compute()};
 }
 
-void ModelStages::make_tape(Run& run, int stage, int micro) {
+// `gate`: of a forward pass in parts. The gate's calls come first, so that what is offloaded is
+// chosen, and copies are started, with the right to compute.
+void ModelStages::make_tape(Held& h, int micro, Stream& stream, PartGate* gate) {
+  const int stage = h.stage;
+  Run& run = h.runs.at(static_cast<size_t>(micro));
+  check(run.tape == nullptr, "a micro-batch's forward pass runs twice");
   ParamSource* source = &source_;
   if (options_.sharding != nullptr) {
     run.source = std::make_unique<LocatedSource>(options_.sharding->source(stage, micro));
@@ -151,7 +156,12 @@ void ModelStages::make_tape(Run& run, int stage, int micro) {
     run.offload = std::make_unique<ActivationOffload>(*source, *options_.host, *options_.copies);
     source = run.offload.get();
   }
-  run.tape = std::make_unique<Tape>(compute_, *source, Tape::Mode::training);
+  if (gate != nullptr) {
+    run.parted = std::make_unique<PartedSource>(*source, h.segments);
+    run.parted->set_gate(gate);
+    source = run.parted.get();
+  }
+  run.tape = std::make_unique<Tape>(stream, *source, Tape::Mode::training);
   if (run.offload) run.offload->attach(*run.tape);
 }
 
@@ -159,9 +169,7 @@ Tensor ModelStages::forward(int stage, int micro, const Tensor& input) {
   const Running running(options_, Do::F, stage, micro);
   const auto m = static_cast<size_t>(micro);
   Held& h = held(stage);
-  Run& run = h.runs.at(m);
-  check(run.tape == nullptr, "a micro-batch's forward pass runs twice");
-  make_tape(run, stage, micro);
+  make_tape(h, micro, compute_, nullptr);
   Tensor y = run_forward(h, m, input);
   running.end();
   return y;
@@ -170,17 +178,11 @@ Tensor ModelStages::forward(int stage, int micro, const Tensor& input) {
 void ModelStages::forward_parts(int stage, int micro, const Tensor& input, PartGate& gate) {
   const auto m = static_cast<size_t>(micro);
   Held& h = held(stage);
-  Run& run = h.runs.at(m);
-  check(run.tape == nullptr, "a micro-batch's forward pass runs twice");
   ToldGate told(gate, options_, stage, micro);
-  if (options_.sharding != nullptr)
-    run.source = std::make_unique<LocatedSource>(options_.sharding->source(stage, micro));
-  run.parted = std::make_unique<PartedSource>(run.source ? *run.source : source_, h.segments);
-  run.parted->set_gate(&told);
-  run.tape = std::make_unique<Tape>(gate.stream(), *run.parted, Tape::Mode::training);
+  make_tape(h, micro, gate.stream(), &told);
   gate.give(run_forward(h, m, input));
   told.end();
-  run.parted->set_gate(nullptr);
+  h.runs[m].parted->set_gate(nullptr);
 }
 
 Tensor ModelStages::run_forward(Held& h, size_t m, const Tensor& input) {
@@ -314,6 +316,12 @@ void ModelStages::backward_parts(int stage, int micro, const Tensor& gradient, P
   }
   run = {};
   gate.end();
+}
+
+// A forward pass in parts may have a rest to run: then it is not the turn of its activations yet.
+void ModelStages::expect_gradient(int stage, int micro) {
+  Run& run = held(stage).runs.at(static_cast<size_t>(micro));
+  if (run.offload && run.output) run.offload->expect_backward();
 }
 
 void ModelStages::gather_weights(int stage, int micro) {

@@ -87,6 +87,7 @@ class ModelStages : public StageWork {
   Tensor backward(int stage, int micro, const Tensor& gradient) override;
   void forward_parts(int stage, int micro, const Tensor& input, PartGate& gate) override;
   void backward_parts(int stage, int micro, const Tensor& gradient, PartGate& gate) override;
+  void expect_gradient(int stage, int micro) override;
   void gather_weights(int stage, int micro) override;
   void release_weights(int stage, int micro) override;
   void reduce_gradients(int stage, int micro) override;
@@ -96,11 +97,10 @@ class ModelStages : public StageWork {
   struct Run {
     std::unique_ptr<ParamSource> source;         // of this micro-batch, if it has one of its own
     std::unique_ptr<ActivationOffload> offload;  // before it
-    std::unique_ptr<PartedSource> parted;        // of a forward pass in parts
+    std::unique_ptr<PartedSource> parted;        // before both, of a forward pass in parts
     std::unique_ptr<Tape> tape;
     Value input, output;
   };
-  void make_tape(Run& run, int stage, int micro);
   struct Held {
     int stage = 0;
     StageSegments segments;
@@ -109,6 +109,7 @@ class ModelStages : public StageWork {
   };
   class Running;
   class ToldGate;
+  void make_tape(Held& held, int micro, Stream& stream, PartGate* gate);
   Held& held(int stage);
   Residual run_blocks(const Held& h, LayerContext& context, const Value& input) const;
   bool is_last(int stage) const { return stage + 1 == stages_; }

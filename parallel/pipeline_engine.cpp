@@ -195,6 +195,7 @@ void PipelineEngine::step(const Instruction& i, StageWork& work) {
       const Tensor into(compute_.device(), b.shape, b.dtype);
       put(activation ? SlotKind::activation : SlotKind::gradient, i, i.stage, into,
           links_.receive(channel_of(i, schedule_.where), into));
+      if (!activation) work.expect_gradient(i.stage, i.micro);
       return;
     }
     case Do::G:

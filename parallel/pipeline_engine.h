@@ -40,6 +40,8 @@ class StageWork {
   // the borders of the stage's segments, and what they return given to it. Bit-equal to them.
   virtual void forward_parts(int stage, int micro, const Tensor& input, PartGate& gate);
   virtual void backward_parts(int stage, int micro, const Tensor& gradient, PartGate& gate);
+  // The gradient of what leaves the stage has been asked for: its backward pass is near.
+  virtual void expect_gradient(int, int) {}
   // G, R and S. A stage that two ranks hold (DualPipe) is the copy of this micro-batch.
   virtual void gather_weights(int, int) {}
   virtual void release_weights(int, int) {}

@@ -144,7 +144,7 @@ class StepSettings {
       {{"tp", "cp", "ep", "etp", "pp", "dp", "copies", "order", "nodes", "sum_in_nodes"},
        [](auto& c) { return product_lays_out(c.step); }},
       {{"zero", "offload_optimizer"}, allowed("offload.optimizer")},
-      {{"pp", "overlap", "offload_activations"}, allowed("offload.activations")},
+      {{"pp", "offload_activations"}, allowed("offload.activations")},
   };
 };
 

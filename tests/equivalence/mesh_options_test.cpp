@@ -158,12 +158,18 @@ TEST(ExpertRows, SumsInNodesAreThoseOfHomeToRounding) {
 
 // With a resumption in the middle that takes them back to the device.
 TEST(OffloadKeys, ActivationsOnTheHostChangeNoBit) {
-  for (const char* schedule : {"1f1b", "zb-h1", "dualpipe"}) {
+  for (const auto& [schedule, overlap] : {std::pair("1f1b", false),
+                                          {"zb-h1", false},
+                                          {"dualpipe", false},
+                                          {"dualpipe", true},
+                                          {"dualpipev", true},
+                                          {"1f1b", true}}) {
     for (const char* recompute : {"none", "attention"}) {
-      SCOPED_TRACE(cat(schedule, " ", recompute));
+      SCOPED_TRACE(cat(schedule, overlap ? " in parts, " : ", ", recompute));
       const ScratchFolder folder;
       RunConfig config = mesh_config(folder, "device");
       config.pipeline.schedule = schedule;
+      config.pipeline.overlap = overlap;
       config.train.recompute = recompute;
       config.train.exact = true;
       config.parallel.zero_stage = 2;

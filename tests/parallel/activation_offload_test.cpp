@@ -15,13 +15,14 @@ struct Outcome {
   int64_t peak = 0, host_peak = 0, moved = 0;
 };
 
-enum class Way { here, host, host_beside };  // beside: copies on a thread of their own
+// beside: copies on a thread of their own; told: and the backward pass is announced
+enum class Way { here, host, host_beside, host_told };
 
 Outcome run(const ModelConfig& model, Recompute recompute, Way way, bool in_phases) {
   Device device(DeviceKind::cpu, 0, 1), host(DeviceKind::cpu, 0, 1);
   Stream compute = Stream::immediate(device);
   Stream copies =
-      way == Way::host_beside ? Stream::worker(device, "copies") : Stream::immediate(device);
+      way < Way::host_beside ? Stream::immediate(device) : Stream::worker(device, "copies");
   ParamStore store(device, parameters_of(model, whole_model(model)), Dtype::bf16);
   store.initialise(1);
   Transformer transformer(model, store, whole_model(model));
@@ -37,6 +38,14 @@ Outcome run(const ModelConfig& model, Recompute recompute, Way way, bool in_phas
     std::vector<PredictionResult> predictions;
     outcome.loss =
         transformer.run(context, {.loss_scale = 0.1, .predictions = &predictions}).loss_sum;
+    if (way == Way::host_told) {
+      offload.offload();
+      copies.synchronize();
+      const int64_t before = device.ledger().current(MemoryKind::activations);
+      offload.expect_backward();
+      copies.synchronize();
+      EXPECT_GT(device.ledger().current(MemoryKind::activations), before);
+    }
     if (in_phases) {
       tape.backward_input();
       tape.backward_weight();
@@ -57,7 +66,7 @@ TEST(ActivationOffload, ChangesNoBit) {
     for (const Recompute recompute : {Recompute::none, Recompute::norms, Recompute::block}) {
       for (const bool in_phases : {false, true}) {
         const Outcome want = run(model, recompute, Way::here, in_phases);
-        for (const Way way : {Way::host, Way::host_beside}) {
+        for (const Way way : {Way::host, Way::host_beside, Way::host_told}) {
           const Outcome got = run(model, recompute, way, in_phases);
           EXPECT_EQ(got.loss, want.loss);
           EXPECT_EQ(std::memcmp(got.gradients.data(), want.gradients.data(),

@@ -48,6 +48,7 @@ struct MeshOutcome {
   std::map<std::string, ExpertTraffic> experts;     // rows sent, over all ranks, by block
   // Peaks of what was offloaded, over all ranks.
   int64_t host_masters = 0, host_activations = 0;
+  std::map<int, int64_t> activations;  // peaks on the devices, by rank
 };
 
 inline std::vector<MicroBatch> mesh_micro_batches(const MeshCase& c) {
@@ -167,6 +168,7 @@ inline void run_mesh_rank(const MeshCase& c, Communicator& world, std::mutex& mu
   const std::lock_guard lock(mutex);
   outcome.host_masters += host.ledger().peak(MemoryKind::master_weights);
   outcome.host_activations += host.ledger().peak(MemoryKind::activations);
+  outcome.activations[world.rank()] = device.ledger().peak(MemoryKind::activations);
   take_told(part, step, world.rank(), outcome);
   for (const ParamRange& range : gradients.counted()) {
     const Param& p = store.params()[static_cast<size_t>(range.param)];

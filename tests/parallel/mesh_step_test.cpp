@@ -77,5 +77,38 @@ TEST(MeshStep, OverlapsInPartsWithTheSameBits) {
   }
 }
 
+// What passes in parts keep goes to the host as parts end, and is back for those of the backward
+// pass; so do whole passes of the same step.
+TEST(MeshStep, OverlapsWithActivationsOnTheHost) {
+  MeshCase c;
+  c.model = deep(families().back());
+  c.micros = 16;
+  c.ranks = 4;
+  c.part.mesh.pp = 2, c.part.mesh.dp_shard = 2, c.part.mesh.ep = 2;
+  c.part.overlap = true;
+  for (const char* schedule : {"1f1b", "interleaved-1f1b", "dualpipe", "dualpipev"}) {
+    for (const Recompute recompute : {Recompute::none, Recompute::attention, Recompute::block}) {
+      for (const bool fixed : {false, true}) {
+        SCOPED_TRACE(cat(schedule, ", recompute ", static_cast<int>(recompute), ", ", fixed));
+        c.part.schedule = schedule;
+        c.recompute = recompute;
+        c.part.fixed_rows = fixed;
+        c.model.moe.capacity = fixed ? 1.5 : 0;
+        c.offload_activations = false;
+        const MeshOutcome here = run_mesh(c);
+        c.offload_activations = true;
+        const MeshOutcome there = run_mesh(c);
+        EXPECT_EQ(there.loss, here.loss);
+        EXPECT_EQ(there.gradients, here.gradients);
+        EXPECT_EQ(here.host_activations, 0);
+        EXPECT_GT(there.host_activations, 0);
+        // The first ranks hold stages that are not the last, several micro-batches of each.
+        const int64_t before = here.activations.at(0), left = there.activations.at(0);
+        EXPECT_LT(left, recompute == Recompute::none ? before * 3 / 4 : before);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace shoestring

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "core/check.h"
@@ -86,6 +88,39 @@ TEST(PipelineEngine, TellsAListenerOfEachInstructionInOrder) {
     engine.run(again);
     EXPECT_EQ(ran.size(), s.ranks[static_cast<size_t>(pipeline.rank())].size());
   });
+}
+
+class Expectant : public Arithmetic {
+ public:
+  using Arithmetic::Arithmetic;
+  void expect_gradient(int stage, int micro) override {
+    EXPECT_TRUE(expected.insert({stage, micro}).second) << stage << ", " << micro;
+  }
+  Tensor backward_input(int stage, int micro, const Tensor& gradient) override {
+    came += expected.count({stage, micro});
+    return Arithmetic::backward_input(stage, micro, gradient);
+  }
+  std::set<std::pair<int, int>> expected;
+  size_t came = 0;
+};
+
+// Of every gradient that another rank sends, before the backward pass that takes it.
+TEST(PipelineEngine, TellsWhichGradientsItExpects) {
+  for (const char* name : {"1f1b", "zb-v", "dualpipe"}) {
+    const Schedule s = add_transfers(make_schedule({.name = name, .ranks = 4, .micros = 8}));
+    run_ranks(4, [&](Communicator& pipeline) {
+      Device device(DeviceKind::cpu, 0, 1);
+      Stream compute = Stream::immediate(device);
+      PipelineEngine engine(pipeline, compute, s);
+      Expectant work(device, s.where);
+      engine.run(work);
+      const Program& program = s.ranks[static_cast<size_t>(pipeline.rank())];
+      const auto receipts =
+          std::ranges::count_if(program, [](const Instruction& i) { return i.what == Do::RG; });
+      EXPECT_EQ(work.expected.size(), static_cast<size_t>(receipts)) << name;
+      EXPECT_EQ(work.came, work.expected.size()) << name;
+    });
+  }
 }
 
 class SlowFirst : public Arithmetic {
