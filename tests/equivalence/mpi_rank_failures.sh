@@ -15,7 +15,8 @@ deadline=${5:-15000}  # milliseconds
 most=$((deadline / 1000 + 4 + 2 + 8))
 failures=0 cases=0 longest=0
 mapfile -t places < <("$program" places)
-ways=(throw hang kill stop)
+ways=("${@:6}")
+((${#ways[@]} > 0)) || ways=(throw hang kill stop)
 
 run() { # RANK PLACE HOW
   local log=$folder/$2_$3_$1.log begin end code wanted=4 launcher seconds
