@@ -79,7 +79,8 @@ std::vector<int64_t> blocks_of(const ModelConfig& model, const Chunk& chunk) {
 int64_t stream_gradient(const BlockSizes& b) { return b.gathered > b.d ? b.gathered + b.d : b.d; }
 
 // Moments of the backward pass of a block, beside what those before it keep.
-std::vector<PassMoment> backward_moments(const Rows& r, const BlockSizes& b, int64_t attention) {
+std::vector<PassMoment> backward_moments(const Rows& r, const BlockSizes& b,
+                                         const OpWorkspaces& workspaces) {
   const bool whole = r.policy() == Recompute::block;
   const int64_t t = r.tensor(), statistics = r.rows() * b.statistics() * 4;
   const KeptValues kept = kept_under(r.policy(), b), held = held_under(r.policy(), b);
@@ -91,20 +92,20 @@ std::vector<PassMoment> backward_moments(const Rows& r, const BlockSizes& b, int
   std::vector<PassMoment> moments;
   // The gradient of the mlp's gate and up.
   const int64_t mlp = attention_then + b.mlp_backward() - b.d + stream + held.mlp + own;
-  moments.push_back(moment(mlp, 0));
+  moments.push_back(moment(mlp, b.chosen > 0 ? workspaces.experts : 0));
   // The gradient of a dense mlp's second weight, with its rows packed: those of gate and up are to
   // come.
   if (b.chosen == 0) {
     moments.push_back(moment(mlp - 2 * b.f, r.weight_product({b.d, b.f / t, r.rows() * t})));
   }
-  const int64_t width = b.chosen > 0 ? std::max(b.shared, b.inner) : b.f;
+  const int64_t width = b.chosen > 0 ? b.shared : b.f;  // that tensor ranks cut
   // The gradient of the mlp's input: few rows take less than the packed weight.
   moments.push_back(
       moment(attention_then + 2 * b.d + 2 * b.gathered + 2 * b.f + held.attention,
              panel_product_bytes(r.device(), {r.rows() * t, b.d, 2 * width / t}, r.dtype())));
   // The gradient of attention: the mlp is done; gradients of q, k, v, o and the stream.
-  moments.push_back(
-      moment(b.attention() + b.q + b.k + b.v + b.o + stream + held.attention + own, attention));
+  moments.push_back(moment(b.attention() + b.q + b.k + b.v + b.o + stream + held.attention + own,
+                           workspaces.attention));
   return moments;
 }
 
@@ -140,7 +141,7 @@ StageMemory plain_stage(const RunConfig& config, const ForecastInput& in, const 
   stage.kept = before;
   for (size_t i = blocks.size(); i-- > 0;) {
     before -= keeps[i];
-    for (PassMoment m : backward_moments(r, r.sizes(blocks[i]), workspaces.attention)) {
+    for (PassMoment m : backward_moments(r, r.sizes(blocks[i]), workspaces)) {
       m.activations += before;
       stage.backward.push_back(m);
       m.activations += above;
