@@ -196,10 +196,10 @@ class Walk {
 int64_t batch_tables(const RunConfig& config, const ForecastInput& in) {
   const RankShare& share = in.share;
   const int64_t tokens = in.sequences * in.length / share.context;
-  // With heads in the place of tokens, of whole rows.
+  // With heads in the place of tokens, documents' beginnings of whole rows too.
   const bool heads = share.context > 1 && share.context_kind == ContextKind::all_to_all;
-  return share.where.micros * tokens * 4 * (5 + 5 * config.model.mtp.depth) +
-         (heads ? in.sequences * in.length * 4 : 0);
+  const int64_t whole = heads ? in.sequences * in.length : 0;
+  return share.where.micros * 4 * (tokens * (5 + 5 * config.model.mtp.depth) + whole);
 }
 
 RankShare alone(const RunConfig& config) {

@@ -8,6 +8,8 @@
 #include "core/panel_product.h"
 #include "launcher/block_memory.h"
 #include "launcher/fp8_forecast.h"
+#include "launcher/rank_state.h"
+#include "parallel/data_parallel.h"
 
 namespace shoestring {
 namespace {
@@ -230,8 +232,6 @@ int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
   const BlockSizes b = r.sizes(r.model().layers - 1);
   const RankShare& share = in.share;
   int64_t most = tensor_communication(config, r, share.tensor);
-  // An embedding on two ranks: half of it, from the other.
-  if (share.holds_shared) most = std::max(most, share.groups[0].params[0].shape.elements() * 2);
   if (share.context > 1 && share.context_kind == ContextKind::ring) {
     const int64_t travelling = std::min<int64_t>(2, share.context - 1) * (b.k + b.v);
     most = std::max(most, r.bytes(travelling) + r.rows() * 3 * (b.k + b.v) * 4);
@@ -247,7 +247,11 @@ int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
     // Rows of one pass may be on their way to experts while another pass is in any transfer.
     most = config.pipeline.overlap ? experts + std::max(most, experts) : std::max(most, experts);
   }
-  return most;
+  if (!share.holds_shared) return most;
+  // An embedding on two ranks: half of it, from the other. Behind every micro-batch it is summed
+  // beside the passes of the next ones, else behind all passes.
+  const int64_t shared = share.groups[0].params[0].shape.elements() * 2;
+  return reduces_each_slot(sharing_of(config)) ? most + shared : std::max(most, shared);
 }
 
 int64_t weight_product_bytes(const RunConfig& config, const Device& device,
