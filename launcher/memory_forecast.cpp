@@ -9,18 +9,13 @@
 
 #include "core/check.h"
 #include "core/counted.h"
-#include "core/device.h"
-#include "core/dtype.h"
-#include "core/instruction_set.h"
 #include "core/layers/context.h"
 #include "core/model/transformer.h"
-#include "core/ops/attention_products.h"
-#include "core/ops/head_loss.h"
-#include "core/panel_product.h"
 #include "core/text.h"
 #include "launcher/block_memory.h"
 #include "launcher/fp8_forecast.h"
 #include "launcher/mesh_layout.h"
+#include "launcher/op_workspaces.h"
 #include "launcher/progress.h"
 #include "launcher/stage_memory.h"
 #include "launcher/state_forecast.h"
@@ -29,61 +24,9 @@
 namespace shoestring {
 namespace {
 
-int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
-
-// Beside every round of a ring (parallel/context_ring.cpp): sums of dq or o in f32, unless they are
-// these themselves, and the first and last key of each row.
-int64_t ring_workspace(const RunConfig& config, const ForecastInput& in, int64_t width) {
-  if (in.share.context == 1 || in.share.context_kind != ContextKind::ring) return 0;
-  const int64_t rows = in.sequences * in.length / in.share.context;
-  return rows * (config.train.dtype == "f32" ? 8 : 4 * width + 8);
-}
-
-// What one pass of attention's backward takes (core/ops/attention_backward.cpp): panels of keys and
-// values as long as the row, a block of rows of each head of the group, and a block of scores.
-// Where the processor multiplies pairs of bf16, a word holds two of them.
-int64_t attention_workspace(const RunConfig& config, const ForecastInput& in) {
-  constexpr int64_t rows = attention::block_rows, keys = attention::block_keys;
-  const ModelConfig& m = config.model;
-  const bool ring = in.share.context_kind == ContextKind::ring;
-  const int64_t cut = in.share.tensor * (ring ? 1 : in.share.context);  // of the heads
-  const int64_t length = ring ? in.length / in.share.context : in.length;
-  const int64_t all = m.mla.on() ? m.heads : m.kv_heads, heads = m.heads / cut;
-  const int64_t kv_heads = std::max<int64_t>(all / cut, 1), group = heads / kv_heads;
-  const int64_t k = m.mla.on() ? m.mla.qk_dim() : m.dim_of_head();
-  const int64_t v = m.mla.on() ? m.mla.v_dim : k;
-  const bool pairs = config.train.dtype == "bf16" && has_bf16_products();
-  const auto words = [&](int64_t width) {
-    return round_up(pairs ? (width + 1) / 2 : width, attention::word_multiple);
-  };
-  const int64_t k_wide = round_up(k, attention::word_multiple);
-  const int64_t v_wide = round_up(v, attention::word_multiple);
-  const int64_t head = rows * (words(k) + words(v) + 2 * k_wide + 2 * v_wide + 2);
-  const int64_t panel = words(k) + words(v) + 2 * k_wide + v_wide;  // of one key
-  const int64_t floats = 5 * rows * keys + group * head + round_up(length, keys) * panel +
-                         keys * std::max(words(k), words(v));
-  const int64_t passes = std::min<int64_t>(in.threads, in.sequences * kv_heads);
-  return passes * floats * 4 + ring_workspace(config, in, heads * std::max(k, v));
-}
-
 // Figures of the routers, a few for each expert and sequence.
 int64_t routing_bytes(const ModelConfig& m, int64_t sequences) {
   return m.moe.on() ? (m.layers + m.mtp.depth) * (sequences + 8) * m.moe.experts * 8 : 0;
-}
-
-// A chunk of logits (core/ops/head_loss.cpp), the packed operands of the product at work and, in
-// exact mode, the weight gradient by itself.
-int64_t head_workspace(const RunConfig& config, const Device& device, const ForecastInput& in) {
-  const Dtype dtype = dtype_from_name(config.train.dtype);
-  const int64_t tokens = in.sequences * in.length / in.share.context;
-  const int64_t v = even_counts(config.model.vocabulary, static_cast<int>(in.share.tensor))[0];
-  const int64_t d = config.model.hidden;
-  const int64_t rows = std::min(tokens, HeadLoss::chunk_rows({}, v, dtype));
-  const int64_t stride = ((v + 15) / 16 | 1) * 16;
-  const int64_t product = std::max({panel_product_bytes(device, {rows, v, d}, dtype),
-                                    panel_product_bytes(device, {rows, d, v}, dtype),
-                                    weight_product_bytes(config, device, {v, d, rows})});
-  return rows * stride * 4 + product + (config.train.exact ? v * d * 4 : 0);
 }
 
 double tokens_of(const LoadSegment& s) {  // of a micro-batch
@@ -253,10 +196,10 @@ class Walk {
 int64_t batch_tables(const RunConfig& config, const ForecastInput& in) {
   const RankShare& share = in.share;
   const int64_t tokens = in.sequences * in.length / share.context;
-  // With heads in the place of tokens, of whole rows.
+  // With heads in the place of tokens, documents' beginnings of whole rows too.
   const bool heads = share.context > 1 && share.context_kind == ContextKind::all_to_all;
-  return share.where.micros * tokens * 4 * (5 + 5 * config.model.mtp.depth) +
-         (heads ? in.sequences * in.length * 4 : 0);
+  const int64_t whole = heads ? in.sequences * in.length : 0;
+  return share.where.micros * 4 * (tokens * (5 + 5 * config.model.mtp.depth) + whole);
 }
 
 RankShare alone(const RunConfig& config) {
@@ -272,9 +215,7 @@ RankShare alone(const RunConfig& config) {
 MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& input) {
   ForecastInput in = input;
   if (in.share.program.empty()) in.share = alone(config);
-  const Device device(DeviceKind::cpu, 0, in.threads);
-  const OpWorkspaces workspaces{.head = head_workspace(config, device, in),
-                                .attention = attention_workspace(config, in)};
+  const OpWorkspaces workspaces = forecast_workspaces(config, in);
   MemoryForecast around{
       .activations = batch_tables(config, in) + routing_bytes(config.model, in.sequences),
       .communication = sharing_communication(config, in.share),

@@ -34,7 +34,10 @@ class Lister {
       }
       for (ParamInfo& p : held_at(stages[at])) {
         const bool of_all = sharing != SharedBy::nobody && p.name == "embedding.weight";
-        if (of_all) shared = group_of(stages.front(), false);
+        if (of_all) {
+          shared = group_of(stages.front(), false);
+          shared.stages = ends_among(stages);
+        }
         auto& to = of_all ? shared : is_of_experts(p) ? routed.back() : dense.back();
         to.params.push_back(std::move(p));
       }
@@ -49,6 +52,16 @@ class Lister {
   int pp() const { return mesh_.place(rank_)[MeshAxis::pp]; }
   void add(RankShare::Group group) {
     if (!group.params.empty()) share_.groups.push_back(std::move(group));
+  }
+
+  // Which read and write tokens: those that use one embedding for both.
+  std::vector<int> ends_among(const std::vector<int>& stages) const {
+    std::vector<int> ends;
+    for (const int stage : stages) {
+      const Chunk& chunk = share_.chunks[static_cast<size_t>(stage)];
+      if (chunk.embedding || chunk.head) ends.push_back(stage);
+    }
+    return ends;
   }
 
   // What no stage before has.
@@ -76,7 +89,7 @@ class Lister {
     const int copies = copies_of(share_.where, pp()), size = mesh_.size(kind);
     const int replicated = mesh_.extent(routed ? MeshAxis::edp_replicate : MeshAxis::dp_replicate);
     const int copy = copies > 1 && stage != pp() ? 1 : 0;
-    RankShare::Group group{.routed = routed};
+    RankShare::Group group{.routed = routed, .stages = {stage}};
     group.shards = replicated > 1 ? size / replicated : size * copies;
     group.replicas = replicated > 1 ? replicated * copies : 1;
     group.shard = (copy * size + mesh_.index_in(kind, rank_)) % group.shards;

@@ -21,7 +21,8 @@ struct RankShare {
   // hold the same: `shards` that share them out, `replicas` times.
   struct Group {
     std::vector<ParamInfo> params = {};
-    bool routed = false;  // experts
+    bool routed = false;           // experts
+    std::vector<int> stages = {};  // that make their gradients
     int shards = 1, shard = 0, replicas = 1;
     int64_t sources = 1;  // gradients of one parameter that are kept apart
     int ranks() const { return shards * replicas; }

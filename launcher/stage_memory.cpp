@@ -8,6 +8,8 @@
 #include "core/panel_product.h"
 #include "launcher/block_memory.h"
 #include "launcher/fp8_forecast.h"
+#include "launcher/rank_state.h"
+#include "parallel/data_parallel.h"
 
 namespace shoestring {
 namespace {
@@ -80,7 +82,8 @@ std::vector<int64_t> blocks_of(const ModelConfig& model, const Chunk& chunk) {
 int64_t stream_gradient(const BlockSizes& b) { return b.gathered > b.d ? b.gathered + b.d : b.d; }
 
 // Moments of the backward pass of a block, beside what those before it keep.
-std::vector<PassMoment> backward_moments(const Rows& r, const BlockSizes& b, int64_t attention) {
+std::vector<PassMoment> backward_moments(const Rows& r, const BlockSizes& b,
+                                         const OpWorkspaces& workspaces) {
   const bool whole = r.policy() == Recompute::block;
   const int64_t t = r.tensor(), statistics = r.rows() * b.statistics() * 4;
   const KeptValues kept = kept_under(r.policy(), b), held = held_under(r.policy(), b);
@@ -92,20 +95,20 @@ std::vector<PassMoment> backward_moments(const Rows& r, const BlockSizes& b, int
   std::vector<PassMoment> moments;
   // The gradient of the mlp's gate and up.
   const int64_t mlp = attention_then + b.mlp_backward() - b.d + stream + held.mlp + own;
-  moments.push_back(moment(mlp, 0));
+  moments.push_back(moment(mlp, b.chosen > 0 ? workspaces.experts : 0));
   // The gradient of a dense mlp's second weight, with its rows packed: those of gate and up are to
   // come.
   if (b.chosen == 0) {
     moments.push_back(moment(mlp - 2 * b.f, r.weight_product({b.d, b.f / t, r.rows() * t})));
   }
-  const int64_t width = b.chosen > 0 ? std::max(b.shared, b.inner) : b.f;
+  const int64_t width = b.chosen > 0 ? b.shared : b.f;  // that tensor ranks cut
   // The gradient of the mlp's input: few rows take less than the packed weight.
   moments.push_back(
       moment(attention_then + 2 * b.d + 2 * b.gathered + 2 * b.f + held.attention,
              panel_product_bytes(r.device(), {r.rows() * t, b.d, 2 * width / t}, r.dtype())));
   // The gradient of attention: the mlp is done; gradients of q, k, v, o and the stream.
-  moments.push_back(
-      moment(b.attention() + b.q + b.k + b.v + b.o + stream + held.attention + own, attention));
+  moments.push_back(moment(b.attention() + b.q + b.k + b.v + b.o + stream + held.attention + own,
+                           workspaces.attention));
   return moments;
 }
 
@@ -141,7 +144,7 @@ StageMemory plain_stage(const RunConfig& config, const ForecastInput& in, const 
   stage.kept = before;
   for (size_t i = blocks.size(); i-- > 0;) {
     before -= keeps[i];
-    for (PassMoment m : backward_moments(r, r.sizes(blocks[i]), workspaces.attention)) {
+    for (PassMoment m : backward_moments(r, r.sizes(blocks[i]), workspaces)) {
       m.activations += before;
       stage.backward.push_back(m);
       m.activations += above;
@@ -231,8 +234,6 @@ int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
   const BlockSizes b = r.sizes(r.model().layers - 1);
   const RankShare& share = in.share;
   int64_t most = tensor_communication(config, r, share.tensor);
-  // An embedding on two ranks: half of it, from the other.
-  if (share.holds_shared) most = std::max(most, share.groups[0].params[0].shape.elements() * 2);
   if (share.context > 1 && share.context_kind == ContextKind::ring) {
     const int64_t travelling = std::min<int64_t>(2, share.context - 1) * (b.k + b.v);
     most = std::max(most, r.bytes(travelling) + r.rows() * 3 * (b.k + b.v) * 4);
@@ -248,7 +249,11 @@ int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
     // Rows of one pass may be on their way to experts while another pass is in any transfer.
     most = config.pipeline.overlap ? experts + std::max(most, experts) : std::max(most, experts);
   }
-  return most;
+  if (!share.holds_shared) return most;
+  // An embedding on two ranks: half of it, from the other. Behind every micro-batch it is summed
+  // beside the passes of the next ones, else behind all passes.
+  const int64_t shared = share.groups[0].params[0].shape.elements() * 2;
+  return reduces_each_slot(sharing_of(config)) ? most + shared : std::max(most, shared);
 }
 
 int64_t weight_product_bytes(const RunConfig& config, const Device& device,

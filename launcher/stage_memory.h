@@ -14,6 +14,7 @@ namespace shoestring {
 // Bytes inside one op.
 struct OpWorkspaces {
   int64_t head = 0, attention = 0;
+  int64_t experts = 0;  // one product of theirs on each thread
 };
 
 // A moment of a pass, of its own micro-batch.
