@@ -63,6 +63,11 @@ TEST(ScheduleCommand, MistakesInRequestsAndFiles) {
                [] { schedule_of({.name = "", .program_file = "/nowhere/p.txt"}); });
   expect_error(ExitCode::usage, {"cannot run", "rank 0 stops at 0B0"},
                [&] { simulate(from("0B0 0F0\n1F0 1B0\n"), {}); });
+  // Before a pass makes another program of it, whose places nobody has written.
+  expect_error(ExitCode::usage, {"p.txt:1:1: rank 0 stops at 0B0"}, [&] {
+    write_file(folder / "p.txt", "0B0 0F0\n1F0 1B0\n");
+    schedule_of({.name = "", .program_file = folder / "p.txt"}, true);
+  });
 }
 
 std::string compared(const ScheduleOptions& sizes, const std::vector<std::string>& names,
