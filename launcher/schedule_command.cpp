@@ -164,9 +164,10 @@ Json comparison_json(const Compared& row) {
 
 Schedule schedule_of(const ScheduleOptions& o, bool transfers) {
   if (o.program_file.empty() == o.name.empty()) {
-    fail_usage(
-        "either --name of a schedule or --program with a file is needed, not both; "
-        "shoestring schedule list shows the names");
+    fail_usage(cat(o.name.empty() ? "neither --name of a schedule nor --program with a file is "
+                                    "given, and one is needed"
+                                  : "--name and --program are both given; leave one out",
+                   "; shoestring schedule list shows the names"));
   }
   require_taken(o);
   require_sense(o);

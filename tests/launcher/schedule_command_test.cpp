@@ -56,7 +56,9 @@ TEST(ScheduleCommand, MistakesInRequestsAndFiles) {
     write_file(folder / "p.txt", text);
     return schedule_of({.name = "", .program_file = folder / "p.txt"});
   };
-  expect_error(ExitCode::usage, {"either --name", "or --program"}, [] { schedule_of({}); });
+  expect_error(ExitCode::usage, {"neither --name", "nor --program"}, [] { schedule_of({}); });
+  expect_error(ExitCode::usage, {"--name and --program are both given"},
+               [] { schedule_of({.name = "1f1b", .program_file = "p.txt"}); });
   expect_error(ExitCode::usage, {"did you mean \"dualpipe\"?"},
                [] { schedule_of(four_ranks("dualpip")); });
   expect_error(ExitCode::data, {"/nowhere/p.txt", "No such file"},
