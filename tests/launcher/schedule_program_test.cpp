@@ -63,8 +63,8 @@ TEST_F(Programs, ALineThatIsMissingIsAskedFor) {
   expect_error(ExitCode::usage,
                {"p.txt: 3 stages on 2 ranks", "no line has an instruction of stage 1;", "missing"},
                [&] { from("0F0 0I0 0W0\n2F0 2I0 2W0\n"); });
-  expect_error(ExitCode::usage, {"p.txt:2:5: rank 1, 0B0 (number 2)", "this one belongs on rank 0"},
-               [&] { from("0F0 1B0\n1F0 0B0\n0F1\n2F0 2B0\n"); });
+  expect_error(ExitCode::usage, {"p.txt:1:5: rank 0, 1B0 (number 2)", "this one belongs on rank 1"},
+               [&] { from("0F0 1B0\n1F0 0B0\n2F0 2B0\n"); });
 }
 
 // With line and column, and nothing but what is missing.
