@@ -54,6 +54,7 @@ StagesBench bench_stages(const BenchStagesOptions& options) {
   if (stages <= config.model.layers) split("even", even_split(config.model, stages));
   if (!config.pipeline.layers.empty()) split("config", config.pipeline.layers);
   split("measured", best);
+  bench.blocks = best;
   bench.layers = "pipeline.layers = [";
   for (size_t i = 0; i < best.size(); ++i) append(bench.layers, i > 0 ? ", " : "", best[i]);
   bench.layers += ']';

@@ -337,6 +337,11 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
             "mesh.tp = 1: no rows travel between tensor ranks");
   rules.add(config.mesh.cp == 1, {"parallel.context"},
             "mesh.cp = 1: every rank has whole sequences");
+  rules.add(config.mesh.pp == 1,
+            {"pipeline.schedule", "pipeline.split", "pipeline.layers", "pipeline.chunks"},
+            "mesh.pp = 1: there is no pipeline; --set mesh.pp=2 makes one of 2 ranks");
+  const bool alone = ranks * config.mesh.tp * config.mesh.cp * config.mesh.pp == 1;
+  rules.add(alone, {"mesh.order", "mesh.ranks_per_node"}, "a single rank has no neighbours");
   RunConfig plain;
   // A default that only this model makes wrong: who writes it means something by it.
   if (positions.contains("model.kv_heads")) plain.model.kv_heads = config.model.heads;

@@ -162,7 +162,10 @@ void check_pipeline(const RunConfig& config, Complaints& complaints) {
     complaints.add("pipeline.layers",
                    cat("names ", counted(pieces, "piece"), ", but mesh.pp = ", pp,
                        pp > 1 ? cat(" with pipeline.schedule = \"", pipeline.schedule, "\"") : "",
-                       " cuts the model into ", stages, "; write as many numbers"));
+                       " cuts the model into ", stages, "; ",
+                       pp > 1 ? "write as many numbers"
+                              : cat("add --set mesh.pp=", pieces, " for a pipeline of so many ",
+                                    "ranks, or leave pipeline.layers out")));
   }
   const int64_t blocks = std::accumulate(pipeline.layers.begin(), pipeline.layers.end(), 0LL);
   if (blocks != config.model.layers) {

@@ -201,6 +201,17 @@ void require_sense(const ParityOptions& options) {
                        ? "add that, or name axes instead, such as --set mesh.tp=2"
                        : "the layouts of a file name their own: leave --ranks out"));
   }
+  for (const std::string& set : options.overrides) {
+    const std::string key = key_of(set);
+    // mesh.pp says of which layouts pipeline.layers is.
+    const bool axis = key.starts_with("mesh.") && key != "mesh.order" && key != "mesh.pp" &&
+                      key != "mesh.ranks_per_node";
+    if (options.ranks == 0 || options.layouts != "all") break;
+    if (!axis && key != "parallel.data_parallel") continue;
+    fail_usage(cat("--set ", set, " has no effect with --layouts all --ranks ", options.ranks,
+                   ", which goes through every size of every axis; leave it out, or write the "
+                   "layouts wanted into a file and give that to --layouts"));
+  }
   const auto place = rank_place();
   if (place && place->size > 1) {
     fail_usage(cat("parity runs its ranks as threads of one process, but ", place->size,

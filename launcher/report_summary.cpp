@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/text.h"
+#include "launcher/parameter_counts.h"
 #include "launcher/report.h"
 #include "launcher/run_history.h"
 #include "nlohmann/json.hpp"
@@ -74,7 +75,8 @@ std::string Reporter::summary(const Closing& closing, const CheckpointStats& sav
   nlohmann::ordered_json s = trained ? nlohmann::ordered_json::object() : closing.former;
   s["steps"] = rank_.step;
   s["tokens"] = rank_.loader->schedule().at(rank_.step).first_token;
-  s["parameters"] = rank_.store->parameters();
+  const ParameterCounts counts = parameter_counts(c.model);  // of all ranks
+  s["parameters"] = static_cast<int64_t>(counts.total + counts.prediction);
   s["validation_loss"] = known(sums.labels > 0, sums.mean());
   s["bits_per_byte"] = known(sums.bytes > 0, sums.bits_per_byte());
   s["unigram_loss"] = known(sums.labels > 0, closing.unigram);

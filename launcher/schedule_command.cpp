@@ -87,6 +87,18 @@ Schedule ordered(const ScheduleOptions& o) {
   return schedule;
 }
 
+// What changes a program would lose the places of its instructions, so what is wrong with one from
+// a file is said before.
+void refuse_as_written(Schedule& schedule, const StageSegments& segments) {
+  if (schedule.places.empty()) return;
+  if (!segments.empty()) {
+    schedule.segments.assign(static_cast<size_t>(schedule.where.stages()), segments);
+  }
+  refuse_broken(schedule);
+  schedule.segments.clear();
+  schedule.places.clear();
+}
+
 struct Compared {
   std::string name, refusal;
   Simulation simulation;
@@ -152,15 +164,18 @@ Json comparison_json(const Compared& row) {
 
 Schedule schedule_of(const ScheduleOptions& o, bool transfers) {
   if (o.program_file.empty() == o.name.empty()) {
-    fail_usage(
-        "either --name of a schedule or --program with a file is needed, not both; "
-        "shoestring schedule list shows the names");
+    fail_usage(cat(o.name.empty() ? "neither --name of a schedule nor --program with a file is "
+                                    "given, and one is needed"
+                                  : "--name and --program are both given; leave one out",
+                   "; shoestring schedule list shows the names"));
   }
   require_taken(o);
   require_sense(o);
   Schedule schedule = ordered(o);
+  const bool add = transfers && !schedule.transfers;
+  if (o.pairs || add || !o.segments.empty()) refuse_as_written(schedule, segments_of(o));
   if (o.pairs) schedule = pair_overlap(std::move(schedule));
-  if (transfers && !schedule.transfers) schedule = add_transfers(std::move(schedule));
+  if (add) schedule = add_transfers(std::move(schedule));
   if (o.segments.empty()) return schedule;
   schedule.segments.assign(static_cast<size_t>(schedule.where.stages()), segments_of(o));
   const StepTimes times = times_of(o.times, schedule);

@@ -90,7 +90,13 @@ StepTimes parse_times(const std::string& text) {
   StepTimes times;
   const std::map<std::string, double*> known = {
       {"F", &times.f}, {"I", &times.i}, {"W", &times.w}, {"FB", &times.fb}, {"comm", &times.comm}};
+  std::map<std::string, std::string> before;
   for (const Part& part : parts_of(text)) {
+    const auto [first, fresh] = before.emplace(part.key, part.text);
+    if (!fresh) {
+      fail_usage(cat("--times: \"", part.key, "\" is given twice, \"", first->second, "\" and \"",
+                     part.text, "\"; leave one out"));
+    }
     const bool assigns = part.key.size() < part.text.size();
     const std::string_view value =
         std::string_view(part.text).substr(part.key.size() + (assigns ? 1 : 0));

@@ -18,11 +18,12 @@ constexpr std::array<std::string_view, segment_kinds> segment_names = {
 
 // One word of a line, with its place for messages.
 struct Word {
-  std::string_view text;
-  std::string place;  // "file:line:column"
+  std::string_view text, file;
+  TextPlace place;
 
   [[noreturn]] void refuse(std::string_view why) const {
-    fail_usage(cat(place, ": \"", text, "\" is no instruction: ", why,
+    fail_usage(cat(file, ":", place.line, ":", place.column, ": \"", text,
+                   "\" is no instruction: ", why,
                    "; write <stage><F, B, I or W><micro-batch>, as in 0F3, and join pairs by &"));
   }
 };
@@ -58,11 +59,16 @@ Instruction parse_instruction(const Word& word, std::string_view text) {
   return made;
 }
 
-void parse_word(const Word& word, Program& program) {
+void parse_word(const Word& word, Program& program, ProgramPlaces& places) {
   std::string_view rest = word.text;
   while (true) {
     const size_t joint = rest.find('&');
+    if (rest.empty()) word.refuse("a pair has no second half behind its &");
+    if (joint == 0) word.refuse("a pair has no first half in front of its &");
+    TextPlace place = word.place;
+    place.column += static_cast<int>(word.text.size() - rest.size());
     program.push_back(parse_instruction(word, rest.substr(0, joint)));
+    places.push_back(place);
     if (joint == std::string_view::npos) return;
     program.back().with_next = true;
     rest.remove_prefix(joint + 1);
@@ -127,20 +133,42 @@ std::string schedule_text(const Schedule& schedule) {
   return text;
 }
 
-std::vector<Program> parse_programs(std::string_view text, std::string_view name) {
+std::string place_text(const Schedule& schedule, int rank, size_t number) {
+  if (schedule.places.empty()) return "";
+  const TextPlace place = schedule.places[static_cast<size_t>(rank)][number];
+  return cat(schedule.name, ":", place.line, ":", place.column, ": ");
+}
+
+std::string line_text(const Schedule& schedule, int rank) {
+  if (schedule.places.empty()) return "";
+  return cat(schedule.name, ":", schedule.places[static_cast<size_t>(rank)][0].line, ": ");
+}
+
+std::string complaint_head(const Schedule& schedule, int rank, size_t number) {
+  const Instruction& i = schedule.ranks[static_cast<size_t>(rank)][number];
+  return cat(place_text(schedule, rank, number), "rank ", rank, ", ", instruction_text(i),
+             " (number ", number + 1, "): ");
+}
+
+std::vector<Program> parse_programs(std::string_view text, std::string_view name,
+                                    std::vector<ProgramPlaces>* places) {
   std::vector<Program> programs;
-  for (int64_t number = 1; !text.empty(); ++number) {
+  for (int number = 1; !text.empty(); ++number) {
     const size_t end = text.find('\n');
     std::string_view line = text.substr(0, end);
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     line = line.substr(0, line.find('#'));
     Program program;
+    ProgramPlaces places_of_program;
     for (size_t at = 0; (at = line.find_first_not_of(" \t\r", at)) != std::string_view::npos;) {
       const size_t stop = std::min(line.find_first_of(" \t\r", at), line.size());
-      parse_word({line.substr(at, stop - at), cat(name, ":", number, ":", at + 1)}, program);
+      parse_word({line.substr(at, stop - at), name, {number, static_cast<int>(at + 1)}}, program,
+                 places_of_program);
       at = stop;
     }
-    if (!program.empty()) programs.push_back(std::move(program));
+    if (program.empty()) continue;
+    programs.push_back(std::move(program));
+    if (places != nullptr) places->push_back(std::move(places_of_program));
   }
   return programs;
 }

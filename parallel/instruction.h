@@ -79,12 +79,20 @@ struct Placement {
   double share_of_stage() const { return order == StageOrder::both_ways ? 1.0 : 1.0 / chunks; }
 };
 
+// Where an instruction stands in the text that it was read from, counted from 1.
+struct TextPlace {
+  int line = 0, column = 0;
+};
+using ProgramPlaces = std::vector<TextPlace>;  // of each instruction of a program
+
 struct Schedule {
   std::string name;
   Placement where;
   std::vector<Program> ranks;
   bool transfers = false;                    // the programs say when values go from rank to rank
   std::vector<StageSegments> segments = {};  // of each stage; empty: not told, no parts
+  // Of the ranks' programs in the file `name`; empty where they were not read or have changed.
+  std::vector<ProgramPlaces> places = {};
 
   int parts_of(int stage) const {
     return segments.empty() ? 0 : static_cast<int>(segments[static_cast<size_t>(stage)].size());
@@ -94,8 +102,16 @@ struct Schedule {
 std::string instruction_text(const Instruction& instruction);  // "3I12", "3I12.0"
 std::string program_text(const Program& program);
 std::string schedule_text(const Schedule& schedule);
+// "p.txt:2:17: " of an instruction and "p.txt:2: " of a rank's line, where these are known, else
+// "".
+std::string place_text(const Schedule& schedule, int rank, size_t number);
+std::string line_text(const Schedule& schedule, int rank);
+// How complaints begin: "p.txt:2:17: rank 1, 1F3 (number 5): ".
+std::string complaint_head(const Schedule& schedule, int rank, size_t number);
 // A line a rank; blank lines and what follows `#` are skipped. A usage error names line, column and
-// the word. Stages and micro-batches are not compared with a placement here (validate() does that).
-std::vector<Program> parse_programs(std::string_view text, std::string_view name);
+// the word. Stages and micro-batches are not compared with a placement here (complaints_of() does
+// that). `places`: of the instructions, filled in.
+std::vector<Program> parse_programs(std::string_view text, std::string_view name,
+                                    std::vector<ProgramPlaces>* places = nullptr);
 
 }  // namespace shoestring

@@ -77,12 +77,33 @@ std::string nearest(const LayoutQuestion& question, const LayoutQuestion& of, si
   return text;
 }
 
+// Experts take their ranks from the other axes. More data ranks, the fewest that make the layout
+// possible as it is; empty where there are enough or where more do not help.
+std::string more_data_ranks(const LayoutQuestion& question) {
+  const MeshConfig asked = question.config.resolved(question.ranks);
+  const int64_t experts = asked.ep * asked.etp;
+  if (!asked.positive() || asked.dp_shard == 0 || asked.stage_ranks() % experts == 0) return "";
+  for (int64_t times = 2; times <= experts; ++times) {
+    LayoutQuestion more = question;
+    more.config = asked;
+    more.config.dp_shard *= times, more.ranks *= times;
+    if (more.config.dp() > more.model.micro_batches || !is_legal(more)) continue;
+    LayoutQuestion from = question;
+    from.config = asked;
+    return cat("ep and etp spread experts over the ranks of other axes and add none; with ",
+               more.ranks, " ranks in all:\n  ", options_for(from, more.config));
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string advice_for(const LayoutQuestion& question) {
   const std::string batches = advice_on_micro_batches(question);
   std::string text = batches.empty() ? "" : "with other micro-batches or another schedule, any of:";
   text += batches;
+  const std::string data = more_data_ranks(question);
+  append(text, text.empty() || data.empty() ? "" : "\n", data);
   const std::string same = nearest(question, question, 3);
   if (!same.empty()) {
     return cat(text, text.empty() ? "" : "\n", "the nearest legal layouts of ",

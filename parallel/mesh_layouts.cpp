@@ -276,6 +276,7 @@ std::vector<MeshConfig> nearest_layouts(const LayoutQuestion& question, size_t c
   }
   std::vector<MeshConfig> layouts = legal_layouts(sound);
   if (config.etp <= 1) std::erase_if(layouts, [](const MeshConfig& m) { return m.etp > 1; });
+  std::erase_if(layouts, [&](const MeshConfig& m) { return m.dp() > sound.model.micro_batches; });
   const auto before = [&](const MeshConfig& a, const MeshConfig& b) {
     return std::tuple(distance_between(question.config, a), -a.dp_shard, sizes_of(a)) <
            std::tuple(distance_between(question.config, b), -b.dp_shard, sizes_of(b));

@@ -69,7 +69,8 @@ std::vector<MeshConfig> legal_layouts(const LayoutQuestion& question);
 
 // The legal layouts with the smallest sum over the axes of |log(size / asked size)|, at most
 // `count`; dp_shard = 0 is near to any. Equal ones: more dp_shard first, then as in legal_layouts.
-// None cuts experts into slices unless the question does: it changes what its matrices are.
+// None leaves data ranks without a micro-batch, or cuts experts into slices unless the question
+// does: it changes what its matrices are.
 std::vector<MeshConfig> nearest_layouts(const LayoutQuestion& question, size_t count = 3);
 
 // The options that turn one config into another: "--set mesh.tp=2 --set mesh.pp=4".

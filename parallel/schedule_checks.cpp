@@ -7,6 +7,7 @@
 
 #include "core/text.h"
 #include "parallel/effects.h"
+#include "parallel/missing_instructions.h"
 
 namespace shoestring {
 namespace {
@@ -53,8 +54,7 @@ void check_instruction(const Schedule& schedule, int rank, size_t number,
   const Instruction& i = program[number];
   const Placement& where = schedule.where;
   const size_t before = complaints.size();
-  const std::string at =
-      cat("rank ", rank, ", ", instruction_text(i), " (number ", number + 1, "): ");
+  const std::string at = complaint_head(schedule, rank, number);
   if (i.stage < 0 || i.stage >= where.stages()) {
     complaints.push_back(cat(at, "there are stages 0 to ", where.stages() - 1));
   } else if (i.micro < 0 || i.micro >= where.micros) {
@@ -91,9 +91,8 @@ void check_lanes(const Schedule& schedule, int rank, std::vector<std::string>& c
     const bool begins = i.part == (lane == 0 ? 0 : last) && i.what != Do::W;
     for (const size_t other : {lane, 1 - lane}) {
       if (open[other] == nullptr || !(i.whole() || (begins && other == lane))) continue;
-      complaints.push_back(cat("rank ", rank, ", ", instruction_text(i), " (number ", k + 1,
-                               "): the pass of ", instruction_text(*open[other]),
-                               " is not at its end"));
+      complaints.push_back(cat(complaint_head(schedule, rank, k), "the pass of ",
+                               instruction_text(*open[other]), " is not at its end"));
       open[other] = nullptr;
     }
     if (i.whole()) continue;
@@ -144,9 +143,9 @@ std::vector<std::string> standing_complaints_of(const Schedule& schedule) {
       const Program& program = schedule.ranks[r];
       const auto part = std::ranges::find_if(program, [](auto& i) { return !i.whole(); });
       if (part == program.end()) continue;
-      return {cat("rank ", r, ", ", instruction_text(*part), " (number ",
-                  part - program.begin() + 1,
-                  "): it is of a part, but the segments of the stages are not told (--segments)")};
+      const auto number = static_cast<size_t>(part - program.begin());
+      return {cat(complaint_head(schedule, static_cast<int>(r), number),
+                  "it is of a part, but the segments of the stages are not told (--segments)")};
     }
   }
   for (size_t r = 0; r < ranks; ++r) {
@@ -156,6 +155,8 @@ std::vector<std::string> standing_complaints_of(const Schedule& schedule) {
   }
   if (!complaints.empty()) return complaints;
   for (size_t r = 0; r < ranks; ++r) check_lanes(schedule, static_cast<int>(r), complaints);
+  const std::vector<std::string> missing = missing_complaints_of(schedule);
+  complaints.insert(complaints.end(), missing.begin(), missing.end());
   check_order(schedule, complaints);
   return complaints;
 }

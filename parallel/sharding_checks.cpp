@@ -86,12 +86,7 @@ class Keeper {
 
  private:
   Home home(const Instruction& i) const { return home_of(i, schedule_.where); }
-  // "rank 1, 1G3 (number 5): ".
-  std::string place(size_t number) const {
-    return cat("rank ", rank_, ", ",
-               instruction_text(schedule_.ranks[static_cast<size_t>(rank_)][number]), " (number ",
-               number + 1, "): ");
-  }
+  std::string place(size_t number) const { return complaint_head(schedule_, rank_, number); }
   void apply(size_t number, State& state) const {
     const Instruction& i = schedule_.ranks[static_cast<size_t>(rank_)][number];
     const Kept kept = kept_by(i.what);

@@ -97,18 +97,13 @@ class Walk {
       const Program& program = schedule_.ranks[r];
       if (at_[r] >= program.size()) continue;
       if (const Token* missing = first_missing(static_cast<int>(r))) {
-        complaints_.push_back(cat("rank ", r, " stops at ", instruction_text(program[at_[r]]),
-                                  " (number ", at_[r] + 1, "): ", token_text(*missing),
-                                  " never comes"));
+        complaints_.push_back(cat(place_text(schedule_, static_cast<int>(r), at_[r]), "rank ", r,
+                                  " stops at ", instruction_text(program[at_[r]]), " (number ",
+                                  at_[r] + 1, "): ", token_text(*missing), " never comes"));
       }
     }
     if (complaints_.empty()) {
       tokens_.each([&](const Token& token, const TokenTime& cell) {
-        if (token.kind == TokenKind::saved && cell.rank < 0) {
-          const int home = schedule_.where.rank_of(token.stage, token.micro);
-          complaints_.push_back(
-              cat("rank ", home, ": there is no ", token.stage, "F", token.micro));
-        }
         if (cell.rank < 0 || cell.eaten) return;
         complaints_.push_back(cat(place(cell.rank, cell.number), token_text(token),
                                   " is left over: nothing uses it"));
@@ -119,11 +114,8 @@ class Walk {
   Simulation take() { return std::move(result_); }
 
  private:
-  // "rank 1, 1F3 (number 5): ".
   std::string place(int rank, size_t number) const {
-    return cat("rank ", rank, ", ",
-               instruction_text(schedule_.ranks[static_cast<size_t>(rank)][number]), " (number ",
-               number + 1, "): ");
+    return complaint_head(schedule_, rank, number);
   }
   Effects effects_of(const Instruction& i) const {
     return shoestring::effects_of(i, schedule_.where, schedule_.transfers,

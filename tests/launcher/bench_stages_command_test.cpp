@@ -36,6 +36,10 @@ TEST(BenchStages, PrintsPiecesAndASplit) {
   EXPECT_LE(value("split/measured"), value("split/even"));
   EXPECT_TRUE(bench.layers.starts_with("pipeline.layers = ["));
   EXPECT_EQ(std::count(bench.layers.begin(), bench.layers.end(), ','), 3) << bench.layers;
+  ASSERT_EQ(bench.blocks.size(), 4u);
+  for (const int64_t blocks : bench.blocks) {
+    EXPECT_NE(bench.layers.find(std::to_string(blocks)), std::string::npos) << bench.layers;
+  }
 }
 
 TEST(BenchStages, RefusesWhatHasNoStages) {

@@ -232,6 +232,16 @@ TEST(ConfigWarnings, ShardingOfPartsThatNobodyShares) {
   EXPECT_EQ(warnings(run, {"offload.optimizer=true"}, 1), "");
 }
 
+TEST(ConfigWarnings, PipelinesAndOrdersOfRanksThatAreNotThere) {
+  EXPECT_NE(warnings("[pipeline]\nschedule = 'zb-v'\n")
+                .find("run.toml:2:12: pipeline.schedule = \"zb-v\" has no effect: mesh.pp = 1"),
+            std::string::npos);
+  EXPECT_EQ(warnings("", {"pipeline.schedule=zb-v", "mesh.pp=2"}, 1), "");
+  EXPECT_NE(warnings("", {"mesh.order=tp-pp"}).find("a single rank has no neighbours"),
+            std::string::npos);
+  EXPECT_EQ(warnings("", {"mesh.order=tp-pp", "mesh.tp=2"}), "");
+}
+
 TEST(ConfigWarnings, NothingHeldOut) {
   const std::string text = "data.held_out = 0: no document is held out";
   const std::string run = "[data]\nheld_out = 0\n[[data.sources]]\npath = 'a'\n";

@@ -125,6 +125,9 @@ TEST(MeshLayout, MistakesOfThePipelineStandWhereTheyWereMade) {
   complain("layers = [1, 2]\n",
            {"f.toml:6:", "pipeline.layers: holds 3 blocks", "model.layers = 4"});
   complain("layers = [1, 1, 2]\n", {"f.toml:6:", "pipeline.layers: names 3 pieces", "into 2"});
+  expect_error(ExitCode::usage, {"mesh.pp = 1 cuts the model into 1; add --set mesh.pp=2"}, [] {
+    parse_config<RunConfig>("[model]\nlayers = 4\n[pipeline]\nlayers = [2, 2]\n", "f.toml");
+  });
   complain("schedule = \"zb-v\"\nlayers = [2, 2]\n", {"f.toml:7:", "names 2 pieces", "into 4"});
   const auto sound = parse_config<RunConfig>(
       "[mesh]\npp = 2\n[model]\nlayers = 6\n[pipeline]\nschedule = \"interleaved-1f1b\"\n"

@@ -100,6 +100,12 @@ TEST(ParityLayouts, OptionsWithoutEffectAreRefused) {
                [&] { checked_layouts(options); });
   options.layouts = "all";
   expect_error(ExitCode::usage, {"one rank", "--ranks"}, [&] { checked_layouts(options); });
+  options.ranks = 4;
+  for (const char* set : {"mesh.tp=2", "mesh.ep=2", "parallel.data_parallel=2"}) {
+    options.overrides = {set};
+    expect_error(ExitCode::usage, {cat("--set ", set, " has no effect"), "--layouts all"},
+                 [&] { checked_layouts(options); });
+  }
 }
 
 TEST(ParityLayouts, ProcessesAreRefused) {
@@ -125,6 +131,7 @@ TEST(ParityLayouts, AllOfSoManyRanksAreThatMany) {
   const auto own = checked_layouts(options);
   ASSERT_GT(own.size(), 3u);
   options.ranks = 2;
+  options.overrides.pop_back();
   for (const auto& [layout, config] : checked_layouts(options)) {
     const MeshConfig& m = config.mesh;
     EXPECT_EQ(m.tp * m.cp * m.pp * m.dp_shard * m.dp_replicate, 2) << layout.name;

@@ -56,13 +56,20 @@ TEST(ScheduleCommand, MistakesInRequestsAndFiles) {
     write_file(folder / "p.txt", text);
     return schedule_of({.name = "", .program_file = folder / "p.txt"});
   };
-  expect_error(ExitCode::usage, {"either --name", "or --program"}, [] { schedule_of({}); });
+  expect_error(ExitCode::usage, {"neither --name", "nor --program"}, [] { schedule_of({}); });
+  expect_error(ExitCode::usage, {"--name and --program are both given"},
+               [] { schedule_of({.name = "1f1b", .program_file = "p.txt"}); });
   expect_error(ExitCode::usage, {"did you mean \"dualpipe\"?"},
                [] { schedule_of(four_ranks("dualpip")); });
   expect_error(ExitCode::data, {"/nowhere/p.txt", "No such file"},
                [] { schedule_of({.name = "", .program_file = "/nowhere/p.txt"}); });
   expect_error(ExitCode::usage, {"cannot run", "rank 0 stops at 0B0"},
                [&] { simulate(from("0B0 0F0\n1F0 1B0\n"), {}); });
+  // Before a pass makes another program of it, whose places nobody has written.
+  expect_error(ExitCode::usage, {"p.txt:1:1: rank 0 stops at 0B0"}, [&] {
+    write_file(folder / "p.txt", "0B0 0F0\n1F0 1B0\n");
+    schedule_of({.name = "", .program_file = folder / "p.txt"}, true);
+  });
 }
 
 std::string compared(const ScheduleOptions& sizes, const std::vector<std::string>& names,

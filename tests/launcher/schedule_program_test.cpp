@@ -58,11 +58,30 @@ TEST_F(Programs, ANumberFarBeyondTheRestIsRefusedWithItsPlace) {
                [&] { from("99999999999999999999F0\n"); });
 }
 
+// The lines of ranks 0 and 1 of three.
+TEST_F(Programs, ALineThatIsMissingIsAskedFor) {
+  expect_error(ExitCode::usage,
+               {"p.txt: 3 stages on 2 ranks", "no line has an instruction of stage 1;", "missing"},
+               [&] { from("0F0 0I0 0W0\n2F0 2I0 2W0\n"); });
+  expect_error(ExitCode::usage, {"p.txt:1:5: rank 0, 1B0 (number 2)", "this one belongs on rank 1"},
+               [&] { from("0F0 1B0\n1F0 0B0\n2F0 2B0\n"); });
+}
+
+// With line and column, and nothing but what is missing.
+TEST_F(Programs, MissingInstructionsAreNamedWithTheLinesOfAllTheirRanks) {
+  const std::string told = expect_error(
+      ExitCode::usage, {"p.txt:2: rank 0: there is no 0B0", "p.txt:3: rank 1: there is no 1F1"},
+      [&] { simulate(from("# two\n0F0 0F1 0B1\n1F0 1B0 1B1\n"), {}); });
+  EXPECT_EQ(std::count(told.begin(), told.end(), '\n'), 2) << told;
+  expect_error(ExitCode::usage, {"p.txt:1:1: rank 0 stops at 0B0 (number 1)"},
+               [&] { simulate(from("0B0 0F0\n1F0 1B0\n"), {}); });
+}
+
 // What is missing is named one by one, but not thousands of times.
 TEST_F(Programs, ManyMissingPassesAreNamedInAFewLines) {
   std::string text;
   for (int i = 0; i < 30; ++i) text += "0F" + std::to_string(i) + " ";
-  const std::string told = expect_error(ExitCode::usage, {"cannot run", "and 40 more"},
+  const std::string told = expect_error(ExitCode::usage, {"cannot run", "and 10 more"},
                                         [&] { simulate(from(text), {}); });
   EXPECT_EQ(std::count(told.begin(), told.end(), '\n'), 21) << told;
 }

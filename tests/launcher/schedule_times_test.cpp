@@ -30,6 +30,12 @@ TEST(ScheduleTimes, ReadsTimes) {
   }
 }
 
+TEST(ScheduleTimes, EachKeyOnce) {
+  for (const char* text : {"F=1,F=2", "A2A=1,F=1,A2A=1", "experts=1,experts=2"}) {
+    expect_error(ExitCode::usage, {"is given twice", "leave one out"}, [&] { parse_times(text); });
+  }
+}
+
 TEST(ScheduleTimes, ReadsTimesOfSegments) {
   const auto of = [](const StepTimes& times, SegmentKind kind) {
     return times.segments[static_cast<size_t>(kind)];

@@ -54,10 +54,27 @@ TEST(Instruction, MistakesNameTheirPlace) {
     return "";
   };
   EXPECT_EQ(message("0F0 0F1\n1F0  F1\n").substr(0, 21), "my.txt:2:6: \"F1\" is n");
+  EXPECT_EQ(message("0F0\n0F1& 0B0\n"),
+            "my.txt:2:1: \"0F1&\" is no instruction: a pair has no second half behind its &; write "
+            "<stage><F, B, I or W><micro-batch>, as in 0F3, and join pairs by &");
+  EXPECT_NE(message("&0F1").find("no first half in front of its &"), std::string::npos);
   for (const char* wrong : {"0X1", "0F", "F0", "0F1x", "0F1&", "&0F1", "-1F0", "0F99999", "0f1",
                             "0F1.", "0F1.x", "0F1~", "0F1.-1", "0F1.2~~"}) {
     EXPECT_NE(message(wrong).find("my.txt:1:1"), std::string::npos) << wrong << message(wrong);
   }
+}
+
+TEST(Instruction, PlacesInAFileStandInFrontOfComplaints) {
+  Schedule schedule;
+  schedule.name = "my.txt";
+  schedule.ranks = parse_programs("# none\n0F0 0F1&0B0 0B1\n\n 1F0\n", "my.txt", &schedule.places);
+  ASSERT_EQ(schedule.places.size(), 2u);
+  EXPECT_EQ(complaint_head(schedule, 0, 2), "my.txt:2:9: rank 0, 0B0 (number 3): ");
+  EXPECT_EQ(complaint_head(schedule, 1, 0), "my.txt:4:2: rank 1, 1F0 (number 1): ");
+  EXPECT_EQ(line_text(schedule, 1), "my.txt:4: ");
+  schedule.places.clear();
+  EXPECT_EQ(complaint_head(schedule, 0, 2), "rank 0, 0B0 (number 3): ");
+  EXPECT_EQ(line_text(schedule, 1), "");
 }
 
 TEST(Instruction, StagesAndRanksBelongTogether) {

@@ -83,6 +83,26 @@ TEST(LayoutAdvice, WhereNothingFitsFewerRanksAreNamed) {
             "  the options as they are");
 }
 
+TEST(LayoutAdvice, ExpertsAskForTheRanksThatTheyTakeFromOthers) {
+  LayoutQuestion question = question_of(1, 1, 16, 1);
+  question.config.ep = 2;
+  EXPECT_TRUE(has(advice_for(question), "with 2 ranks in all:\n  --set mesh.dp_shard=2\n"))
+      << advice_for(question);
+  question.config.dp_shard = 2, question.config.etp = 2, question.ranks = 2;
+  EXPECT_TRUE(has(advice_for(question), "with 4 ranks in all:\n  --set mesh.dp_shard=4\n"))
+      << advice_for(question);
+  question.config.ep = 3;  // no number of ranks divides 8 experts by 3
+  EXPECT_FALSE(has(advice_for(question), "in all")) << advice_for(question);
+}
+
+TEST(LayoutAdvice, NoDataRankIsLeftWithoutAMicroBatch) {
+  LayoutQuestion question = question_of(1, 1, 2, 1);
+  question.config.cp = 5, question.ranks = 5;
+  question.model.layers = 1;
+  EXPECT_TRUE(has(advice_for(question), "start 4 in their place")) << advice_for(question);
+  for (const MeshConfig& mesh : nearest_layouts(question, 1000)) EXPECT_LE(mesh.dp(), 2);
+}
+
 // All ranks stay at work, in the option that the user wrote.
 TEST(LayoutAdvice, DataRanksAreNamedByTheirOwnOption) {
   LayoutQuestion question = question_of(1, 2, 24, 1);

@@ -5,16 +5,16 @@
 namespace shoestring {
 namespace {
 
-std::string first(const char* text, const char* segments) {
+std::string first(const char* text, const char* segments, int micros = 2) {
   Schedule s{.name = "by hand", .where = {}, .ranks = parse_programs(text, "text")};
-  s.where = {.ranks = static_cast<int>(s.ranks.size()), .micros = 2};
+  s.where = {.ranks = static_cast<int>(s.ranks.size()), .micros = micros};
   if (*segments != '\0') s.segments.assign(s.ranks.size(), parse_segments(segments));
   const std::vector<std::string> all = standing_complaints_of(s);
   return all.empty() ? "" : all[0];
 }
 
 TEST(ScheduleChecks, WholePasses) {
-  EXPECT_EQ(first("0F0 0B0\n", ""), "");
+  EXPECT_EQ(first("0F0 0B0\n", "", 1), "");
   EXPECT_EQ(first("0F0 5B0\n", ""), "rank 0, 5B0 (number 2): there are stages 0 to 0");
   EXPECT_EQ(first("0F9 0B0\n", ""), "rank 0, 0F9 (number 1): there are micro-batches 0 to 1");
   EXPECT_EQ(first("1F0\n0F0\n", ""),
@@ -23,7 +23,7 @@ TEST(ScheduleChecks, WholePasses) {
 
 TEST(ScheduleChecks, PartsFitTheirSegments) {
   const char* three = "attention,dispatch,experts";
-  EXPECT_EQ(first("0F0.0 0F0.1~ 0F0.2 0I0.2 0W0.2 0I0.1~ 0I0.0 0W0.0\n", three), "");
+  EXPECT_EQ(first("0F0.0 0F0.1~ 0F0.2 0I0.2 0W0.2 0I0.1~ 0I0.0 0W0.0\n", three, 1), "");
   EXPECT_EQ(first("0F0.0\n", ""),
             "rank 0, 0F0.0 (number 1): it is of a part, but the segments of the stages are not "
             "told (--segments)");

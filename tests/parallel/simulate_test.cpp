@@ -73,10 +73,7 @@ TEST(Simulate, ComplaintsNameRankAndInstruction) {
   EXPECT_EQ(first("0B0 0F0\n1F0 1B0\n"),
             "rank 0 stops at 0B0 (number 1): what the forward pass saved of stage 0, micro-batch 0 "
             "never comes");
-  EXPECT_EQ(
-      first("0F0 0I0\n1F0 1B0\n"),
-      "rank 0, 0I0 (number 2): what the weight gradients read of stage 0, micro-batch 0 is left "
-      "over: nothing uses it");
+  EXPECT_EQ(first("0F0 0I0\n1F0 1B0\n"), "rank 0: there is no 0W0");
   EXPECT_EQ(first("0F0 0F0 0B0\n1F0 1B0\n"),
             "rank 0, 0F0 (number 2): what the forward pass saved of stage 0, micro-batch 0 is made "
             "twice");
