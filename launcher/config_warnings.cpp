@@ -306,6 +306,23 @@ std::optional<int64_t> tokens_of_run(const std::vector<LoadSegment>& segments, i
   }
 }
 
+void add_layout(const RunConfig& config, int64_t ranks, Rules& rules) {
+  rules.add(!has_use_for_zero(config, ranks), {"parallel.zero_stage"},
+            config.mesh.tp * config.mesh.pp == 1
+                ? "a single rank has nobody to share the optimiser's state with"
+                : "no two ranks hold the same part of the model, so none shares the optimiser's "
+                  "state");
+  rules.add(config.mesh.tp == 1, {"parallel.tensor_chunks"},
+            "mesh.tp = 1: no rows travel between tensor ranks");
+  rules.add(config.mesh.cp == 1, {"parallel.context"},
+            "mesh.cp = 1: every rank has whole sequences");
+  rules.add(config.mesh.pp == 1,
+            {"pipeline.schedule", "pipeline.split", "pipeline.layers", "pipeline.chunks"},
+            "mesh.pp = 1: there is no pipeline; --set mesh.pp=2 makes one of 2 ranks");
+  const bool alone = ranks * config.mesh.tp * config.mesh.cp * config.mesh.pp == 1;
+  rules.add(alone, {"mesh.order", "mesh.ranks_per_node"}, "a single rank has no neighbours");
+}
+
 }  // namespace
 
 bool any_sparse_layer(const ModelConfig& model) {
@@ -328,20 +345,7 @@ std::vector<std::string> config_warnings(const RunConfig& config, int64_t ranks,
   add_precision(config, rules);
   add_optimiser(config, rules);
   add_data(config, *end, rules);
-  rules.add(!has_use_for_zero(config, ranks), {"parallel.zero_stage"},
-            config.mesh.tp * config.mesh.pp == 1
-                ? "a single rank has nobody to share the optimiser's state with"
-                : "no two ranks hold the same part of the model, so none shares the optimiser's "
-                  "state");
-  rules.add(config.mesh.tp == 1, {"parallel.tensor_chunks"},
-            "mesh.tp = 1: no rows travel between tensor ranks");
-  rules.add(config.mesh.cp == 1, {"parallel.context"},
-            "mesh.cp = 1: every rank has whole sequences");
-  rules.add(config.mesh.pp == 1,
-            {"pipeline.schedule", "pipeline.split", "pipeline.layers", "pipeline.chunks"},
-            "mesh.pp = 1: there is no pipeline; --set mesh.pp=2 makes one of 2 ranks");
-  const bool alone = ranks * config.mesh.tp * config.mesh.cp * config.mesh.pp == 1;
-  rules.add(alone, {"mesh.order", "mesh.ranks_per_node"}, "a single rank has no neighbours");
+  add_layout(config, ranks, rules);
   RunConfig plain;
   // A default that only this model makes wrong: who writes it means something by it.
   if (positions.contains("model.kv_heads")) plain.model.kv_heads = config.model.heads;

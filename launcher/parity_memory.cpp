@@ -116,9 +116,9 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
       return {};
     case MemoryKind::activations:
       // The forecast does not know of what waits in host memory.
-      return {.least = config.offload.activations ? 0
-                       : routed                   ? 0.6
-                                                  : 0.7,
+      return {.least = config.offload.activations        ? 0
+                       : routed || config.precision.on() ? 0.6
+                                                         : 0.7,
               // Nor of regions that two passes in parts make again at once.
               .most = config.pipeline.overlap ? 2.5
                       : uneven                ? 1.6

@@ -241,7 +241,10 @@ int64_t row_communication(const RunConfig& config, const ForecastInput& in) {
   if (share.context > 1 && share.context_kind == ContextKind::all_to_all) {
     most = std::max(most, r.bytes(2 * (b.q + b.k + b.v)));
   }
-  if (share.experts * share.slices > 1) {
+  const bool has_experts =
+      std::any_of(share.groups.begin(), share.groups.end(),
+                  [](const RankShare::Group& g) { return g.routed && !g.params.empty(); });
+  if (has_experts && share.experts * share.slices > 1) {
     // Slices gather one another's rows and add up parts of all of them.
     const int64_t times = share.slices > 1 ? 2 * (1 + share.slices) : 2;
     const int64_t arriving = r.fixed_rows() > 0 ? r.fixed_rows() : r.model().moe.chosen;

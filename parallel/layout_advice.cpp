@@ -114,8 +114,8 @@ std::string advice_for(const LayoutQuestion& question) {
   for (other.ranks = question.ranks - 1; other.ranks > 0; --other.ranks) {
     const std::string one = nearest(question, other, 1);
     if (one.empty()) continue;
-    return cat("no layout of ", counted(question.ranks, "rank"), " is legal for this model; start ",
-               other.ranks, " in their place:", one);
+    return cat("no layout of ", counted(question.ranks, "rank"),
+               " is legal and keeps all at work; start ", other.ranks, " in their place:", one);
   }
   return cat("no layout of ", question.ranks, " ranks or fewer is legal for this model");
 }

@@ -57,7 +57,7 @@ TEST(MeshCommand, SaysWhoIsIdleAndWhatIsOpen) {
 
 // As training does, with the nearest legal ones.
 TEST(MeshCommand, RefusesWithTheWordsOfTraining) {
-  expect_error(ExitCode::usage, {"this layout is not possible", "nearest legal layouts"},
+  expect_error(ExitCode::usage, {"this layout is not possible", "no layout of 3 ranks", "start 2"},
                [] { mesh_text({.config = tiny, .overrides = {"mesh.tp=2"}, .ranks = 3}); });
 }
 

@@ -96,7 +96,7 @@ TEST(StateForecast, BoundsGradientsThatWait) {
     const ParityStep step = run_parity_step(config);
     const MemoryFigure& f = step.memory[static_cast<size_t>(MemoryKind::gradients)];
     EXPECT_LE(f.peak, f.forecast) << layout.schedule;
-    EXPECT_GE(2 * f.peak, f.forecast) << layout.schedule;
+    EXPECT_GE(3 * f.peak, f.forecast) << layout.schedule;
   }
 }
 

@@ -73,13 +73,13 @@ TEST(LayoutAdvice, WhereNothingFitsFewerRanksAreNamed) {
   model.layers = 6, model.experts = 0;
   model.equal_batches = true;  // 7 does not divide 16 micro-batches, nor anything else
   EXPECT_EQ(advice_for(question),
-            "no layout of 7 ranks is legal for this model; start 6 in their place:\n"
+            "no layout of 7 ranks is legal and keeps all at work; start 6 in their place:\n"
             "  --set mesh.pp=3");
   model.sequence = 255;
   model.layers = 1;
   model.micro_batches = 5;
   EXPECT_EQ(advice_for(question),
-            "no layout of 7 ranks is legal for this model; start 5 in their place:\n"
+            "no layout of 7 ranks is legal and keeps all at work; start 5 in their place:\n"
             "  the options as they are");
 }
 
