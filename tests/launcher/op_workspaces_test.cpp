@@ -67,7 +67,8 @@ TEST(OpWorkspaces, OfExpertsBoundEveryRouting) {
       most = std::max(most, device.ledger().peak(MemoryKind::workspace));
     }
     EXPECT_LE(most, forecast.experts) << threads;
-    EXPECT_GE(static_cast<double>(most), 0.6 * static_cast<double>(forecast.experts)) << threads;
+    // Threads need not be at their products' worst at once.
+    EXPECT_GE(2 * threads * most, forecast.experts) << threads;
   }
 }
 
