@@ -107,8 +107,8 @@ class GradientTraffic {
       }
     }
     // A copy of a stage sees half of the micro-batches. A data rank without any sums nothing.
-    const int64_t times = each_slot() ? f_.micro_batches / (both_ways() ? 2 : 1)
-                                      : std::min(data_, f_.micro_batches);
+    const int64_t times =
+        each_slot() ? f_.micro_batches / (both_ways() ? 2 : 1) : std::min(data_, f_.micro_batches);
     add(Op::all_reduce, times * c_ * 2 * sums * number);
   }
 

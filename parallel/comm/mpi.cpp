@@ -141,8 +141,8 @@ void run_mpi(const std::function<void(Communicator&)>& body, MpiOptions options)
     body(*world);
     return;
   } catch (const PeerFailure& error) {
-    // Where another thread of this rank met the failure, that is the one to tell.
-    if (const auto [reason, cause] = session.abort_cause(); cause >= 0) {
+    // Where another thread of this rank met the failure, or failed, that is what to tell.
+    if (const auto [reason, cause] = session.abort_cause(); !reason.empty()) {
       await_turn(turn);
       session.end_all(reason, ExitCode::fault, cause);
     }
