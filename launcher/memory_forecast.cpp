@@ -17,6 +17,7 @@
 #include "launcher/mesh_layout.h"
 #include "launcher/op_workspaces.h"
 #include "launcher/progress.h"
+#include "launcher/sharing_forecast.h"
 #include "launcher/stage_memory.h"
 #include "launcher/state_forecast.h"
 #include "parallel/mesh.h"
@@ -157,7 +158,9 @@ class Walk {
  public:
   explicit Walk(const MemoryForecast& around) : around_(around), most_(around) {}
 
-  void run(Do what, const StageMemory& stage) {
+  // `shared_out`: beside the instruction.
+  void run(Do what, const StageMemory& stage, int64_t shared_out) {
+    around_.shared_out = shared_out;
     if (what == Do::F) {
       meet(stage.forward, 0);
       there_ += stage.kept;
@@ -228,12 +231,15 @@ MemoryForecast forecast_memory(const RunConfig& config, const ForecastInput& inp
   }
   std::map<int, StageMemory> stages;
   Walk walk(around);
+  SharingForecast sharing(config, in.share);
   for (const Instruction& i : in.share.program) {
+    const SharingForecast::Bytes whole = sharing.at(i);
+    if (!is_compute(i.what)) continue;
     if (!stages.contains(i.stage)) {
       const Chunk& chunk = in.share.chunks.at(static_cast<size_t>(i.stage));
       stages[i.stage] = stage_memory(config, in, chunk, workspaces);
     }
-    walk.run(i.what, stages.at(i.stage));
+    walk.run(i.what, stages.at(i.stage), whole.gradients + whole.weights);
   }
   MemoryForecast most = walk.most();
   const int64_t rows = row_communication(config, in);

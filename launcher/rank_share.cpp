@@ -1,7 +1,9 @@
 #include "launcher/rank_share.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
+#include <utility>
 
 #include "launcher/mesh_layout.h"
 #include "launcher/rank_state.h"
@@ -9,9 +11,52 @@
 #include "parallel/gradient_traffic.h"
 #include "parallel/model_part.h"
 #include "parallel/param_units.h"
+#include "parallel/sharding_pass.h"
 
 namespace shoestring {
 namespace {
+
+// Where a program first adds to the gradients of a stage's micro-batch, or ends with them. The head
+// adds in its forward pass.
+struct SlotPlaces {
+  std::map<int, size_t> begins, ends;  // by micro-batch
+  SlotPlaces(const Program& program, int stage, bool head) {
+    for (size_t at = 0; at < program.size(); ++at) {
+      const Instruction& i = program[at];
+      if (i.stage != stage || !is_compute(i.what)) continue;
+      const bool begin = i.what == Do::F ? head : i.what != Do::W;
+      if (begin) begins.try_emplace(i.micro, at);
+      if (i.what == Do::B || i.what == Do::W) ends[i.micro] = at;
+    }
+  }
+};
+
+// A pass here follows the same micro-batch's of the other end, and all that this one does before.
+int64_t slots_that_wait(const SlotPlaces& here, const SlotPlaces& there) {
+  int64_t most = 0;
+  for (const auto& [micro, begin] : here.begins) {
+    int64_t open = 0;
+    for (const auto& [other, began] : here.begins) {
+      const bool over =
+          here.ends.at(other) < begin && there.ends.at(other) < there.begins.at(micro);
+      open += began <= begin && !over ? 1 : 0;
+    }
+    most = std::max(most, open);
+  }
+  return most + 1;  // whose sum is on its way
+}
+
+// Of the embedding that the first and the last rank of a pipeline have.
+int64_t shared_slots(const Schedule& schedule, int rank) {
+  const int last = schedule.where.stages() - 1;
+  const auto places = [&](int stage, bool head) {
+    const auto of = static_cast<size_t>(schedule.where.rank_of(stage, 0));
+    return SlotPlaces(schedule.ranks[of], stage, head);
+  };
+  const bool is_last = schedule.where.rank_of(last, 0) == rank;
+  return is_last ? slots_that_wait(places(last, true), places(0, true))
+                 : slots_that_wait(places(0, false), places(last, false));
+}
 
 class Lister {
  public:
@@ -115,7 +160,10 @@ RankShare share_of(const RunConfig& config, int ranks, int rank, int64_t micro_b
   const PartConfig part = part_config_of(config, ranks);
   const Mesh mesh(part.mesh, ranks);
   const int pp = mesh.extent(MeshAxis::pp);
-  const Schedule schedule = schedule_of(part, pp > 1 ? static_cast<int>(micro_batches) : 1);
+  Schedule schedule = schedule_of(part, pp > 1 ? static_cast<int>(micro_batches) : 1);
+  if (pp > 1 && config.parallel.zero_stage == 3) {
+    schedule = add_sharding(std::move(schedule), {.reduce = false});
+  }
   RankShare share{.tensor = mesh.extent(MeshAxis::tp),
                   .context = mesh.extent(MeshAxis::cp),
                   .experts = mesh.extent(MeshAxis::ep),
@@ -130,6 +178,9 @@ RankShare share_of(const RunConfig& config, int ranks, int rank, int64_t micro_b
       cut(config.model,
           part.blocks.empty() ? even_split(config.model, schedule.where.stages()) : part.blocks);
   Lister(config, mesh, rank, share).run();
+  if (share.holds_shared && schedule.where.order != StageOrder::both_ways) {
+    share.shared_slots = shared_slots(schedule, mesh.place(rank)[MeshAxis::pp]);
+  }
   return share;
 }
 
@@ -157,6 +208,7 @@ FlatGroup flat_group(const RunConfig& config, const RankShare& share,
           .elements = store.elements(),
           .layout = shards_of(
               sharing, {{0, store.elements()}, extents, ranges, group.sources, group.shards}),
+          .units = std::move(units),
           .holds = sharing.zero_stage > 1 || (sharing.slots_overlap && each_slot)};
 }
 

@@ -9,6 +9,7 @@
 #include "launcher/run_config.h"
 #include "parallel/instruction.h"
 #include "parallel/mesh_layouts.h"
+#include "parallel/param_units.h"
 #include "parallel/shard_layout.h"
 
 namespace shoestring {
@@ -29,7 +30,11 @@ struct RankShare {
   };
   std::vector<Group> groups = {};  // in the order of the store
   bool holds_shared = false;       // an embedding that another rank of the pipeline has too
-  // What runs at once: a pipeline's whole step, else one micro-batch, and how often in a step.
+  // Micro-batches at most whose gradients of it wait here for the other rank's; 0: as the program
+  // says, for both ranks do the same at the same time (DualPipe).
+  int64_t shared_slots = 0;
+  // What runs at once: a pipeline's whole step, in ZeRO stage 3 with its gathers (G, R), else one
+  // micro-batch, and how often in a step.
   int64_t slots = 1;
   int64_t micro_batches = 1;  // of this rank in a step
   Placement where = {};
@@ -51,7 +56,8 @@ struct FlatGroup {
   std::vector<Param> params = {};
   int64_t elements = 0;  // padding included
   ShardLayout layout;
-  bool holds = false;  // gradients of a slot are kept apart until they are reduced
+  std::vector<ParamUnit> units = {};  // of ZeRO stages 2 and 3
+  bool holds = false;                 // gradients of a slot are kept apart until they are reduced
 };
 FlatGroup flat_group(const RunConfig& config, const RankShare& share,
                      const RankShare::Group& group);

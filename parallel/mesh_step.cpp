@@ -1,5 +1,6 @@
 #include "parallel/mesh_step.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/check.h"
@@ -193,7 +194,13 @@ StageResult MeshStep::evaluate(const MicroBatch& whole) {
   Communicator& pipeline = part_.group(MeshGroup::pp);
   Tensor x;
   for (int stage = 0; stage < where.stages(); ++stage) {
-    if (where.rank_of(stage, 0) != rank) continue;
+    if (where.rank_of(stage, 0) != rank) {
+      // Of a stage's two copies one works, with shards of the other's weights. In the order of
+      // stages: what two of them read is gathered for one after the other.
+      const bool copied = std::ranges::count(part_.stages(), stage) > 0;
+      if (copied) gradients_.sharding().idle_in_evaluation(stage);
+      continue;
+    }
     if (stage > 0 && where.rank_of(stage - 1, 0) != rank) {
       const Shape shape = {part_.rows_of(batch), part_.model().hidden};
       x = Tensor(compute_.device(), shape, store_.compute());

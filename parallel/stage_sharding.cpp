@@ -90,6 +90,13 @@ std::unique_ptr<ParamSource> StageSharding::source_of_evaluation(int stage) {
   return std::make_unique<ReducingSource>(store_, mine, compute_);
 }
 
+void StageSharding::idle_in_evaluation(int stage) {
+  for (Group& group : groups_) {
+    if (!uses(group, stage) || group.plan.params.weights == nullptr) continue;
+    group.plan.params.weights->idle(false);
+  }
+}
+
 void StageSharding::idle(int64_t slot) {
   for (Group& group : groups_) {
     begin_slots(group, slot);

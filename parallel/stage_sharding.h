@@ -58,6 +58,8 @@ class StageSharding {
   std::unique_ptr<ParamSource> source(int stage, int micro);
   // The same for a forward pass alone, outside of a step.
   std::unique_ptr<ParamSource> source_of_evaluation(int stage);
+  // The same on a rank that has the stage's weights too, while another makes the pass.
+  void idle_in_evaluation(int stage);
   bool gathers_weights() const;
   void gather(int stage, int micro);
   void release(int stage, int micro);

@@ -94,7 +94,6 @@ void StepGradients::lay_out(Group& group, const Config& config) {
     return i < params.size() ? params[i].offset : store_.elements();
   };
   const int first = static_cast<int>(group.first), last = static_cast<int>(group.last);
-  const bool elsewhere = group.shared && part_.embedding_sharing() != SharedBy::here;
   const int64_t experts = part_.mesh().extent(MeshAxis::ep) * part_.mesh().extent(MeshAxis::etp);
   group.range = {offset(group.first), offset(group.last)};
   group.params = extents_of(store_, {.first = first, .last = last, .whole = config.whole});
@@ -104,8 +103,10 @@ void StepGradients::lay_out(Group& group, const Config& config) {
     group.sources = experts;
   }
   group.config.slots_overlap = part_.where().ranks > 1 || group.sources > 1;
-  // Its reductions wait for the other rank's part, which may come behind our next ones.
-  if (elsewhere || part_.where().order == StageOrder::both_ways) group.config.in_flight = 0;
+  // Its reductions wait for the other rank's part, which may come behind our next ones. DualPipe's
+  // pairs of ranks do the same at the same time.
+  const bool at_ends = group.shared && part_.embedding_sharing() == SharedBy::ends;
+  if (at_ends) group.config.in_flight = 0;
   if (zero_stage_ > 1) {
     for (int i = first; i < last; ++i) {
       // Experts that have several sources are units by themselves, as DataParallel wants them.

@@ -47,6 +47,12 @@ std::vector<Layout> layouts() {
              c.pipeline.schedule = "dualpipev", c.pipeline.overlap = true;
              c.parallel.zero_stage = 3;
            }},
+          {"weights of both directions shared out",
+           [](RunConfig& c) {
+             c.mesh.pp = 2, c.parallel.data_parallel = 2;
+             c.pipeline.schedule = "dualpipe";
+             c.parallel.zero_stage = 3;
+           }},
           {"slices of experts", [](RunConfig& c) { c.parallel.data_parallel = 2, c.mesh.etp = 2; }},
           {"slices of experts on all axes",
            [](RunConfig& c) {

@@ -37,6 +37,22 @@ TEST(DualPipe, IdleTimeAndMemoryAsPublished) {
   }
 }
 
+// What lets the copies of a stage wait for one another (parallel/step_gradients.cpp).
+TEST(DualPipe, RanksOfAPairRunOneProgramInOppositeDirections) {
+  for (const int ranks : {2, 4, 8, 16}) {
+    for (const int micros : {2 * ranks, 2 * ranks + 2, 6 * ranks}) {
+      const Schedule s = make_schedule({.name = "dualpipe", .ranks = ranks, .micros = micros});
+      for (int r = 0; r < ranks; ++r) {
+        Program turned = s.ranks[static_cast<size_t>(r)];
+        for (Instruction& i : turned) {
+          i.micro = static_cast<int16_t>((i.micro + micros / 2) % micros);
+        }
+        EXPECT_EQ(turned, s.ranks[static_cast<size_t>(ranks - 1 - r)]) << ranks << ", " << r;
+      }
+    }
+  }
+}
+
 // A pair that takes less than its parts is what the order is for.
 TEST(DualPipe, PairsThatOverlapShortenIt) {
   const Schedule schedule = make_schedule({.name = "dualpipe", .ranks = 8, .micros = 20});
