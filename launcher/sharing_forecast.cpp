@@ -66,8 +66,9 @@ void HeldGradients::measure(const FlatGroup& flat, const DataParallelConfig& con
   last_ = sizes.back();
   in_flight_ =
       group_.ranks() > 1 ? config.in_flight * *std::max_element(sizes.begin(), sizes.end()) : 0;
-  passing_ = std::min(all_, std::max(head_ + largest_run(others, config.in_flight),
-                                     largest_run(sizes, config.in_flight)));
+  // Where the next unit begins before the last gradient of the one before is made.
+  const int64_t run = config.in_flight + 1;
+  passing_ = std::min(all_, std::max(head_ + largest_run(others, run), largest_run(sizes, run)));
 }
 
 // What a slot has behind the instruction.
@@ -86,24 +87,32 @@ int64_t HeldGradients::opened_by(const Instruction& i) {
 int64_t HeldGradients::at(const Instruction& i) {
   const auto bytes = [this] { return held_ ? waiting_ * group_.sources : 0; };
   if (!held_ || !is_compute(i.what) || !uses(group_, i.stage)) return bytes();
+  const int half = share_.where.micros / 2;
+  const bool second = share_.where.order == StageOrder::both_ways && i.micro >= half;
+  const int slot = second ? i.micro - half : i.micro;
   const int64_t opened = opened_by(i);
   if (opened > 0) {
-    int64_t& slot = open_[i.micro];
-    slot = std::max(slot, opened);
+    int64_t& open = open_[slot];
+    open = std::max(open, opened);
     note();
   }
   const bool ends = (i.what == Do::B || i.what == Do::W) && i.part <= 0;
-  if (ends && ++ended_[i.micro] == group_.stages.size()) {
-    open_.erase(i.micro);
+  if (ends && ++ended_[slot] == group_.stages.size()) {
+    open_.erase(slot);
     ++closed_;
   }
   return bytes();
 }
 
+int64_t HeldGradients::behind() const {
+  if (!held_ || !waits_for_others_) return 0;
+  return all_ * (share_.micro_batches - std::min(share_.shared_slots, share_.micro_batches));
+}
+
 void HeldGradients::note() {
   if (waits_for_others_ || !each_slot_) return;
   int64_t open = 0;
-  for (const auto& [micro, elements] : open_) open += elements;
+  for (const auto& [slot, elements] : open_) open += elements;
   // Both parts, and the sum of those that end.
   if (apart_) open = 2 * open + all_;
   waiting_ = open + (late_ || apart_ ? std::min(in_flight_, closed_ * all_) : 0);
@@ -141,7 +150,10 @@ SharingForecast::SharingForecast(const RunConfig& config, const RankShare& share
 
 SharingForecast::Bytes SharingForecast::at(const Instruction& i) {
   Bytes bytes;
-  for (HeldGradients& group : gradients_) bytes.gradients += 4 * group.at(i);
+  for (HeldGradients& group : gradients_) {
+    bytes.gradients += 4 * group.at(i);
+    bytes.behind += 4 * group.behind();
+  }
   for (GatheredForecast& group : weights_) bytes.weights += width_ * group.at(i);
   return bytes;
 }

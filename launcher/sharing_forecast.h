@@ -22,6 +22,8 @@ class HeldGradients {
   HeldGradients(const RunConfig& config, const RankShare& share, size_t group);
   // In elements, at most, while the instruction runs and behind it.
   int64_t at(const Instruction& i);
+  // More than that, where sums of both ends of a pipeline, for which nobody waits, fall behind.
+  int64_t behind() const;
 
  private:
   void measure(const FlatGroup& flat, const DataParallelConfig& config, bool elsewhere);
@@ -36,7 +38,7 @@ class HeldGradients {
   int64_t all_ = 0, head_ = 0, passing_ = 0;
   int64_t last_ = 0;  // that is reduced at the end of a slot
   int64_t in_flight_ = 0, closed_ = 0, waiting_ = 0;
-  std::map<int, int64_t> open_;
+  std::map<int, int64_t> open_;  // by slot
   std::map<int, size_t> ended_;
 };
 
@@ -60,6 +62,7 @@ class SharingForecast {
   SharingForecast(const RunConfig& config, const RankShare& share);
   struct Bytes {
     int64_t gradients = 0, weights = 0;
+    int64_t behind = 0;  // of gradients, in the worst case
   };
   // At most, while the instruction runs. Asked for all instructions in their order.
   Bytes at(const Instruction& i);

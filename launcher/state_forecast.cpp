@@ -69,7 +69,7 @@ StateForecast forecast_state(const RunConfig& config, const RankShare& share) {
   SharingForecast sharing(config, share);
   for (const Instruction& i : share.program) {
     const SharingForecast::Bytes now = sharing.at(i);
-    sum.waiting_gradients = std::max(sum.waiting_gradients, now.gradients);
+    sum.waiting_gradients = std::max(sum.waiting_gradients, now.gradients + now.behind);
     sum.gathered_weights = std::max(sum.gathered_weights, now.weights);
   }
   const int64_t updated = whole_lines(4 * elements.updated);

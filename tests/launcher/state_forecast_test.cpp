@@ -77,28 +77,5 @@ TEST(StateForecast, IsWhatTheLedgerCounts) {
   expect_exact(config, "codes of weights on a mesh");
 }
 
-// Where gradients of the weights come late, those of several slots are there at once; stages that
-// use one embedding have a part each.
-TEST(StateForecast, BoundsGradientsThatWait) {
-  const ScratchFolder folder;
-  struct Layout {
-    const char* schedule;
-    int64_t pp, data;
-  };
-  for (const Layout& layout : {Layout{"zb-h2", 2, 2}, Layout{"zb-v", 2, 1}, Layout{"1f1b", 2, 2}}) {
-    RunConfig config = parity_config(folder);
-    config.model.moe = {};
-    config.train.batch = 16;
-    config.mesh.pp = layout.pp;
-    config.parallel.data_parallel = layout.data;
-    config.parallel.zero_stage = 2;
-    config.pipeline.schedule = layout.schedule;
-    const ParityStep step = run_parity_step(config);
-    const MemoryFigure& f = step.memory[static_cast<size_t>(MemoryKind::gradients)];
-    EXPECT_LE(f.peak, f.forecast) << layout.schedule;
-    EXPECT_GE(3 * f.peak, f.forecast) << layout.schedule;
-  }
-}
-
 }  // namespace
 }  // namespace shoestring
