@@ -25,7 +25,7 @@ namespace {
 // process has not come: no call of MPI is possible before, and nobody watches yet.
 class StartWatch {
  public:
-  explicit StartWatch(std::chrono::milliseconds limit) : thread_([this, limit] { watch(limit); }) {}
+  explicit StartWatch(std::chrono::milliseconds limit) : thread_(watching(limit)) {}
   ~StartWatch() {
     {
       const std::lock_guard lock(mutex_);
@@ -38,9 +38,13 @@ class StartWatch {
   StartWatch& operator=(const StartWatch&) = delete;
 
  private:
-  void watch(std::chrono::milliseconds limit) {
+  // The environment is read here: a complaint about it is the caller's.
+  std::thread watching(std::chrono::milliseconds limit) {
     const std::optional<RankPlace> place = rank_place();
     const int rank = place ? place->rank : 0;
+    return std::thread([this, limit, rank] { watch(limit, rank); });
+  }
+  void watch(std::chrono::milliseconds limit, int rank) {
     std::unique_lock lock(mutex_);
     const auto turn = turn_of_rank(rank, std::chrono::seconds(1));
     if (changed_.wait_for(lock, limit + turn, [this] { return over_; })) return;
@@ -117,8 +121,8 @@ void MpiSession::end_all(const std::string& message, ExitCode code, int blamed) 
 }
 
 int mpi_machine() {
-  Whereabouts* const place = whereabouts();
-  if (place != nullptr) place->set_blocked("MPI_Comm_split_type");
+  std::optional<Blocking> blocking;
+  if (Whereabouts* const place = whereabouts()) blocking.emplace(*place, "MPI_Comm_split_type");
   MPI_Comm machine = MPI_COMM_NULL;
   call_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine),
            "MPI_Comm_split_type");
@@ -126,7 +130,6 @@ int mpi_machine() {
   MPI_Comm_rank(MPI_COMM_WORLD, &first);
   call_mpi(MPI_Bcast(&first, 1, MPI_INT, 0, machine), "MPI_Bcast");
   MPI_Comm_free(&machine);
-  if (place != nullptr) place->set_blocked(nullptr);
   return first;
 }
 

@@ -44,9 +44,8 @@ struct MpiSession::State {
 // An MPI call that has no deadline of its own: the watcher's.
 class Blocking {
  public:
-  Blocking(MpiSession::State& state, const char* in) : place_(state.board->own()) {
-    place_.set_blocked(in);
-  }
+  Blocking(MpiSession::State& state, const char* in) : Blocking(state.board->own(), in) {}
+  Blocking(Whereabouts& place, const char* in) : place_(place) { place_.set_blocked(in); }
   ~Blocking() { place_.set_blocked(nullptr); }
   Blocking(const Blocking&) = delete;
   Blocking& operator=(const Blocking&) = delete;

@@ -39,6 +39,19 @@ TEST(ReportSummary, ARunThatIsStartedAgainWhenDoneKeepsItsFigures) {
   EXPECT_GE(again.at("seconds"), first.at("seconds"));
 }
 
+// Not those of the rank that writes it.
+TEST(ReportSummary, CountsTheParametersOfTheWholeModel) {
+  const ScratchFolder folder;
+  RunConfig config = sparse_text_config(folder, "one");
+  config.train.steps = 1;
+  const nlohmann::json one = train_small(config).summary;
+  config.run.directory = folder / "several";
+  config.mesh.tp = 2, config.mesh.pp = 2;
+  const nlohmann::json several = train_small(config).summary;
+  EXPECT_EQ(several.at("parameters"), one.at("parameters"));
+  EXPECT_GT(one.at("parameters"), 50'000);
+}
+
 TEST(ReportSummary, SpeedsAreUnknownWhenNoStartLeftThem) {
   const ScratchFolder folder;
   const RunConfig config = small_config(folder);
