@@ -49,6 +49,12 @@ MemoryFigures forecast_kinds(RankState& rank, const Batch& batch) {
   set(MemoryKind::workspace, step.peaks.workspace);
   set(MemoryKind::communication, step.peaks.communication);
   set(MemoryKind::data, step.peaks.data);
+  if (rank.config.precision.on()) {
+    // Of an FP8 recipe both are in one forecast, and the lower end is that of their sum.
+    MemoryFigure& f = figures[static_cast<size_t>(MemoryKind::activations)];
+    const auto inside = static_cast<double>(rank.device.ledger().peak(MemoryKind::workspace));
+    f.band.least -= std::min(f.band.least, inside / static_cast<double>(f.forecast));
+  }
   if (!batch.micro.empty()) return figures;
   // A data rank without a micro-batch takes part in reductions only, and makes no codes of weights.
   MemoryFigure& weights = figures[static_cast<size_t>(MemoryKind::weights)];
@@ -116,9 +122,9 @@ MemoryBand band_of(MemoryKind kind, const RunConfig& config) {
       return {};
     case MemoryKind::activations:
       // The forecast does not know of what waits in host memory.
-      return {.least = config.offload.activations        ? 0
-                       : routed || config.precision.on() ? 0.6
-                                                         : 0.7,
+      return {.least = config.offload.activations ? 0
+                       : routed                   ? 0.6
+                                                  : 0.7,
               // Nor of regions that two passes in parts make again at once.
               .most = config.pipeline.overlap ? 2.5
                       : uneven                ? 1.6
