@@ -5,9 +5,11 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <new>
+#include <string_view>
 
 #include "core/check.h"
 #include "core/log.h"
@@ -143,6 +145,21 @@ void check_options(const CLI::App& command, std::span<const std::string> argumen
   }
 }
 
+// CLI11 says "Could not convert: --ranks = 8.5", which leaves open what it wants.
+std::string text_of_conversion(const std::string& message) {
+  constexpr std::string_view start = "Could not convert: ", between = " = ";
+  const size_t equals = message.find(between);
+  if (!message.starts_with(start) || equals == std::string::npos) return message;
+  const std::string name = message.substr(start.size(), equals - start.size());
+  const std::string value = message.substr(equals + between.size());
+  char* end = nullptr;
+  std::strtod(value.c_str(), &end);
+  if (value.empty() || *end != '\0') return cat(name, " must be a number but is '", value, "'");
+  const bool whole = value.find_first_not_of("+-0123456789") == std::string::npos;
+  return cat(name, whole ? " is too large a number: '" : " must be a whole number but is '", value,
+             "'");
+}
+
 // What was printed may not have been written: a full disk tells only now.
 void flush_output() {
   errno = 0;
@@ -192,7 +209,7 @@ int run_command_line(std::span<const std::string> words) {
     flush_output();
     return 0;
   } catch (const CLI::ParseError& error) {
-    std::string message = error.what();
+    std::string message = text_of_conversion(error.what());
     if (std::vector<std::string> names = command_names(command); !names.empty()) {
       message = "a command is missing; there are";
       for (const std::string& name : names) append(message, " ", name);

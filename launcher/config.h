@@ -49,25 +49,31 @@ std::string schema_of_fields(const FieldList& fields, std::string_view title);
 // Markdown: one table a section, with type, default, unit, range and help.
 std::string reference_of_fields(const FieldList& fields);
 
+// A config with a member KeyPositions set_at keeps there where each key was set.
 template <Section T>
-T read_config(const ConfigSource& source, KeyPositions* positions = nullptr) {
+void keep_positions(T& config, KeyPositions positions) {
+  if constexpr (requires { config.set_at = std::move(positions); }) {
+    config.set_at = std::move(positions);
+  }
+}
+
+template <Section T>
+T read_config(const ConfigSource& source) {
   T config;
-  KeyPositions set = read_fields(fields_of(config), source);
-  if (positions != nullptr) *positions = std::move(set);
+  keep_positions(config, read_fields(fields_of(config), source));
   return config;
 }
 
 // With rules of a command beside the config's own: rules(config, complaints).
 template <Section T, class Rules>
-T read_config(const ConfigSource& source, KeyPositions* positions, Rules rules) {
+T read_config(const ConfigSource& source, Rules rules) {
   T config;
   FieldList fields = fields_of(config);
   fields.validate = [&config, rules, own = fields.validate](Complaints& c) {
     if (own) own(c);
     rules(std::as_const(config), c);
   };
-  KeyPositions set = read_fields(fields, source);
-  if (positions != nullptr) *positions = std::move(set);
+  keep_positions(config, read_fields(fields, source));
   return config;
 }
 

@@ -28,13 +28,17 @@ bool is_part_of_key(char c) {
 
 }  // namespace
 
-bool names_key(std::string_view text, std::string_view key) {
+size_t place_of_key(std::string_view text, std::string_view key) {
   for (size_t at = text.find(key); at != std::string_view::npos; at = text.find(key, at + 1)) {
     const size_t end = at + key.size();
     const bool begins = at == 0 || !is_part_of_key(text[at - 1]);
-    if (begins && (end == text.size() || !is_part_of_key(text[end]))) return true;
+    if (begins && (end == text.size() || !is_part_of_key(text[end]))) return at;
   }
-  return false;
+  return std::string_view::npos;
+}
+
+bool names_key(std::string_view text, std::string_view key) {
+  return place_of_key(text, key) != std::string_view::npos;
 }
 
 bool by_override(const std::string& position) { return position.starts_with("--set"); }
@@ -134,7 +138,9 @@ void ConfigComplaints::validate(const FieldList& list, const std::string& sectio
     for (const Complaints::Item& item : found.items()) {
       std::string key = join_key(section, item.key);
       if (!has(key) && !names_misread(item.message, section)) {
-        add(position_of_rule(key, section, item.message), key, cat(key, ": ", item.message));
+        const bool goes_on = item.message.starts_with("= ");  // "mesh.tp = 70000: ..."
+        add(position_of_rule(key, section, item.message), key,
+            cat(key, goes_on ? " " : ": ", item.message));
       }
     }
   }

@@ -10,7 +10,9 @@
 
 namespace shoestring {
 
-// Is the key in the text, as a word of its own? "heads" is not in "kv_heads".
+// Where the key first stands in the text, as a word of its own ("heads" is not in "kv_heads");
+// npos: nowhere.
+size_t place_of_key(std::string_view text, std::string_view key);
 bool names_key(std::string_view text, std::string_view key);
 // Does the position say that --set gave the value?
 bool by_override(const std::string& position);

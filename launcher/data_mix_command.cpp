@@ -100,7 +100,7 @@ int64_t parse_tokens(const std::string& text) {
 
 std::string data_mix(const DataMixOptions& options) {
   const auto config =
-      read_config<RunConfig>({.file = options.config, .overrides = options.overrides}, nullptr,
+      read_config<RunConfig>({.file = options.config, .overrides = options.overrides},
                              [](const RunConfig& run, Complaints& c) { run.validate_data(c); });
   if (options.tokens && *options.tokens < 1) {
     fail_usage(cat("--tokens ", *options.tokens, ": give a number of tokens above 0"));

@@ -79,11 +79,22 @@ std::string text_of_zero(const RunConfig& config, const Layout& layout) {
   return texts[stage];
 }
 
+// Groups that the schedule or the model sends nothing in.
+std::vector<MeshGroup> unused_groups(const RunConfig& config, const Layout& layout) {
+  std::vector<MeshGroup> unused;
+  if (layout.where.order != StageOrder::both_ways) unused.push_back(MeshGroup::mirror);
+  if (!config.model.moe.on()) {
+    unused.insert(unused.end(), {MeshGroup::edp, MeshGroup::edp_shard, MeshGroup::edp_replicate});
+  }
+  return unused;
+}
+
 }  // namespace
 
 std::string layout_text(const RunConfig& config, int ranks, bool every_rank) {
   const Layout layout(config, ranks);
-  std::string text = every_rank ? layout.mesh.text() : layout.mesh.folded_text();
+  const std::vector<MeshGroup> unused = unused_groups(config, layout);
+  std::string text = every_rank ? layout.mesh.text(unused) : layout.mesh.folded_text(unused);
   append(text, "\n");
   if (layout.where.ranks > 1) {
     append(text, "schedule ", layout.part.schedule,

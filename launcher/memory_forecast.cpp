@@ -14,8 +14,10 @@
 #include "core/text.h"
 #include "launcher/block_memory.h"
 #include "launcher/fp8_forecast.h"
+#include "launcher/key_places.h"
 #include "launcher/mesh_layout.h"
 #include "launcher/op_workspaces.h"
+#include "launcher/plan.h"
 #include "launcher/progress.h"
 #include "launcher/sharing_forecast.h"
 #include "launcher/stage_memory.h"
@@ -263,8 +265,14 @@ void require_memory(const RunConfig& config, const std::vector<LoadSegment>& seg
     const std::string sharing = cat("a smaller model or parallel.zero_stage = ", stage + 1);
     const bool sharable = machine.ranks * config.mesh.cp > 1 && stage < 3;
     std::string_view remedy = sharable ? std::string_view(sharing) : "a smaller model";
-    if (batches > std::max(state, step)) remedy = "a smaller train.batch";
+    std::vector<std::string> keys = {"model.layers",     "model.hidden",      "model.ffn",
+                                     "model.vocabulary", "model.moe.experts", "model.moe.ffn"};
+    if (batches > std::max(state, step)) {
+      remedy = "a smaller train.batch";
+      keys = {"train.batch", "train.sequence_length"};
+    }
     if (step >= std::max(state, batches)) {
+      keys = {"train.micro_batch", "train.sequence_length"};
       remedy =
           "a smaller train.micro_batch, shorter train.sequence_length or train.recompute = "
           "\"block\"";
@@ -273,12 +281,14 @@ void require_memory(const RunConfig& config, const std::vector<LoadSegment>& seg
         s.from_tokens > 0 ? cat("from ", counted(s.from_tokens, "token"), " on ") : "";
     const std::string who =
         machine.ranks_here > 1 ? cat("Each of the ", machine.ranks_here, " ranks here") : "It";
-    fail_usage(cat(start, "this run needs at least ", text_of_bytes(needed),
-                   " here, but the machine has ", text_of_bytes(available), ". ", who, " needs ",
-                   text_of_bytes(state), " for weights, gradients and moments, ",
-                   text_of_bytes(batches), " for batches of ", s.micro_batches, " x ",
-                   counted(s.sequences, "sequence"), " of ", counted(s.length, "token"), ", ",
-                   text_of_bytes(step), " for one micro-batch; ", remedy, " needs less"));
+    const std::string text =
+        cat(start, "this run needs at least ", text_of_bytes(needed), " here, but the machine has ",
+            text_of_bytes(available), ". ", who, " needs ", text_of_bytes(state),
+            " for weights, gradients and moments, ", text_of_bytes(batches), " for batches of ",
+            s.micro_batches, " x ", counted(s.sequences, "sequence"), " of ",
+            counted(s.length, "token"), ", ", text_of_bytes(step), " for one micro-batch; ", remedy,
+            " needs less");
+    fail_usage(with_places(text, config.set_at, keys_from(config, s.from_tokens, keys)));
   }
 }
 

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "core/check.h"
 #include "core/counted.h"
 #include "core/text.h"
+#include "launcher/key_places.h"
 #include "launcher/plan.h"
 #include "parallel/mesh_layouts.h"
 #include "parallel/schedules/catalogue.h"
@@ -13,19 +15,28 @@
 namespace shoestring {
 namespace {
 
+[[noreturn]] void refuse(const RunConfig& config, std::string text,
+                         const std::vector<std::string>& with = {}) {
+  fail_usage(with_places(std::move(text), config.set_at, with));
+}
+
 // Sizes that no run has, alone or together with data ranks of [parallel], go no further: what is
 // left can be multiplied.
 void require_sizes(const RunConfig& config) {
   MeshConfig mesh = config.mesh;
   Complaints complaints;
   mesh.validate(complaints);
-  for (const auto& [key, message] : complaints.items()) fail_usage(cat("mesh.", key, " ", message));
+  for (const auto& [key, message] : complaints.items()) {
+    refuse(config, cat("mesh.", key, " ", message));
+  }
   if (mesh.dp_shard > 0) return;
   mesh.dp_shard = config.parallel.data_parallel;
   mesh.dp_replicate = 1;
   mesh.validate(complaints);
   for (const auto& [key, message] : complaints.items()) {
-    fail_usage(cat(key == "dp_shard" ? "parallel.data_parallel" : cat("mesh.", key), " ", message));
+    refuse(config,
+           cat(key == "dp_shard" ? "parallel.data_parallel" : cat("mesh.", key), " ", message),
+           {"mesh.tp", "mesh.cp", "mesh.pp", "parallel.data_parallel"});
   }
 }
 
@@ -39,8 +50,10 @@ int64_t named_data_ranks(const RunConfig& config) {
   if (mesh.dp_shard == 0) return wanted > 1 ? wanted : 0;
   const int64_t named = mesh.dp_shard * mesh.dp_replicate;
   if (wanted != 1 && wanted != named) {
-    fail_usage(cat("parallel.data_parallel = ", wanted,
-                   " but mesh.dp_shard x dp_replicate = ", named, "; leave one of them out"));
+    refuse(config,
+           cat("parallel.data_parallel = ", wanted, " but mesh.dp_shard x dp_replicate = ", named,
+               "; leave one of them out"),
+           {"mesh.dp_replicate"});
   }
   return named;
 }
@@ -80,10 +93,10 @@ ModelFacts facts_of(const RunConfig& config, const LoadSegment& segment, int64_t
 void require_expert_rows(const RunConfig& config, const Mesh& mesh) {
   const bool two_levels = mesh.node_shape(MeshGroup::ep).two_levels();
   if (!two_levels && config.parallel.sum_in_nodes) {
-    fail_usage(
-        "parallel.sum_in_nodes = true, but no rows cross between nodes on two levels: each "
-        "experts' group needs several consecutive ranks on each of several nodes; set it to "
-        "false, or change mesh.ep, mesh.order or mesh.ranks_per_node");
+    refuse(config,
+           "parallel.sum_in_nodes = true, but no rows cross between nodes on two levels: each "
+           "experts' group needs several consecutive ranks on each of several nodes; set it to "
+           "false, or change mesh.ep, mesh.order or mesh.ranks_per_node");
   }
 }
 
@@ -101,11 +114,13 @@ MeshConfig mesh_of(const RunConfig& config, int64_t ranks) {
   const int64_t named = named_data_ranks(config), copy = ranks_of_one_copy(mesh);
   if (named > 0 && copy * named != ranks) {
     const bool by_mesh = mesh.dp_shard > 0;
-    fail_usage(cat("the config asks for ", counted(copy * named, "rank"), " (mesh.tp ", mesh.tp,
-                   " x cp ", mesh.cp, " x pp ", mesh.pp, " x ", counted(named, "data rank"),
-                   "), but there ", ranks == 1 ? "is " : "are ", ranks, "; start ", copy * named,
-                   ", or ", by_mesh ? "set mesh.dp_shard = 0" : "leave parallel.data_parallel out",
-                   ": the data ranks are then what the other axes leave"));
+    refuse(config,
+           cat("the config asks for ", counted(copy * named, "rank"), " (mesh.tp ", mesh.tp,
+               " x cp ", mesh.cp, " x pp ", mesh.pp, " x ", counted(named, "data rank"),
+               "), but there ", ranks == 1 ? "is " : "are ", ranks, "; start ", copy * named,
+               ", or ", by_mesh ? "set mesh.dp_shard = 0" : "leave parallel.data_parallel out",
+               ": the data ranks are then what the other axes leave"),
+           {"mesh.cp", "mesh.pp", "mesh.dp_replicate"});
   }
   return mesh.resolved(ranks);
 }
@@ -185,12 +200,15 @@ void require_layout(const RunConfig& config, int64_t ranks,
   for (const LoadSegment& segment : segments) {
     question.model = facts_of(config, segment, question.config.pp);
     if (segments.size() == 1) question.model.batch = segment.micro_batches * segment.sequences;
-    require_layout(question);
+    require_layout(question, [&](std::string text, const std::vector<std::string>& with) {
+      return with_places(std::move(text), config.set_at,
+                         keys_from(config, segment.from_tokens, with));
+    });
   }
   require_expert_rows(config, Mesh(question.config, static_cast<int>(ranks)));
   Complaints complaints;
   check_pipeline(config, complaints);
-  for (const auto& [key, message] : complaints.items()) fail_usage(cat(key, " ", message));
+  for (const auto& [key, message] : complaints.items()) refuse(config, cat(key, " ", message));
 }
 
 std::vector<MeshConfig> legal_meshes(const RunConfig& config, int64_t ranks) {

@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <string_view>
 
 #include "core/counted.h"
 #include "core/text.h"
@@ -100,33 +101,64 @@ std::string text_of_memory(const Row& row) {
   return text;
 }
 
-std::string text_of_row(const Row& row) {
-  const size_t width = std::max<size_t>(6, row.name.size());
-  const auto padded = [](std::string text, size_t to) {
-    text.resize(std::max(text.size(), to), ' ');
-    return text;
-  };
-  const std::string margin = padded("", width) + "  ";
-  std::string text = cat(padded("layout", width),
-                         "  ranks  loss     norm     error    memory      worst parameter\n",
-                         padded(row.name, width), "  ", padded(cat(row.ranks), 5), "  ");
+constexpr size_t columns = 100;     // of a line, where its words allow it
+constexpr size_t widest_name = 20;  // of a layout beside its figures; longer ones stand above
+// Of what belongs to a layout, and of lines that go on.
+constexpr std::string_view margin = "    ", further = "      ";
+
+std::string padded(std::string text, size_t to) {
+  text.resize(std::max(text.size(), to), ' ');
+  return text;
+}
+
+// Broken at blanks, as lines behind the margin.
+std::string behind_margin(std::string_view text) {
+  std::string lines;
+  std::string_view indent = margin;
+  while (!text.empty()) {
+    size_t end = text.size();
+    if (indent.size() + end > columns) {
+      end = text.rfind(' ', columns - indent.size());
+      if (end == std::string_view::npos) end = std::min(text.find(' '), text.size());
+    }
+    append(lines, "\n", indent, text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+    indent = further;
+  }
+  return lines;
+}
+
+std::string heading(size_t width) {
+  return padded("layout", width) +
+         "  ranks  loss     norm     error    memory      worst parameter";
+}
+
+// `width`: of the names' column. `details`: what was sent and held, which a miss has in any case.
+std::string text_of_row(const Row& row, size_t width, bool details) {
+  std::string text =
+      row.name.size() <= width ? padded(row.name, width) : cat(row.name, "\n", padded("", width));
+  append(text, "  ", padded(cat(row.ranks), 5), "  ");
   if (!row.failure.empty()) {
     append(text, "MISSED: the run ended with an error");
     std::istringstream lines(row.failure);
-    for (std::string line; std::getline(lines, line);) append(text, "\n", margin, line);
+    for (std::string line; std::getline(lines, line);) append(text, behind_margin(line));
     return text;
   }
   const ParityResult& r = row.result;
   append(text, padded(short_figure(r.loss), 7), "  ", padded(short_figure(r.norm), 7), "  ",
          padded(short_figure(r.error), 7), "  ",
-         padded(text_of_bytes(static_cast<double>(row.peak)), 10), "  ", r.worst,
-         r.met() ? "" : "  MISSED");
-  const std::string sent = text_of_traffic(row);
-  if (!row.note.empty()) append(text, "\n", margin, "note: ", row.note);
-  if (!sent.empty()) append(text, "\n", margin, "sent: ", sent);
-  append(text, "\n", margin, "memory: ", text_of_memory(row));
+         padded(text_of_bytes(static_cast<double>(row.peak)), 10), "  ");
+  const std::string last = cat(r.worst, r.met() ? "" : "  MISSED");
+  const size_t begun = text.size() - (text.rfind('\n') + 1);
+  append(text, begun + last.size() > columns ? cat("\n", margin) : "", last);
+  if (!row.note.empty()) append(text, behind_margin(cat("note: ", row.note)));
+  if (details || !r.met()) {
+    const std::string sent = text_of_traffic(row);
+    if (!sent.empty()) append(text, behind_margin(cat("sent: ", sent)));
+    append(text, behind_margin(cat("memory: ", text_of_memory(row))));
+  }
   for (const auto* misses : {&r.bytes, &r.memory}) {
-    for (const std::string& miss : *misses) append(text, "\n", margin, "MISSED ", miss);
+    for (const std::string& miss : *misses) append(text, behind_margin(cat("MISSED ", miss)));
   }
   return text;
 }
@@ -222,6 +254,11 @@ bool run_parity(const ParityOptions& options, ProgressLine& progress, std::ostre
                 const WrapWorld& wrap) {
   const std::vector<CheckedLayout> layouts = checked_layouts(options);
   progress.line(text_of_task(options.config, layouts));
+  size_t width = 6;
+  for (const CheckedLayout& checked : layouts) {
+    width = std::max(width, std::min(checked.layout.name.size(), widest_name));
+  }
+  if (!options.json) progress.line(heading(width));
   References references;
   std::vector<Row> rows;
   for (const CheckedLayout& checked : layouts) {
@@ -229,7 +266,9 @@ bool run_parity(const ParityOptions& options, ProgressLine& progress, std::ostre
         cat("running ", checked.layout.name, "  ", rows.size() + 1, " of ", layouts.size(), "  ");
     const Tell tell = [&](std::string_view what) { progress.update(cat(place, what)); };
     rows.push_back(run_layout(checked, references, wrap, tell));
-    if (!options.json) progress.line(text_of_row(rows.back()));
+    if (!options.json) {
+      progress.line(text_of_row(rows.back(), width, layouts.size() == 1));
+    }
   }
   const auto missed =
       std::count_if(rows.begin(), rows.end(), [](const Row& row) { return !row.met(); });

@@ -120,7 +120,7 @@ RunConfig config_of(const ParityOptions& options, const ParityLayout& layout) {
   std::vector<std::string> overrides = options.overrides;
   overrides.insert(overrides.end(), layout.overrides.begin(), layout.overrides.end());
   RunConfig config =
-      read_config<RunConfig>({options.config, overrides}, nullptr,
+      read_config<RunConfig>({options.config, overrides},
                              [](const RunConfig& run, Complaints& c) { run.validate_data(c); });
   config.train.measure_peak = false;
   return config;
@@ -146,11 +146,13 @@ std::string complaint_of(const ParityLayout& layout, size_t before, std::string 
   std::string text;
   std::istringstream lines(message);
   for (std::string line; std::getline(lines, line);) {
-    bool placed = false;
-    for (size_t i = 0; i < layout.places.size() && !placed; ++i) {
-      const std::string set = cat("--set #", before + i + 1, ": ");
-      placed = line.starts_with(set);
-      if (placed) line = cat(layout.places[i], ": ", line.substr(set.size()));
+    const bool placed = line.starts_with("--set #");
+    for (size_t i = layout.places.size(); i-- > 0;) {  // #12 before #1
+      const std::string set = cat("--set #", before + i + 1);
+      for (size_t at = 0; (at = line.find(set, at)) != std::string::npos;) {
+        line.replace(at, set.size(), layout.places[i]);
+        at += layout.places[i].size();
+      }
     }
     if (!placed && text.empty()) line = place_of(layout, message) + line;
     append(text, text.empty() ? "" : "\n", line);

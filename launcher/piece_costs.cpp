@@ -9,6 +9,7 @@
 #include "core/check.h"
 #include "core/fp8/layer.h"
 #include "core/text.h"
+#include "launcher/key_places.h"
 #include "launcher/memory_forecast.h"
 #include "launcher/plan.h"
 #include "launcher/progress.h"
@@ -217,11 +218,12 @@ void require_memory_to_measure(const RunConfig& config, int threads, int64_t mem
     bytes += static_cast<double>(forecast_memory(config, input).total());
   }
   if (bytes <= available) return;
-  fail_usage(
+  fail_usage(with_places(
       cat("pipeline.split = \"measured\": one block of each kind, the embedding and the head ",
           "on the first rank need at least ", text_of_bytes(bytes),
           " to be measured, but the machine has ", text_of_bytes(available),
-          "; write pipeline.layers, or choose a smaller train.micro_batch"));
+          "; write pipeline.layers, or choose a smaller train.micro_batch"),
+      config.set_at));
 }
 
 PieceCosts costs_of(const ModelConfig& model, const PieceTimes& times) {

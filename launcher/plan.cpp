@@ -71,6 +71,24 @@ std::vector<LoadSegment> load_segments(const RunConfig& config) {
   return segments;
 }
 
+std::vector<std::string> keys_from(const RunConfig& config, int64_t from_tokens,
+                                   std::vector<std::string> keys) {
+  for (std::string& key : keys) {
+    const std::string asked = key;
+    for (size_t i = 0; i < config.stages.size(); ++i) {
+      const StageSection& stage = config.stages[i];
+      const bool says = (asked == "train.batch" && stage.batch) ||
+                        (asked == "train.micro_batch" && stage.micro_batch) ||
+                        (asked == "train.sequence_length" && stage.sequence_length);
+      if (!says || stage.from_tokens > from_tokens) continue;
+      key = cat("stages.", i, asked.substr(asked.find('.')));
+    }
+    const bool ramped = ramp_sequences(config.optim.ramp, from_tokens) > 0;
+    if (asked == "train.batch" && ramped) key = "optim.ramp.sequences";
+  }
+  return keys;
+}
+
 StageEffect stage_effect(const RunConfig& config, int64_t tokens) {
   StageEffect effect{.mtp_weight = config.model.mtp.weight,
                      .bias_speed = config.model.moe.balance.bias_speed,

@@ -2,6 +2,7 @@
 // What a config means over the length of a run: which step has which size, rate and positions.
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/ops/rope.h"
@@ -14,6 +15,11 @@ namespace shoestring {
 // The pieces of constant batch and sequence length: stages by tokens, cut further by the batch-size
 // ramp. A usage error when a ramp's batch is not a multiple of the micro-batch.
 std::vector<LoadSegment> load_segments(const RunConfig& config);
+
+// The keys that say what `keys` of [train] say, in the segment from `from_tokens` on: for
+// "train.batch" the ramp's or a stage's batch, where one holds there. Other keys stay.
+std::vector<std::string> keys_from(const RunConfig& config, int64_t from_tokens,
+                                   std::vector<std::string> keys);
 
 // What the stage that holds at `tokens` changes besides the rows.
 struct StageEffect {

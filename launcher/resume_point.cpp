@@ -43,8 +43,13 @@ std::optional<Checkpoint> find_resume_point(Communicator& ranks, Stream& stream,
   std::optional<Checkpoint> found;
   const auto own = static_cast<size_t>(ranks.rank());
   std::vector<std::string> held;  // what rank 0 most likely warns of itself
-  const auto hold = [&](const std::string& text) { own == 0 ? warn(text) : held.push_back(text); };
+  int64_t warnings = 0;
+  const auto hold = [&](const std::string& text) {
+    ++warnings;
+    own == 0 ? warn(text) : held.push_back(text);
+  };
   while (true) {
+    warnings = 0;
     if (!found || found->step() > newest) {
       found = Checkpoint::latest(directory, hold, newest,
                                  {.rank = ranks.rank(), .ranks = ranks.size()});
@@ -61,9 +66,11 @@ std::optional<Checkpoint> find_resume_point(Communicator& ranks, Stream& stream,
                     "missing there"));
     }
     newest = steps[least];
+    // What a rank has warned of, with the reason, needs no second line.
+    const bool told = gather(ranks, stream, warnings)[least] > 0;
     const auto first =
         std::find_if(steps.begin(), steps.end(), [&](int64_t step) { return step > newest; });
-    if (found && first == steps.begin() + ranks.rank()) {
+    if (found && !told && first == steps.begin() + ranks.rank()) {
       warn(cat("the checkpoint of step ", found->step(), " is passed over: rank ", least,
                " has none that is good after step ", newest));
     }

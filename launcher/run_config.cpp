@@ -50,17 +50,17 @@ void check_ramp(const RunConfig& config, Complaints& c) {
 // What cannot overlap, or would pay for it and hide nothing.
 void check_overlap(const RunConfig& config, Complaints& c) {
   if (!config.pipeline.overlap) return;
-  const auto add = [&](const std::string& why) {
-    c.add("pipeline.overlap", cat("is true, but ", why, "; set it to false, or that"));
+  const auto add = [&](const std::string& why, std::string_view other) {
+    c.add("pipeline.overlap", cat("is true, but ", why, "; set it to false, or ", other));
   };
   const MeshConfig& mesh = config.mesh;
-  if (mesh.pp == 1) add("there is no pipeline: mesh.pp = 1");
+  if (mesh.pp == 1) add("there is no pipeline: mesh.pp = 1", "mesh.pp to 2 or more");
   if (mesh.ep * mesh.etp == 1) {
-    add("no rows travel that it could hide: mesh.ep and mesh.etp are 1");
+    add("no rows travel that it could hide: mesh.ep and mesh.etp are 1", "mesh.ep to 2 or more");
   }
   if (can_overlap(config.pipeline.schedule)) return;
-  add(cat("pipeline.schedule = \"", config.pipeline.schedule,
-          "\" has no pairs of passes; 1f1b, interleaved-1f1b, dualpipe and dualpipev have"));
+  add(cat("pipeline.schedule = \"", config.pipeline.schedule, "\" has no pairs of passes"),
+      "pipeline.schedule to 1f1b, interleaved-1f1b, dualpipe or dualpipev, which have");
 }
 
 // How experts' rows travel, where they do.
@@ -74,8 +74,8 @@ void check_expert_rows(const RunConfig& config, Complaints& c) {
       add("mesh.ep and mesh.etp are 1: no rows travel; leave it at \"exact\"");
     }
     if (!(config.model.moe.capacity > 0)) {
-      add("model.moe.capacity = 0 lets any number of rows through to an expert; set that, for "
-          "example to 1.25, or \"exact\"");
+      add("model.moe.capacity = 0 lets any number of rows through to an expert; set "
+          "model.moe.capacity, for example to 1.25, or leave this at \"exact\"");
     }
   }
   if (!config.parallel.sum_in_nodes) return;
@@ -84,7 +84,8 @@ void check_expert_rows(const RunConfig& config, Complaints& c) {
   };
   if (mesh.ep == 1 || mesh.ranks_per_node == 0) {
     add(cat(mesh.ep == 1 ? "mesh.ep = 1" : "mesh.ranks_per_node = 0",
-            ": no rows cross between nodes; set it to false, or that"));
+            ": no rows cross between nodes; set it to false, or ",
+            mesh.ep == 1 ? "mesh.ep to 2 or more" : "mesh.ranks_per_node to the ranks of a node"));
   }
   if (config.train.exact) {
     add("train.exact = true wants one order of all sums, and this is another; set one of them to "
@@ -102,7 +103,7 @@ void check_offload(const RunConfig& config, Complaints& c) {
   if (config.mesh.pp == 1) {
     c.add("offload.activations",
           "is true, but mesh.pp = 1: the last stage of a pipeline, which needs its activations at "
-          "once, is the only one; set it to false, or mesh.pp");
+          "once, is the only one; set it to false, or mesh.pp to 2 or more");
   }
 }
 

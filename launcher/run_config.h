@@ -11,6 +11,7 @@
 #include "core/fp8/recipe.h"
 #include "core/model/config.h"
 #include "io/loader_config.h"
+#include "launcher/config_fields.h"
 #include "launcher/run_sections.h"
 #include "optim/config.h"
 #include "parallel/mesh_config.h"
@@ -173,6 +174,7 @@ struct RunConfig {
   PipelineSection pipeline;
   OffloadSection offload;
   std::vector<StageSection> stages;
+  KeyPositions set_at;  // no setting: where each key was set, for errors
 
   template <class V>
   void visit(V&& v) {

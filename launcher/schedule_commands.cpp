@@ -159,6 +159,7 @@ int rehearse_it(const Arguments& a) {
 }
 
 int draw(const Arguments& a) {
+  if (a.out != "-") require_replaceable(a.out);
   const Schedule schedule = schedule_of(a.options);
   const std::string svg =
       schedule_svg(schedule, simulate(schedule, times_for(a.options, schedule)));

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <fstream>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "core/check.h"
 #include "core/text.h"
 #include "launcher/progress.h"
 
@@ -200,6 +202,16 @@ class Picture {
 };
 
 }  // namespace
+
+void require_replaceable(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return;
+  std::string start(1024, '\0');
+  file.read(start.data(), static_cast<std::streamsize>(start.size()));
+  start.resize(static_cast<size_t>(file.gcount()));
+  if (start.empty() || start.find("<svg") != std::string::npos) return;
+  fail_usage(cat(path, " exists and is no SVG picture; name another file, or remove that one"));
+}
 
 std::string schedule_svg(const Schedule& schedule, const Simulation& simulation) {
   return Picture(schedule, simulation).text();

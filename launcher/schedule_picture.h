@@ -12,4 +12,8 @@ namespace shoestring {
 // micro-batch where they are wide enough. Of an interleaved pair the upper half is the first.
 std::string schedule_svg(const Schedule& schedule, const Simulation& simulation);
 
+// Usage error where a file that is no picture, such as a program written by hand, would be
+// replaced.
+void require_replaceable(const std::string& path);
+
 }  // namespace shoestring

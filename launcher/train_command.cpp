@@ -95,14 +95,13 @@ ExitCode train(const RunConfig& config, const TraceRange& trace) {
 }
 
 ExitCode run_train(const TrainOptions& options) {
-  KeyPositions positions;
   const auto config =
-      read_config<RunConfig>({options.config, options.overrides}, &positions,
+      read_config<RunConfig>({options.config, options.overrides},
                              [](const RunConfig& run, Complaints& c) { run.validate_data(c); });
   const auto place = rank_place();
   if (!place || place->rank == 0) {
     const int64_t ranks = mesh_of(config, place ? place->size : ranks_of(config)).dp();
-    for (const std::string& text : config_warnings(config, ranks, positions)) log_warning(text);
+    for (const std::string& text : config_warnings(config, ranks, config.set_at)) log_warning(text);
   }
   catch_stop_signals();
   return train(config, options.trace);

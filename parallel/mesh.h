@@ -127,18 +127,19 @@ class Mesh {
 
   // "rank 5 (pp 1, tp 1)": the axes with more than one rank. For messages.
   std::string describe(int rank) const;
-  // For people: sizes, a row a kind of group (ranks, nodes), a row a rank.
-  std::string text() const;
+  // For people: sizes, a row a kind of group (ranks, nodes), a row a rank. `unused`: groups that
+  // nothing is sent in, which have no row.
+  std::string text(std::span<const MeshGroup> unused = {}) const;
   // The same of at most 16 ranks; of more, a row for each stage of each node instead of each rank,
   // and of these the first 16.
-  std::string folded_text() const;
+  std::string folded_text(std::span<const MeshGroup> unused = {}) const;
 
  private:
   int ranks_per_node() const;
   int fold(std::span<const MeshAxis> axes, const MeshPlace& place) const;
   bool blocks_are_nodes(MeshGroup group, const NodeShape& shape) const;
-  std::string group_rows() const;
-  std::string head() const;
+  std::string group_rows(std::span<const MeshGroup> unused) const;
+  std::string head(std::span<const MeshGroup> unused) const;
   std::vector<MeshAxis> shown_axes() const;
   std::string rank_rows() const;
   std::string folded_rows() const;

@@ -88,9 +88,6 @@ ParsedOrder parse_order(std::string_view order) {
 
 namespace {
 
-// More than any run has had; numbers of ranks, groups and messages stay far within an int.
-constexpr int64_t most_ranks = 1 << 16;
-
 // Factors count as at least 1; what is beyond the cap is the cap, so no product overflows.
 int64_t capped_product(std::initializer_list<int64_t> factors) {
   constexpr int64_t cap = 1LL << 40;
@@ -162,7 +159,8 @@ bool MeshConfig::makes(int64_t ranks, Complaints* complaints) const {
                                  " x pp ", pp, " = ", product);
     return dp_shard == 0 ? cat("= 0 takes what the other axes leave, but ", axes,
                                " does not divide the ", counted(ranks, "rank"))
-                         : cat("does not fit: ", axes, ", but there are ", counted(ranks, "rank"));
+                         : cat("does not fit: ", axes, ", but there ", ranks == 1 ? "is " : "are ",
+                               counted(ranks, "rank"));
   });
   need(mesh.dp_shard == 0 || mesh.stage_ranks() % experts == 0, "ep", [&] {
     return cat("x etp = ", experts, " does not divide the ", counted(mesh.stage_ranks(), "rank"),

@@ -24,6 +24,8 @@ enum class MeshAxis : uint8_t {
   edp_replicate
 };
 constexpr size_t dense_axes = 5, mesh_axes = 9;
+// More than any run has had; numbers of ranks, groups and messages stay far within an int.
+constexpr int64_t most_ranks = 1 << 16;
 std::string_view name_of(MeshAxis axis);
 
 // The dense axes from the innermost (its ranks are neighbours) to the outermost.
@@ -46,7 +48,7 @@ struct MeshConfig {
 
   template <class V>
   void visit(V&& v) {
-    constexpr double most = 1 << 20;
+    constexpr double most = most_ranks;
     v("tp", tp,
       Field{.help = "tensor parallel ranks: each holds a part of every matrix and of each "
                     "sequence between them",

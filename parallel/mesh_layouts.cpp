@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <tuple>
+#include <utility>
 
 #include "core/check.h"
 #include "core/counted.h"
@@ -17,15 +19,16 @@ namespace {
 // text: a search asks about many thousands of layouts.
 class Rules {
  public:
-  Rules(const LayoutQuestion& question, Complaints* complaints)
+  Rules(const LayoutQuestion& question, std::vector<LayoutComplaint>* complaints)
       : asked_(question.config),
         mesh_(asked_.resolved(question.ranks)),
         ranks_(question.ranks),
         model_(question.model),
+        data_key_(question.data_key),
         complaints_(complaints) {}
 
   bool hold() {
-    held_ = asked_.makes(ranks_, complaints_);
+    axes();
     if (!asked_.positive()) return false;
     attention();
     widths();
@@ -38,54 +41,77 @@ class Rules {
   }
 
  private:
-  // `message`: a function, called when it is needed.
+  using Keys = std::initializer_list<std::string_view>;
+  // `message`: a function, called when it is needed; `with`: empty keys are none.
   template <class F>
-  void need(bool ok, std::string_view key, const F& message) {
+  void need(bool ok, std::string_view key, const F& message, Keys with) {
     if (ok) return;
     held_ = false;
-    if (complaints_) complaints_->add(key, message());
+    if (!complaints_) return;
+    LayoutComplaint& complaint = complaints_->emplace_back();
+    complaint.key = key, complaint.message = message();
+    for (const std::string_view other : with) {
+      if (!other.empty()) complaint.with.emplace_back(other);
+    }
   }
   static bool divides(int64_t a, int64_t b) { return b % a == 0; }
   // "= 3 does not divide the 16 query heads".
-  void need_divisor(std::string_view key, int64_t size, int64_t of, std::string_view what) {
-    need(divides(size, of), key,
-         [&] { return cat("= ", size, " does not divide the ", of, " ", what); });
+  void need_divisor(std::string_view key, int64_t size, int64_t of, std::string_view what,
+                    Keys with) {
+    need(
+        divides(size, of), key,
+        [&] { return cat("= ", size, " does not divide the ", of, " ", what); }, with);
+  }
+
+  void axes() {
+    Complaints found;
+    held_ = asked_.makes(ranks_, complaints_ ? &found : nullptr);
+    for (const auto& [key, message] : found.items()) {
+      need(false, key, [&] { return message; }, {data_key_});
+    }
   }
 
   void attention() {
     const int64_t tp = mesh_.tp, cp = mesh_.cp, kv = model_.kv_heads;
-    need_divisor("tp", tp, model_.heads, "query heads");
+    need_divisor("tp", tp, model_.heads, "query heads", {"model.heads"});
     for (const auto& [key, size] : {std::pair("tp", tp), std::pair("etp", mesh_.etp)}) {
-      need(!model_.whole_matrices || size == 1, key, [&] {
+      const auto text = [size = size] {
         return cat("= ", size, " cuts matrices, which Muon orthogonalises whole; use pp, ep or ",
                    "dp_shard instead, or optim.optimizer = \"adamw\"");
-      });
+      };
+      need(!model_.whole_matrices || size == 1, key, text, {"optim.optimizer"});
     }
-    need(kv == 0 || divides(tp, kv) || divides(kv, tp), "tp", [&] {
+    const auto unshared = [&] {
       return cat("= ", tp, " neither divides the ", counted(kv, "key-value head"),
                  " nor is a multiple of them");
-    });
+    };
+    need(kv == 0 || divides(tp, kv) || divides(kv, tp), "tp", unshared, {"model.kv_heads"});
     if (model_.context == ContextKind::ring || cp == 1) return;
-    need(divides(tp * cp, model_.heads), "cp", [&] {
+    const auto heads = [&] {
       return cat("x tp = ", tp * cp, " does not divide the ", model_.heads,
                  " query heads, which all-to-all context parallelism shares out");
-    });
+    };
+    need(divides(tp * cp, model_.heads), "cp", heads, {"model.heads", "parallel.context"});
     // Of one tensor rank: whole ones, or one that several ranks hold.
     const int64_t own = std::max<int64_t>(kv / tp, 1);
-    need(kv == 0 || divides(cp, own) || divides(own, cp), "cp", [&] {
+    const auto kv_heads = [&] {
       return cat("= ", cp, " neither divides the ", counted(own, "key-value head"),
                  " of a tensor rank nor is a multiple of them");
-    });
+    };
+    need(kv == 0 || divides(cp, own) || divides(own, cp), "cp", kv_heads,
+         {"mesh.tp", "model.kv_heads", "parallel.context"});
   }
 
   void widths() {
     const int64_t tp = mesh_.tp;
-    need_divisor("tp", tp, model_.ffn, "columns of the mlp");
-    need_divisor("tp", tp, model_.shared_ffn, "columns of the shared experts");
-    need(model_.vocabulary == 0 || tp <= model_.vocabulary, "tp", [&] {
+    need_divisor("tp", tp, model_.ffn, "columns of the mlp", {"model.ffn"});
+    need_divisor("tp", tp, model_.shared_ffn, "columns of the shared experts",
+                 {"model.moe.shared", "model.moe.ffn"});
+    const auto rows = [&] {
       return cat("= ", tp, " is more than the ", counted(model_.vocabulary, "row"),
                  " of the vocabulary");
-    });
+    };
+    need(model_.vocabulary == 0 || tp <= model_.vocabulary, "tp", rows, {"model.vocabulary"});
   }
 
   // Zigzag: each context rank holds one early and one late piece of each sequence, and tensor ranks
@@ -93,7 +119,7 @@ class Rules {
   void sequence() {
     const bool ring = model_.context == ContextKind::ring && mesh_.cp > 1;
     const int64_t pieces = (ring ? 2 : 1) * mesh_.cp * mesh_.tp;
-    need(divides(pieces, model_.sequence), mesh_.cp > 1 ? "cp" : "tp", [&] {
+    const auto text = [&] {
       if (mesh_.cp == 1) {
         return cat("= ", pieces, " does not divide the ", counted(model_.sequence, "token"),
                    " of a sequence");
@@ -101,80 +127,102 @@ class Rules {
       return cat("= ", mesh_.cp, " cuts sequences into ", ring ? "2 x cp" : "cp",
                  mesh_.tp > 1 ? " x tp" : "", " = ", pieces, " pieces, which ",
                  counted(model_.sequence, "token"), " do not divide into");
-    });
+    };
+    need(divides(pieces, model_.sequence), mesh_.cp > 1 ? "cp" : "tp", text,
+         {"train.sequence_length"});
   }
 
   void experts() {
     const int64_t ep = mesh_.ep, etp = mesh_.etp;
     if (model_.experts == 0) {
-      need(ep == 1, "ep", [&] { return cat("= ", ep, ", but the model has no experts"); });
-      need(etp == 1, "etp", [&] { return cat("= ", etp, ", but the model has no experts"); });
+      for (const auto& [key, size] : {std::pair("ep", ep), std::pair("etp", etp)}) {
+        const auto text = [size = size] {
+          return cat("= ", size, ", but the model has no experts");
+        };
+        need(size == 1, key, text, {"model.moe.experts"});
+      }
       return;
     }
-    need_divisor("ep", ep, model_.experts, "experts");
-    need_divisor("etp", etp, model_.expert_ffn, "columns of an expert");
+    need_divisor("ep", ep, model_.experts, "experts", {"model.moe.experts"});
+    need_divisor("etp", etp, model_.expert_ffn, "columns of an expert", {"model.moe.ffn"});
   }
 
   void pipeline() {
     if (mesh_.pp == 1) return;
     const ScheduleNeeds& schedule = model_.schedule;
     const int64_t stages = mesh_.pp * schedule.stages_per_rank;
-    need(stages <= model_.layers, "pp", [&] {
+    const auto many = [&] {
       return cat("= ", mesh_.pp, " with ", schedule.name, " cuts the model into ", stages,
                  " stages, but it has layers for ", model_.layers);
-    });
-    need(!schedule.even_ranks || mesh_.pp % 2 == 0, "pp",
-         [&] { return cat("= ", mesh_.pp, " must be even for ", schedule.name); });
+    };
+    need(stages <= model_.layers, "pp", many,
+         {"pipeline.schedule", "pipeline.chunks", "pipeline.layers", "model.layers"});
+    const auto odd = [&] { return cat("= ", mesh_.pp, " must be even for ", schedule.name); };
+    need(!schedule.even_ranks || mesh_.pp % 2 == 0, "pp", odd, {"pipeline.schedule"});
   }
 
   void micro_batches() {
     if (mesh_.dp_shard == 0) return;
     const int64_t dp = mesh_.dp(), all = model_.micro_batches;
-    const bool pipelined = mesh_.pp > 1;
-    const bool equal = model_.equal_batches || pipelined || mesh_.ep * mesh_.etp > 1;
-    need(!equal || divides(dp, all), "dp_shard", [&] {
+    const bool pipelined = mesh_.pp > 1, routed = mesh_.ep * mesh_.etp > 1;
+    const bool equal = model_.equal_batches || pipelined || routed;
+    const auto uneven = [&] {
       return cat("x dp_replicate = ", dp, " does not divide the ",
                  counted(all, "micro-batch", "micro-batches"),
                  " of a step, of which every data rank must take as many");
-    });
+    };
+    need(!equal || divides(dp, all), "dp_shard", uneven,
+         {data_key_, "train.batch", "train.micro_batch",
+          pipelined || routed ? "" : "parallel.zero_stage"});
     if (!pipelined || !divides(dp, all)) return;
     const ScheduleNeeds& schedule = model_.schedule;
     const int64_t own = all / dp;
     const int64_t least = std::max(schedule.min_micro_batches, schedule.min_per_rank * mesh_.pp);
     const int64_t multiple = std::max<int64_t>(schedule.multiple, 1) *
                              std::max<int64_t>(schedule.multiple_per_rank * mesh_.pp, 1);
-    const auto text = [&](std::string_view what, int64_t needed) {
-      return cat("= ", mesh_.pp, " with ", schedule.name, " needs ", what, needed,
-                 " micro-batches on each data rank, but there are ", own, " (", all, " in a step, ",
-                 counted(dp, "data rank"), ")");
+    const auto need_own = [&](bool ok, std::string_view what, int64_t needed) {
+      const auto text = [&] {
+        return cat("= ", mesh_.pp, " with ", schedule.name, " needs ", what, needed,
+                   " micro-batches on each data rank, but there ", own == 1 ? "is " : "are ", own,
+                   " (", all, " in a step, ", counted(dp, "data rank"), ")");
+      };
+      need(ok, "pp", text,
+           {"pipeline.schedule", "train.batch", "train.micro_batch", data_key_, "mesh.dp_shard",
+            "mesh.dp_replicate"});
     };
-    need(own >= least, "pp", [&] { return text("at least ", least); });
-    need(divides(multiple, own), "pp", [&] { return text("a multiple of ", multiple); });
+    need_own(own >= least, "at least ", least);
+    need_own(divides(multiple, own), "a multiple of ", multiple);
   }
 
   void nodes() {
     if (!model_.two_level_exchange || mesh_.ep == 1 || mesh_.ranks_per_node == 0) return;
+    const Keys placing = {"mesh.ranks_per_node", "mesh.order"};
     const NodeShape shape = Mesh(mesh_, static_cast<int>(ranks_)).node_shape(MeshGroup::ep);
-    need(shape.even, "ep", [&] {
+    const auto uneven = [&] {
       return cat("= ", mesh_.ep, " ranks are not spread evenly over nodes of ",
                  mesh_.ranks_per_node, ", which the two-level exchange needs");
-    });
-    need(!shape.even || shape.together, "ep", [&] {
+    };
+    need(shape.even, "ep", uneven, placing);
+    const auto apart = [&] {
       return cat("= ", mesh_.ep, " ranks of a node do not follow one another, which the two-level ",
                  "exchange needs: mesh.order puts others between them");
-    });
-    need(divides(shape.nodes, model_.groups), "ep", [&] {
+    };
+    need(!shape.even || shape.together, "ep", apart, placing);
+    const auto groups = [&] {
       return cat("= ", mesh_.ep, " spans ", shape.nodes, " nodes, which do not divide the ",
                  counted(model_.groups, "group"), " of experts that the two-level exchange keeps ",
                  "together");
-    });
+    };
+    need(divides(shape.nodes, model_.groups), "ep", groups,
+         {"mesh.ranks_per_node", "model.moe.groups"});
   }
 
   const MeshConfig& asked_;
   MeshConfig mesh_;  // with dp_shard filled in, where the ranks allow it
   int64_t ranks_;
   const ModelFacts& model_;
-  Complaints* complaints_;
+  const std::string& data_key_;
+  std::vector<LayoutComplaint>* complaints_;
   bool held_ = true;
 };
 
@@ -234,20 +282,22 @@ double distance_between(const MeshConfig& asked, const MeshConfig& found) {
 
 }  // namespace
 
-void check_layout(const LayoutQuestion& question, Complaints& complaints) {
+std::vector<LayoutComplaint> check_layout(const LayoutQuestion& question) {
   check(question.ranks > 0, "a layout has at least one rank");
-  if (Rules(question, &complaints).hold()) return;
-  complaints.add("", advice_for(question));
+  std::vector<LayoutComplaint> complaints;
+  if (Rules(question, &complaints).hold()) return complaints;
+  complaints.emplace_back().message = advice_for(question);
+  return complaints;
 }
 
-void require_layout(const LayoutQuestion& question) {
-  Complaints complaints;
-  check_layout(question, complaints);
-  if (complaints.items().empty()) return;
+void require_layout(const LayoutQuestion& question, const PlaceComplaint& placed) {
   std::string text;
-  for (const auto& [key, message] : complaints.items()) {
-    append(text, "\n", key.empty() ? "" : cat(question.section, ".", key, " "), message);
+  for (const LayoutComplaint& c : check_layout(question)) {
+    append(text, "\n",
+           c.key.empty() ? c.message
+                         : placed(cat(question.section, ".", c.key, " ", c.message), c.with));
   }
+  if (text.empty()) return;
   fail_usage(cat("this layout is not possible:", text));
 }
 

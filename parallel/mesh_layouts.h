@@ -3,11 +3,11 @@
 // and with the nearest possible ones; all possible ones can be listed.
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "core/fields.h"
 #include "parallel/mesh_config.h"
 
 namespace shoestring {
@@ -56,11 +56,20 @@ struct LayoutQuestion {
   std::string data_key = "";
 };
 
-// Every reason against the layout: keys of MeshConfig and messages that follow them. When there is
-// one, the last complaint, of the key "", is advice_for(question).
-void check_layout(const LayoutQuestion& question, Complaints& complaints);
-// Usage error with all of them.
-void require_layout(const LayoutQuestion& question);
+// A reason against a layout: a key of MeshConfig and the message that follows it.
+struct LayoutComplaint {
+  std::string key, message;
+  std::vector<std::string> with;  // other keys of the run's config that take part, in full
+};
+
+// Every reason against the layout. When there is one, the last complaint, of the key "", is
+// advice_for(question).
+std::vector<LayoutComplaint> check_layout(const LayoutQuestion& question);
+// Usage error with all of them, a line each; `placed` makes that line of "mesh.tp = 3 ..." and the
+// keys that take part in it.
+using PlaceComplaint =
+    std::function<std::string(std::string text, const std::vector<std::string>& with)>;
+void require_layout(const LayoutQuestion& question, const PlaceComplaint& placed);
 bool is_legal(const LayoutQuestion& question);
 
 // All legal layouts of that many ranks, with the question's order and nodes, dp_shard filled in;

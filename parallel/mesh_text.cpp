@@ -61,10 +61,11 @@ std::string Mesh::describe(int rank) const {
   return cat("rank ", rank, axes.empty() ? "" : cat(" (", axes, ")"));
 }
 
-std::string Mesh::group_rows() const {
+std::string Mesh::group_rows(std::span<const MeshGroup> unused) const {
   std::vector<Row> rows = {{"group", "ranks", "nodes"}};
   for (MeshGroup group : all_mesh_groups()) {
-    if (size(group) == 1) continue;
+    const bool used = std::find(unused.begin(), unused.end(), group) == unused.end();
+    if (size(group) == 1 || !used) continue;
     const NodeShape shape = node_shape(group);
     std::string nodes = shape.inside() ? "1" : cat(shape.nodes, shape.even ? "" : " unevenly");
     rows.push_back({std::string(name_of(group)), cat(size(group)), nodes});
@@ -111,7 +112,7 @@ std::string Mesh::folded_rows() const {
   return text;
 }
 
-std::string Mesh::head() const {
+std::string Mesh::head(std::span<const MeshGroup> unused) const {
   std::string text = cat(counted(ranks(), "rank"), ":");
   const auto add_grid = [&](std::span<const MeshAxis> grid) {
     for (MeshAxis axis : grid) {
@@ -127,14 +128,16 @@ std::string Mesh::head() const {
          counted(std::min(ranks_per_node(), ranks()), "rank"), ", neighbours first along");
   for (MeshAxis axis : order_) append(text, " ", name_of(axis));
   append(text, "\n\n");
-  if (ranks() > 1) append(text, group_rows(), "\n");
+  if (ranks() > 1) append(text, group_rows(unused), "\n");
   return text;
 }
 
-std::string Mesh::text() const { return head() + rank_rows(); }
+std::string Mesh::text(std::span<const MeshGroup> unused) const {
+  return head(unused) + rank_rows();
+}
 
-std::string Mesh::folded_text() const {
-  return ranks() <= static_cast<int>(folded_above) ? text() : head() + folded_rows();
+std::string Mesh::folded_text(std::span<const MeshGroup> unused) const {
+  return ranks() <= static_cast<int>(folded_above) ? text(unused) : head(unused) + folded_rows();
 }
 
 }  // namespace shoestring

@@ -9,13 +9,33 @@
 namespace shoestring {
 namespace {
 
-constexpr size_t most_clauses = 12;  // about other ranks
+constexpr size_t most_clauses = 8;  // about other ranks
 
 std::string text_of_ranks(std::span<const int> ranks) {
   std::string text = ranks.size() == 1 ? "rank " : "ranks ";
   for (size_t i = 0; i < ranks.size(); ++i) {
     if (i > 0) append(text, i + 1 == ranks.size() ? " and " : ", ");
     append(text, ranks[i]);
+  }
+  return text;
+}
+
+// The same with "0-3" for three and more in a row.
+std::string text_of_subjects(std::span<const int> ranks) {
+  std::vector<std::string> runs;
+  for (size_t i = 0; i < ranks.size();) {
+    size_t end = i + 1;
+    while (end < ranks.size() && ranks[end] == ranks[end - 1] + 1) ++end;
+    if (end - i > 2) {
+      runs.push_back(cat(ranks[i], "-", ranks[end - 1]));
+      i = end;
+    } else {
+      runs.push_back(cat(ranks[i++]));
+    }
+  }
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (size_t i = 0; i < runs.size(); ++i) {
+    append(text, i == 0 ? "" : i + 1 == runs.size() ? " and " : ", ", runs[i]);
   }
   return text;
 }
@@ -36,19 +56,104 @@ std::vector<int> lacking(const Whereabouts& rank) {
   return all;
 }
 
-// Behind "rank 4: ".
-std::string doing(const Whereabouts& rank) {
-  if (rank.state() == Whereabouts::left) return "at its end";
-  const std::string place = rank.place();
-  std::string text;
-  for (const Whereabouts::Call* call : rank.waits()) {
-    const std::vector<int> ranks = lacking(*call);
-    append(text, text.empty() ? "" : " and ",
-           ranks.empty() ? std::string() : cat("waiting for ", text_of_ranks(ranks), " "), "in ",
-           call_text(*call));
+// What one rank or several, which are in ascending order, are doing.
+struct Clause {
+  std::vector<int> ranks;
+  std::string key;           // ranks with the same one share a clause
+  std::string doing, place;  // behind "rank 4: "
+  // Of ranks that each lack a single other one in a single call: that one, by rank, and the groups.
+  std::vector<int> awaited = {};
+  std::vector<std::string> groups = {};
+};
+
+// "'tp/0'", "'tp/0', '/1' and '/2'": names that begin alike.
+std::string text_of_groups(const std::vector<std::string>& names) {
+  std::string text = cat("'", names.front(), "'");
+  for (size_t i = 1; i < names.size(); ++i) {
+    const size_t slash = names[i].rfind('/');
+    append(text, i + 1 == names.size() ? " and '" : ", '",
+           slash == std::string::npos ? names[i] : names[i].substr(slash), "'");
   }
-  if (text.empty()) return place.empty() ? "" : cat("busy in ", place);
-  return place.empty() ? text : cat(text, ", ", place);
+  return text;
+}
+
+std::string text_of(const Clause& clause) {
+  const auto& [ranks, key, doing, place, awaited, groups] = clause;
+  std::string text = cat(text_of_subjects(ranks), ": ");
+  if (awaited.empty()) {
+    append(text, doing);
+  } else {
+    const bool same = std::all_of(awaited.begin(), awaited.end(),
+                                  [&](int rank) { return rank == awaited.front(); });
+    append(text, "waiting for ",
+           same ? text_of_ranks(std::span(awaited).first(1))
+                : cat(text_of_ranks(awaited), " respectively"),
+           " in ", doing, " of ", text_of_groups(groups));
+  }
+  return cat(text, place.empty() ? "" : ", ", place);
+}
+
+// Nothing to tell of: an empty key. `step`: that of the rank that the line is about.
+Clause clause_of(int rank, const Whereabouts* place, int64_t step) {
+  Clause clause{.ranks = {rank}, .key = {}, .doing = {}, .place = {}};
+  if (place == nullptr) {
+    clause.doing = "out of sight";
+  } else if (place->state() == Whereabouts::left) {
+    clause.doing = "at its end";
+  } else {
+    clause.place = place->short_place(step);
+    const auto waits = place->waits();
+    for (const Whereabouts::Call* call : waits) {
+      const std::vector<int> ranks = lacking(*call);
+      const std::string group = call->group.get();
+      const std::string what = cat(call->op.get(), " #", call->sequence.load());
+      if (waits.size() == 1 && ranks.size() == 1) {
+        clause.doing = what;
+        clause.awaited = ranks;
+        clause.groups = {group};
+        clause.key = cat(what, " of ", group.substr(0, group.rfind('/')), ", ", clause.place);
+        return clause;
+      }
+      append(clause.doing, clause.doing.empty() ? "" : " and ",
+             ranks.empty() ? std::string() : cat("waiting for ", text_of_ranks(ranks), " "), "in ",
+             what, " of '", group, "'");
+    }
+    if (clause.doing.empty() && !clause.place.empty()) {
+      clause.doing = cat("busy in ", std::exchange(clause.place, ""));
+    }
+  }
+  if (!clause.doing.empty()) clause.key = cat("! ", clause.doing, ", ", clause.place);
+  return clause;
+}
+
+// Ranks that do the same are one clause; of those that await different ones, so many at most that a
+// reader can count them off.
+std::vector<Clause> clauses_of(const Board& board, int rank) {
+  constexpr size_t most_respectively = 8;
+  const Whereabouts* const here = at(board, rank);
+  std::vector<Clause> clauses;
+  for (int r = 0; r < static_cast<int>(board.size()); ++r) {
+    if (r == rank) continue;
+    Clause next = clause_of(r, at(board, r), here == nullptr ? 0 : here->step());
+    if (next.key.empty()) continue;
+    const auto same = std::find_if(clauses.begin(), clauses.end(), [&](const Clause& c) {
+      const bool alike =
+          next.awaited.empty() ||
+          (c.awaited == std::vector(c.ranks.size(), next.awaited[0]) && c.groups == next.groups);
+      return c.key == next.key && (alike || c.ranks.size() < most_respectively);
+    });
+    if (same == clauses.end()) {
+      clauses.push_back(std::move(next));
+      continue;
+    }
+    same->ranks.push_back(r);
+    same->awaited.insert(same->awaited.end(), next.awaited.begin(), next.awaited.end());
+    for (const std::string& group : next.groups) {
+      const auto known = std::find(same->groups.begin(), same->groups.end(), group);
+      if (known == same->groups.end()) same->groups.push_back(group);
+    }
+  }
+  return clauses;
 }
 
 }  // namespace
@@ -92,27 +197,13 @@ std::string place_text(const Board& board, int rank) {
 }
 
 std::string others_text(const Board& board, int rank) {
-  std::vector<std::pair<std::string, std::vector<int>>> clauses;
-  for (int r = 0; r < static_cast<int>(board.size()); ++r) {
-    if (r == rank) continue;
-    const Whereabouts* const other = at(board, r);
-    const std::string text = other == nullptr ? "out of sight" : doing(*other);
-    if (text.empty()) continue;
-    const auto same = std::find_if(clauses.begin(), clauses.end(),
-                                   [&](const auto& clause) { return clause.first == text; });
-    if (same != clauses.end()) {
-      same->second.push_back(r);
-    } else {
-      clauses.push_back({text, {r}});
-    }
-  }
   std::string line;
   size_t told = 0, left = 0;
-  for (const auto& [text, ranks] : clauses) {
+  for (const Clause& clause : clauses_of(board, rank)) {
     if (told++ < most_clauses) {
-      append(line, line.empty() ? "" : "; ", text_of_ranks(ranks), ": ", text);
+      append(line, line.empty() ? "" : "; ", text_of(clause));
     } else {
-      left += ranks.size();
+      left += clause.ranks.size();
     }
   }
   if (left > 0) append(line, "; and ", left, " more");

@@ -22,8 +22,9 @@ std::optional<int> awaited_in_the_end(const Board& board, int rank, std::span<co
 // "rank 5 on node1 was in step 3, 1I0 (...), layers.1.mlp.up, in all_reduce #17 of 'tp/2' (4096
 // bytes), which lacks rank 4". Empty where the rank has told of no place.
 std::string place_text(const Board& board, int rank);
-// "rank 4: waiting for rank 5 in all_reduce #17 of 'tp/2' (4096 bytes), step 3, ...; ranks 0 and 1:
-// busy in ...". Ranks with the same text are told once, of many the first.
+// "rank 4: waiting for rank 5 in all_reduce #17 of 'tp/2', 1I0; ranks 0 and 2: waiting for ranks 1
+// and 3 respectively in all_reduce #2 of 'dp/0' and '/1', update; ranks 6-8: busy in update". The
+// step only where it is not that of `rank`; of many the first.
 std::string others_text(const Board& board, int rank);
 
 // The message, which names a rank, then both of these. What a user did speaks for itself, and so do

@@ -118,6 +118,15 @@ std::string Whereabouts::place() const {
   return text;
 }
 
+std::string Whereabouts::short_place(int64_t told) const {
+  const bool inside = in_instruction_.load(relaxed);
+  const std::string at =
+      inside ? instruction_text(std::bit_cast<Instruction>(instruction_.load(relaxed)))
+             : phase_.get();
+  if (step() == 0 || step() == told) return at;
+  return cat("step ", step(), at.empty() ? "" : ", ", at);
+}
+
 std::vector<const Whereabouts::Call*> Whereabouts::waits() const {
   std::vector<const Call*> own, of_workers;
   const bool awaits = awaiting_.load(relaxed) > 0;

@@ -66,7 +66,10 @@ class Whereabouts {
   // "step 3, 1I0 (input gradient of stage 1, micro-batch 5 of the step), layers.1.mlp.up";
   // empty: not told.
   std::string place() const;
-  bool in_step() const { return step_.load(relaxed) > 0; }
+  // The same in short: "step 3, 1I0", or "1I0" where the step is `told`.
+  std::string short_place(int64_t told) const;
+  int64_t step() const { return step_.load(relaxed); }
+  bool in_step() const { return step() > 0; }
   std::string blocked_in() const { return blocked_in_.get(); }
   std::chrono::milliseconds blocked_for() const;
   // The calls that keep the rank itself from going on, or that it gave up.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "launcher/run_config.h"
 #include "tests/launcher/sample_config.h"
 
 namespace shoestring {
@@ -60,10 +61,9 @@ SampleConfig filled() {
 }
 
 TEST(Config, ReadingTellsWhereKeysWereSetLast) {
-  KeyPositions positions;
-  read_config<SampleConfig>({.file = "", .overrides = {"train.steps=3", "train.steps=4"}},
-                            &positions);
-  EXPECT_EQ(positions, (KeyPositions{{"train.steps", "--set #2"}}));
+  const ConfigSource source = {.file = "", .overrides = {"train.steps=3", "train.steps=4"}};
+  const auto config = read_config<RunConfig>(source);
+  EXPECT_EQ(config.set_at, (KeyPositions{{"train.steps", "--set #2"}}));
 }
 
 TEST(Config, DumpReadsBackToTheSameBits) {

@@ -18,11 +18,9 @@ std::string warnings(const std::string& text, std::vector<std::string> overrides
   const ScratchFolder folder;
   const std::string file = folder / "run.toml";
   write_file(file, text);
-  KeyPositions positions;
-  const auto config =
-      read_config<RunConfig>({.file = file, .overrides = std::move(overrides)}, &positions);
+  const auto config = read_config<RunConfig>({.file = file, .overrides = std::move(overrides)});
   std::string list;
-  for (const std::string& warning : config_warnings(config, ranks, positions)) {
+  for (const std::string& warning : config_warnings(config, ranks, config.set_at)) {
     const bool in_file = warning.starts_with(file);
     append(list, in_file ? "run.toml" : "", in_file ? warning.substr(file.size()) : warning, "\n");
   }
@@ -311,9 +309,9 @@ TEST(ConfigWarnings, TheConfigsOfTheTreeDrawNone) {
     for (const auto& entry :
          std::filesystem::directory_iterator(std::string(SHOESTRING_SOURCE_DIR) + folder)) {
       const std::string path = entry.path().string();
-      KeyPositions positions;
-      const auto config = read_config<RunConfig>({.file = path, .overrides = {}}, &positions);
-      for (const std::string& text : config_warnings(config, 1, positions)) ADD_FAILURE() << text;
+      const auto config = read_config<RunConfig>({.file = path, .overrides = {}});
+      for (const std::string& text : config_warnings(config, 1, config.set_at))
+        ADD_FAILURE() << text;
       ++files;
     }
   }

@@ -240,6 +240,31 @@ TEST(RequireMemory, SaysWhatIsTooLarge) {
                [&] { require_memory(config, {one}, two); });
 }
 
+TEST(RequireMemory, SaysWhereTheSizesWereSet) {
+  const MachineShare machine{.memory_bytes = int64_t{1} << 36};
+  RunConfig config;
+  config.model.vocabulary = 1000;
+  config.stages.resize(2);
+  config.stages[1].from_tokens = 10, config.stages[1].batch = 1 << 28;
+  config.set_at = {{"train.micro_batch", "--set #1"},
+                   {"train.batch", "--set #2"},
+                   {"model.layers", "f.toml:3:1"},
+                   {"stages.1.batch", "f.toml:9:1"}};
+  const auto refused = [&](const LoadSegment& segment, const std::vector<std::string>& parts) {
+    expect_error(ExitCode::usage, parts, [&] { require_memory(config, {segment}, machine); });
+  };
+  const int64_t many = int64_t{1} << 28;
+  refused({.length = 512, .sequences = many, .micro_batches = 1},
+          {"--set #1: this run needs at least ", " needs less [train.micro_batch: --set #1]"});
+  refused({.length = 512, .sequences = 4, .micro_batches = many},
+          {"--set #2: this run needs at least ", " needs less [train.batch: --set #2]"});
+  refused({.from_tokens = 10, .length = 512, .sequences = 4, .micro_batches = many},
+          {"stages.1.batch: f.toml:9:1]"});
+  config.model.layers = 2000, config.model.hidden = 8192;
+  refused({.length = 512, .sequences = 1, .micro_batches = 1},
+          {"f.toml:3:1: this run needs at least ", " needs less [model.layers: f.toml:3:1]"});
+}
+
 TEST(RequireMemory, EachStageSharesOutWhatItDoes) {
   RunConfig config;
   config.model.vocabulary = 1000;

@@ -1,6 +1,9 @@
 #include "launcher/mesh_command.h"
 
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#include <utility>
 
 #include "launcher/command_line.h"
 #include "tests/io/store_fixture.h"
@@ -11,6 +14,7 @@ namespace {
 using Json = nlohmann::json;
 
 const std::string tiny = SHOESTRING_SOURCE_DIR "/configs/runs/tiny.toml";
+const std::string mixtral = SHOESTRING_SOURCE_DIR "/configs/runs/mini-mixtral.toml";
 
 TEST(MeshCommand, ShowsRanksStagesAndMicroBatches) {
   const std::string text = mesh_text({.config = tiny,
@@ -53,6 +57,28 @@ TEST(MeshCommand, SaysWhoIsIdleAndWhatIsOpen) {
   EXPECT_NE(mesh_text({.config = tiny, .overrides = {"parallel.zero_stage=3", "mesh.tp=2"}})
                 .find("\nZeRO stage 3: no effect, because no two ranks hold the same"),
             std::string::npos);
+}
+
+// A group that the schedule or the model has no use for has no row.
+TEST(MeshCommand, GroupsWithoutUseAreLeftOut) {
+  const auto groups_of = [](std::string config, std::vector<std::string> sets) {
+    const std::string text = mesh_text({.config = std::move(config), .overrides = std::move(sets)});
+    std::set<std::string> names;
+    std::istringstream lines(text.substr(text.find("nodes\n") + 6));
+    for (std::string line; std::getline(lines, line) && !line.empty();) {
+      std::string name;
+      std::istringstream(line) >> name;
+      names.insert(name);
+    }
+    return names;
+  };
+  using Names = std::set<std::string>;
+  EXPECT_EQ(groups_of(tiny, {"mesh.pp=2"}), (Names{"pp", "ends"}));
+  EXPECT_EQ(groups_of(tiny, {"mesh.pp=2", "pipeline.schedule=dualpipe", "train.micro_batch=1"}),
+            (Names{"pp", "ends", "mirror"}));
+  EXPECT_EQ(groups_of(tiny, {"mesh.dp_shard=2"}), (Names{"dp_shard", "dp", "dp_cp", "stage"}));
+  const Names sparse = groups_of(mixtral, {"mesh.dp_shard=2"});
+  EXPECT_TRUE(sparse.contains("edp") && sparse.contains("edp_shard"));
 }
 
 // As training does, with the nearest legal ones.

@@ -136,7 +136,50 @@ TEST(MeshLayout, MistakesOfThePipelineStandWhereTheyWereMade) {
   EXPECT_EQ(sound.pipeline.chunks, 3);
 }
 
+// Every line says where its keys were set; what nobody set has no place.
+TEST(MeshLayout, ComplaintsSayWhereTheirKeysWereSet) {
+  const ScratchFolder folder;
+  const std::string file = folder / "run.toml";
+  const auto complain = [&](const std::string& text, std::vector<std::string> sets, int64_t ranks,
+                            const std::vector<std::string>& parts) {
+    write_file(file, text);
+    expect_error(ExitCode::usage, parts, [&] {
+      auto config = read_config<RunConfig>({file, std::move(sets)});
+      config.model.vocabulary = 256;
+      const int64_t all = ranks > 0 ? ranks : ranks_of(config);
+      require_layout(config, all, load_segments(config));
+    });
+  };
+  const std::string three = "[mesh]\ntp = 3\n[model]\nheads = 8\n";
+  complain(three, {"model.kv_heads=4"}, 0,
+           {"this layout is not possible:\n" + file + ":2:6: mesh.tp = 3 does not divide the 8 ",
+            " query heads [model.heads: " + file + ":4:9]\n",
+            "4 key-value heads nor is a multiple of them [model.kv_heads: --set #1]\n",
+            "columns of the mlp\n", "\nno layout of 3 ranks"});
+  complain("[mesh]\npp = 2\n", {"pipeline.schedule=dualpipe", "train.batch=2"}, 0,
+           {"\n" + file +
+            ":2:6: mesh.pp = 2 with dualpipe needs at least 4 micro-batches on each "
+            "data rank, but there is 1 (1 in a step, 1 data rank) [pipeline.schedule: --set #1, "
+            "train.batch: --set #2]\n"});
+  complain(
+      "[mesh]\npp = 2\n[pipeline]\nschedule = \"dualpipe\"\n"
+      "[[stages]]\n[[stages]]\nfrom_tokens = 100\nbatch = 2\n",
+      {"train.batch=16"}, 0, {"[pipeline.schedule: ", "stages.1.batch: " + file + ":8:9]"});
+  complain("[mesh]\ndp_shard = 2\n", {"parallel.data_parallel=4"}, 0,
+           {"--set #1: parallel.data_parallel = 4 but mesh.dp_shard x dp_replicate = 2",
+            "[mesh.dp_shard: " + file + ":2:12]"});
+  complain("[mesh]\ntp = 2\ndp_shard = 2\n", {}, 3,
+           {file + ":2:6: the config asks for 4 ranks", "mesh.dp_shard: " + file + ":3:12"});
+  complain("[parallel]\ndata_parallel = 65536\n", {"mesh.tp=2"}, 0,
+           {file + ":2:17: parallel.data_parallel = 65536", "[mesh.tp: --set #1]"});
+}
+
 TEST(MeshLayout, SizesThatNoRunHasAreRefused) {
+  const auto complain = [](const std::string& mesh, const std::string& text) {
+    expect_error(ExitCode::usage, {text}, [&] { parse_config<RunConfig>("[mesh]\n" + mesh, "f"); });
+  };
+  complain("tp = 65537\n", "f:2:6: mesh.tp must be from 1 to 65536 but is 65537");
+  complain("tp = 300\npp = 300\n", "f:2:6: mesh.tp = 300: tp x cp x dp_shard x dp_replicate x pp");
   RunConfig config = laid_out(1 << 20, 1 << 20, 1);
   config.mesh.cp = config.mesh.dp_shard = config.mesh.dp_replicate = 1 << 20;
   expect_error(ExitCode::usage, {"mesh.tp = 1048576", "65536 ranks"}, [&] { ranks_of(config); });

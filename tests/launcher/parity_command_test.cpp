@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "nlohmann/json.hpp"
+#include "tests/launcher/faulty_communicator.h"
 #include "tests/launcher/training_fixture.h"
 
 namespace shoestring {
@@ -24,6 +25,14 @@ struct Told {
   bool met = false;
   std::string lines, live, json;
 };
+
+// Behind the first line, which names a file.
+void expect_lines_fit(const std::string& text) {
+  std::istringstream lines(text);
+  std::string line;
+  std::getline(lines, line);
+  while (std::getline(lines, line)) EXPECT_LE(line.size(), 100u) << line;
+}
 
 // On a terminal.
 Told told_by(const ParityOptions& options, const WrapWorld& wrap = nullptr) {
@@ -54,10 +63,13 @@ TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
   const Told table = told_by(options);
   EXPECT_TRUE(table.met) << table.lines;
   EXPECT_EQ(table.json, "");
-  for (const char* part : {"tp=2", "cp=2", "pp=2", "dp_shard=2", "sent: ", "by formula the same",
-                           "memory: weights ", "activations ", "layouts equal one rank"}) {
+  for (const char* part :
+       {"\ntp=2  ", "\ncp=2  ", "\npp=2  ", "\ndp_shard=2  ", "layouts equal one"}) {
     EXPECT_NE(table.lines.find(part), std::string::npos) << part << "\n" << table.lines;
   }
+  EXPECT_EQ(table.lines.find("sent: "), std::string::npos) << table.lines;
+  EXPECT_EQ(table.lines.find("layout "), table.lines.rfind("layout ")) << table.lines;
+  expect_lines_fit(table.lines);
   options.layouts = "", options.ranks = 0;
   options.overrides = {"mesh.tp=2"};
   options.json = true;
@@ -80,6 +92,34 @@ TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
         "memory_below_forecast/gradients", "memory/activations", "memory/other"}) {
     EXPECT_TRUE(names.contains(std::string("the config's own/") + name)) << name;
   }
+}
+
+// What was sent and held is told of one layout, and of those that miss.
+TEST(ParityCommand, DetailsAreOfOneLayoutAndOfMisses) {
+  const ScratchFolder folder;
+  ParityOptions options;
+  options.config = write_config(folder);
+  options.overrides = {"mesh.tp=2"};
+  const Told one = told_by(options);
+  for (const char* part : {"    sent: all_reduce ", "by formula the same", "    memory: weights ",
+                           "activations ", "data ", "other "}) {
+    EXPECT_NE(one.lines.find(part), std::string::npos) << part << "\n" << one.lines;
+  }
+  expect_lines_fit(one.lines);
+  options.overrides.clear();
+  const std::string longer = "dp=2 zero=1 train.exact=true";
+  write_file(folder / "layouts.txt", "tp=2\n" + longer + "\n");
+  options.layouts = folder / "layouts.txt";
+  const WrapWorld loses = [&](Communicator& world) -> std::unique_ptr<Communicator> {
+    const PlantedFault fault{.where = "tp", .what = PlantedFault::What::twice};
+    return std::make_unique<FaultyCommunicator>(world, fault);
+  };
+  const Told missed = told_by(options, loses);
+  EXPECT_FALSE(missed.met);
+  EXPECT_NE(missed.lines.find("\n" + longer + "\n         "), std::string::npos) << missed.lines;
+  EXPECT_NE(missed.lines.find("  MISSED\n    sent: "), std::string::npos) << missed.lines;
+  EXPECT_NE(missed.lines.find("\n    memory: weights "), std::string::npos) << missed.lines;
+  expect_lines_fit(missed.lines);
 }
 
 // Before anything has run there is a line of what will.

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <vector>
+
 #include "core/check.h"
 
 namespace shoestring {
@@ -57,6 +60,27 @@ TEST(Plan, StagesAndTheRampCutTheRun) {
   EXPECT_EQ(stage_effect(c, 20000).mtp_weight, 0.1);
   EXPECT_EQ(stage_effect(c, 19999).bias_speed, 0.001);
   EXPECT_EQ(stage_effect(c, 20000).bias_speed, 0);
+}
+
+// Who says how large a segment is: the run, its stage or its ramp.
+TEST(Plan, KeysOfASegmentAreThoseThatHoldThere) {
+  RunConfig c = base();
+  c.optim.ramp.tokens = {5000};
+  c.optim.ramp.sequences = {4};
+  StageSection first, second;
+  first.micro_batch = 2;
+  second.from_tokens = 20000;
+  second.sequence_length = 256;
+  second.batch = 4;
+  c.stages = {first, second};
+  using Keys = std::vector<std::string>;
+  const Keys asked = {"train.batch", "train.micro_batch", "train.sequence_length", "model.heads"};
+  EXPECT_EQ(keys_from(c, 0, asked), (Keys{"optim.ramp.sequences", "stages.0.micro_batch",
+                                          "train.sequence_length", "model.heads"}));
+  EXPECT_EQ(keys_from(c, 5000, asked),
+            (Keys{"train.batch", "stages.0.micro_batch", "train.sequence_length", "model.heads"}));
+  EXPECT_EQ(keys_from(c, 20000, asked), (Keys{"stages.1.batch", "stages.0.micro_batch",
+                                              "stages.1.sequence_length", "model.heads"}));
 }
 
 TEST(Plan, ARampThatDoesNotFitTheMicroBatchIsAUsageError) {

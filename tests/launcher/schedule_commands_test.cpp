@@ -36,6 +36,7 @@ TEST(ScheduleCommands, ShowListDrawSimulateCompare) {
   const std::string svg = folder / "a.svg";
   printed({"schedule", "draw", "--name", "dualpipe", "--ranks", "4", "--out", svg});
   EXPECT_NE(read_file(svg).find("</svg>"), std::string::npos);
+  printed({"schedule", "draw", "--name", "zb-v", "--out", svg});  // a picture may be replaced
   const std::string json = printed({"schedule", "simulate", "--name", "1f1b", "--times",
                                     "F=1,I=1,W=1,comm=0", "--json", "--trace", folder / "t.json"});
   EXPECT_NE(json.find("\"makespan\": 33.0"), std::string::npos) << json;
@@ -58,6 +59,13 @@ TEST(ScheduleCommands, Mistakes) {
           {"schedule", "draw", "--name", "zb-h1", "--whole", "--out", "/nowhere/a.svg"});
   ScratchFolder folder;
   write_file(folder / "p.txt", "0F0 0B0\n");
+  mistake("p.txt exists and is no SVG picture",
+          {"schedule", "draw", "--name", "zb-h1", "--out", folder / "p.txt"});
+  EXPECT_EQ(read_file(folder / "p.txt"), "0F0 0B0\n");
+  mistake("--micro-batches must be a whole number but is '8.5'",
+          {"schedule", "draw", "--name", "zb-h1", "--micro-batches", "8.5", "--out", "-"});
+  mistake("--unit-ms must be a number but is 'fast'",
+          {"schedule", "rehearse", "--name", "zb-h1", "--unit-ms", "fast"});
   mistake("--ranks is 2, but the program",
           {"schedule", "simulate", "--program", folder / "p.txt", "--ranks", "2"});
 }

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "parallel/mesh.h"
 
 namespace shoestring {
@@ -33,6 +35,10 @@ TEST(MeshText, ShowsAxesGroupsAndRanks) {
             "   5     1   0             0         1   0   1              0          0   3    0\n"
             "   6     1   1             0         1   0   0              0          0   2    0\n"
             "   7     1   1             0         1   0   1              0          0   3    0\n");
+  const std::string less = mesh.text(std::array{MeshGroup::mirror, MeshGroup::dp_shard});
+  EXPECT_EQ(less.find("mirror  "), std::string::npos) << less;
+  EXPECT_EQ(less.find("\ndp_shard  "), std::string::npos) << less;
+  EXPECT_NE(less.find("\n      dp      2 "), std::string::npos) << less;
   EXPECT_EQ(mesh.describe(6), "rank 6 (pp 1, dp_shard 1, tp 0, ep 2)");
   EXPECT_EQ(Mesh({}, 1).text(),
             "1 rank: tp 1 x cp 1 x dp_shard 1 x dp_replicate 1 x pp 1\n"

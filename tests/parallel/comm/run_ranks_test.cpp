@@ -47,7 +47,7 @@ TEST(RunRanks, AThreadThatDoesNotComeBackIsGivenUp) {
   });
   EXPECT_TRUE(told.starts_with("rank 1: the shard is missing; rank 1 on ")) << told;
   EXPECT_NE(told.find("was in step 4, update"), std::string::npos) << told;
-  EXPECT_NE(told.find("rank 2: busy in step 4, update"), std::string::npos) << told;
+  EXPECT_NE(told.find("rank 2: busy in update"), std::string::npos) << told;
   EXPECT_TRUE(thrown.starts_with("rank 1: the shard is missing")) << thrown;
 }
 

@@ -40,8 +40,11 @@ TEST(Whereabouts, APlaceIsPhaseOrInstructionAndParameter) {
   rank.enter("update", 3);
   EXPECT_TRUE(rank.in_step());
   EXPECT_EQ(rank.place(), "step 3, update");
+  EXPECT_EQ(rank.short_place(3), "update");
+  EXPECT_EQ(rank.short_place(2), "step 3, update");
   rank.enter(Instruction{.what = Do::I, .stage = 1, .micro = 2});
   EXPECT_EQ(rank.place(), "step 3, 1I2 (input gradient of stage 1, the rank's micro-batch 2)");
+  EXPECT_EQ(rank.short_place(3), "1I2");
   rank.set_micro_batch(5);
   rank.set_parameter("layers.1.mlp.up.weight");
   EXPECT_EQ(rank.place(),
