@@ -196,6 +196,20 @@ std::vector<ParityLayout> layouts_of(const ParityOptions& options) {
   return all_layouts(config, ranks);
 }
 
+// With every size of every axis to go through, one that is set has no effect.
+void refuse_axes(const ParityOptions& options) {
+  for (const std::string& set : options.overrides) {
+    const std::string key = key_of(set);
+    // mesh.pp says of which layouts pipeline.layers is.
+    const bool axis = key.starts_with("mesh.") && key != "mesh.order" && key != "mesh.pp" &&
+                      key != "mesh.ranks_per_node";
+    if (!axis && key != "parallel.data_parallel") continue;
+    fail_usage(cat("--set ", set, " has no effect with --layouts all --ranks ", options.ranks,
+                   ", which goes through every size of every axis; leave it out, or write the "
+                   "layouts wanted into a file and give that to --layouts"));
+  }
+}
+
 void require_sense(const ParityOptions& options) {
   if (options.ranks > 0 && options.layouts != "all") {
     fail_usage(cat("--ranks ", options.ranks, " is the number of threads for --layouts all; ",
@@ -203,17 +217,7 @@ void require_sense(const ParityOptions& options) {
                        ? "add that, or name axes instead, such as --set mesh.tp=2"
                        : "the layouts of a file name their own: leave --ranks out"));
   }
-  for (const std::string& set : options.overrides) {
-    const std::string key = key_of(set);
-    // mesh.pp says of which layouts pipeline.layers is.
-    const bool axis = key.starts_with("mesh.") && key != "mesh.order" && key != "mesh.pp" &&
-                      key != "mesh.ranks_per_node";
-    if (options.ranks == 0 || options.layouts != "all") break;
-    if (!axis && key != "parallel.data_parallel") continue;
-    fail_usage(cat("--set ", set, " has no effect with --layouts all --ranks ", options.ranks,
-                   ", which goes through every size of every axis; leave it out, or write the "
-                   "layouts wanted into a file and give that to --layouts"));
-  }
+  if (options.ranks > 0) refuse_axes(options);
   const auto place = rank_place();
   if (place && place->size > 1) {
     fail_usage(cat("parity runs its ranks as threads of one process, but ", place->size,

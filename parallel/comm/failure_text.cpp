@@ -66,13 +66,11 @@ struct Clause {
   std::vector<std::string> groups = {};
 };
 
-// "'tp/0'", "'tp/0', '/1' and '/2'": names that begin alike.
+// "'tp/0'", "'tp/0', 'tp/1' and 'tp/2'".
 std::string text_of_groups(const std::vector<std::string>& names) {
   std::string text = cat("'", names.front(), "'");
   for (size_t i = 1; i < names.size(); ++i) {
-    const size_t slash = names[i].rfind('/');
-    append(text, i + 1 == names.size() ? " and '" : ", '",
-           slash == std::string::npos ? names[i] : names[i].substr(slash), "'");
+    append(text, i + 1 == names.size() ? " and '" : ", '", names[i], "'");
   }
   return text;
 }

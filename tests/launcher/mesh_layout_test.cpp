@@ -155,23 +155,25 @@ TEST(MeshLayout, ComplaintsSayWhereTheirKeysWereSet) {
            {"this layout is not possible:\n" + file + ":2:6: mesh.tp = 3 does not divide the 8 ",
             " query heads [model.heads: " + file + ":4:9]\n",
             "4 key-value heads nor is a multiple of them [model.kv_heads: --set #1]\n",
-            "columns of the mlp\n", "\nno layout of 3 ranks"});
-  complain("[mesh]\npp = 2\n", {"pipeline.schedule=dualpipe", "train.batch=2"}, 0,
+            "columns of the mlp\n", "\nthe nearest legal layouts of 3 ranks"});
+  complain("[mesh]\npp = 2\n",
+           {"pipeline.schedule=dualpipe", "train.batch=2", "train.micro_batch=2"}, 0,
            {"\n" + file +
             ":2:6: mesh.pp = 2 with dualpipe needs at least 4 micro-batches on each "
             "data rank, but there is 1 (1 in a step, 1 data rank) [pipeline.schedule: --set #1, "
-            "train.batch: --set #2]\n"});
+            "train.batch: --set #2"});
   complain(
       "[mesh]\npp = 2\n[pipeline]\nschedule = \"dualpipe\"\n"
       "[[stages]]\n[[stages]]\nfrom_tokens = 100\nbatch = 2\n",
-      {"train.batch=16"}, 0, {"[pipeline.schedule: ", "stages.1.batch: " + file + ":8:9]"});
+      {"train.batch=16", "train.micro_batch=2"}, 0,
+      {"[pipeline.schedule: ", "stages.1.batch: " + file + ":8:9"});
   complain("[mesh]\ndp_shard = 2\n", {"parallel.data_parallel=4"}, 0,
            {"--set #1: parallel.data_parallel = 4 but mesh.dp_shard x dp_replicate = 2",
             "[mesh.dp_shard: " + file + ":2:12]"});
   complain("[mesh]\ntp = 2\ndp_shard = 2\n", {}, 3,
            {file + ":2:6: the config asks for 4 ranks", "mesh.dp_shard: " + file + ":3:12"});
-  complain("[parallel]\ndata_parallel = 65536\n", {"mesh.tp=2"}, 0,
-           {file + ":2:17: parallel.data_parallel = 65536", "[mesh.tp: --set #1]"});
+  complain("[parallel]\ndata_parallel = 4096\n", {"mesh.tp=32"}, 0,
+           {file + ":2:17: parallel.data_parallel = 4096", "[mesh.tp: --set #1]"});
 }
 
 TEST(MeshLayout, SizesThatNoRunHasAreRefused) {

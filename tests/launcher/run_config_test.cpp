@@ -51,17 +51,22 @@ TEST(RunConfig, OptionsOfAMeshThatDoNothingOrCannotBeAreRefused) {
   const std::string mesh = "[mesh]\npp = 2\nep = 2\ndp_shard = 2\n";
   const std::string overlap = "[pipeline]\noverlap = true\n";
   EXPECT_EQ(complaint(mesh + overlap), "(accepted)");
-  says(overlap, {"run.toml:2:11: pipeline.overlap", "mesh.pp = 1; set it to false, or mesh.pp to 2"});
-  says("[mesh]\npp = 2\n" + overlap, {"pipeline.overlap", "mesh.ep and mesh.etp are 1; set it to false, or mesh.ep to 2"});
-  says(mesh + overlap + "schedule = 'zb-h1'\n", {"pipeline.overlap", "\"zb-h1\" has no pairs", "or pipeline.schedule to 1f1b, "});
+  says(overlap,
+       {"run.toml:2:11: pipeline.overlap", "mesh.pp = 1; set it to false, or mesh.pp to 2"});
+  says("[mesh]\npp = 2\n" + overlap,
+       {"pipeline.overlap", "mesh.ep and mesh.etp are 1; set it to false, or mesh.ep to 2"});
+  says(mesh + overlap + "schedule = 'zb-h1'\n",
+       {"pipeline.overlap", "\"zb-h1\" has no pairs", "or pipeline.schedule to 1f1b, "});
   const std::string fixed = "[parallel]\nexpert_rows = 'fixed'\n";
   const std::string capacity = "[model.moe]\nexperts = 4\nffn = 8\ncapacity = 1.5\n";
   EXPECT_EQ(complaint(mesh + fixed + capacity), "(accepted)");
   says(fixed, {"run.toml:2:15: parallel.expert_rows", "no rows travel"});
-  says(mesh + fixed, {"run.toml:6:15: parallel.expert_rows", "model.moe.capacity = 0", "set model.moe.capacity, "});
+  says(mesh + fixed, {"run.toml:6:15: parallel.expert_rows", "model.moe.capacity = 0",
+                      "set model.moe.capacity, "});
   const std::string sums = "[parallel]\nsum_in_nodes = true\n";
   EXPECT_EQ(complaint(mesh + "ranks_per_node = 2\n" + sums), "(accepted)");
-  says(mesh + sums, {"run.toml:6:16: parallel.sum_in_nodes", "mesh.ranks_per_node = 0", "or mesh.ranks_per_node to the "});
+  says(mesh + sums, {"run.toml:6:16: parallel.sum_in_nodes", "mesh.ranks_per_node = 0",
+                     "or mesh.ranks_per_node to the "});
   says("[mesh]\nranks_per_node = 2\n" + sums, {"parallel.sum_in_nodes", "mesh.ep = 1"});
   says(mesh + "ranks_per_node = 2\n" + sums + "[train]\nexact = true\n",
        {"run.toml:7:16: parallel.sum_in_nodes", "train.exact = true"});
@@ -106,7 +111,7 @@ std::string complaint_of_run(const std::string& text, std::vector<std::string> o
   const std::string file = folder / "run.toml";
   write_file(file, text + "[[data.sources]]\npath = 'a.h5'\n");
   try {
-    read_config<RunConfig>({.file = file, .overrides = std::move(overrides)}, nullptr,
+    read_config<RunConfig>({.file = file, .overrides = std::move(overrides)},
                            [](const RunConfig& run, Complaints& c) { run.validate_data(c); });
   } catch (const Error& e) {
     const std::string message = e.what();

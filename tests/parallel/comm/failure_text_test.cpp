@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/text.h"
+
 namespace shoestring {
 namespace {
 
@@ -121,16 +123,17 @@ TEST(FailureText, RanksThatWaitAlikeAreOneClause) {
   ranks.waits(2, {3});
   for (const int r : {6, 7}) ranks.waits(r, {2, 3}, "world");
   ranks[8].enter("evaluation", 3);
-  EXPECT_EQ(others_text(ranks.board(), 3),
-            "ranks 0, 1, 4 and 5: waiting for ranks 2, 3, 6 and 7 respectively in all_reduce #7 of "
-            "'dp/0', '/1', '/4' and '/5', update; rank 2: waiting for rank 3 in all_reduce #7 of "
-            "'tp/0', "
-            "update; ranks 6 and 7: waiting for ranks 2 and 3 in all_reduce #7 of 'world', update; "
-            "rank 8: busy in evaluation");
+  EXPECT_EQ(
+      others_text(ranks.board(), 3),
+      "ranks 0, 1, 4 and 5: waiting for ranks 2, 3, 6 and 7 respectively in all_reduce #7 of "
+      "'dp/0', 'dp/1', 'dp/4' and 'dp/5', update; rank 2: waiting for rank 3 in all_reduce #7 of "
+      "'tp/0', "
+      "update; ranks 6 and 7: waiting for ranks 2 and 3 in all_reduce #7 of 'world', update; "
+      "rank 8: busy in evaluation");
   Ranks same(6);
   for (const int r : {0, 1, 2, 4, 5}) same.waits(r, {3}, cat("tp/", r / 4));
   EXPECT_EQ(others_text(same.board(), 3),
-            "ranks 0-2, 4 and 5: waiting for rank 3 in all_reduce #7 of 'tp/0' and '/1', update");
+            "ranks 0-2, 4 and 5: waiting for rank 3 in all_reduce #7 of 'tp/0' and 'tp/1', update");
 }
 
 TEST(FailureText, AWaitThatWasTooLong) {
