@@ -133,8 +133,8 @@ std::string heading(size_t width) {
          "  ranks  loss     norm     error    memory      worst parameter";
 }
 
-// `width`: of the names' column. `details`: what was sent and held, which a miss has in any case.
-std::string text_of_row(const Row& row, size_t width, bool details) {
+// `width`: of the names' column.
+std::string text_of_row(const Row& row, size_t width) {
   std::string text =
       row.name.size() <= width ? padded(row.name, width) : cat(row.name, "\n", padded("", width));
   append(text, "  ", padded(cat(row.ranks), 5), "  ");
@@ -152,11 +152,9 @@ std::string text_of_row(const Row& row, size_t width, bool details) {
   const size_t begun = text.size() - (text.rfind('\n') + 1);
   append(text, begun + last.size() > columns ? cat("\n", margin) : "", last);
   if (!row.note.empty()) append(text, behind_margin(cat("note: ", row.note)));
-  if (details || !r.met()) {
-    const std::string sent = text_of_traffic(row);
-    if (!sent.empty()) append(text, behind_margin(cat("sent: ", sent)));
-    append(text, behind_margin(cat("memory: ", text_of_memory(row))));
-  }
+  const std::string sent = text_of_traffic(row);
+  if (!sent.empty()) append(text, behind_margin(cat("sent: ", sent)));
+  append(text, behind_margin(cat("memory: ", text_of_memory(row))));
   for (const auto* misses : {&r.bytes, &r.memory}) {
     for (const std::string& miss : *misses) append(text, behind_margin(cat("MISSED ", miss)));
   }
@@ -267,7 +265,7 @@ bool run_parity(const ParityOptions& options, ProgressLine& progress, std::ostre
     const Tell tell = [&](std::string_view what) { progress.update(cat(place, what)); };
     rows.push_back(run_layout(checked, references, wrap, tell));
     if (!options.json) {
-      progress.line(text_of_row(rows.back(), width, layouts.size() == 1));
+      progress.line(text_of_row(rows.back(), width));
     }
   }
   const auto missed =

@@ -64,10 +64,10 @@ TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
   EXPECT_TRUE(table.met) << table.lines;
   EXPECT_EQ(table.json, "");
   for (const char* part :
-       {"\ntp=2  ", "\ncp=2  ", "\npp=2  ", "\ndp_shard=2  ", "layouts equal one"}) {
+       {"\ntp=2  ", "\ncp=2  ", "\npp=2  ", "\ndp_shard=2  ", "\n    sent: all_reduce ",
+        "by formula the same", "\n    memory: weights ", "activations ", "layouts equal one"}) {
     EXPECT_NE(table.lines.find(part), std::string::npos) << part << "\n" << table.lines;
   }
-  EXPECT_EQ(table.lines.find("sent: "), std::string::npos) << table.lines;
   EXPECT_EQ(table.lines.find("layout "), table.lines.rfind("layout ")) << table.lines;
   expect_lines_fit(table.lines);
   options.layouts = "", options.ranks = 0;
@@ -94,8 +94,8 @@ TEST(ParityCommand, RunsEveryLayoutAndSaysWhatMisses) {
   }
 }
 
-// What was sent and held is told of one layout, and of those that miss.
-TEST(ParityCommand, DetailsAreOfOneLayoutAndOfMisses) {
+// What was sent and held is told of one layout, of several, and of those that miss.
+TEST(ParityCommand, DetailsAreOfAllLayouts) {
   const ScratchFolder folder;
   ParityOptions options;
   options.config = write_config(folder);
